@@ -1,0 +1,162 @@
+/*
+ * backend.h - a place where tensors live and ops run: the CPU, or one GPU.
+ *
+ * Three things are handed out: memory (tensors), weight matrices in whatever
+ * layout the backend's kernels read, and streams on which ops (ops.h) run in
+ * order.  On the CPU "device memory" is host memory and an op has finished
+ * when its call returns; on a GPU it is asynchronous until vibe_sync.
+ *
+ * Ops latch: the first error on a stream is kept in it, and every later op on
+ * that stream does nothing until the error is taken with vibe_stream_check.
+ */
+#ifndef VIBE_BACKEND_H
+#define VIBE_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/base/dtype.h"
+#include "engine/base/error.h"
+
+struct vibe_ops;
+struct vibe_transfer; /* offload/transfer.h */
+
+struct vibe_backend {
+    const struct vibe_ops *ops;
+    const struct vibe_transfer *transfer;
+    char name[96]; /* for people: "CPU, 2 threads, avx2" */
+    int is_cuda;
+};
+
+struct vibe_stream {
+    struct vibe_backend *be;
+    struct vibe_error err; /* latched; code VIBE_OK while all is well */
+};
+
+/*
+ * A view of activations: [B][T][C], batch, time (or rows), channels.
+ *
+ * Strides count elements; channels are adjacent.  Rows may overlap
+ * (stride_t < C: the windows of a convolution) and an axis may be broadcast
+ * (stride 0) where an op only reads.
+ */
+struct vibe_tensor {
+    void *data; /* device memory */
+    enum vibe_dtype dtype;
+    size_t B, T, C;
+    size_t stride_b, stride_t;
+};
+
+/* How the file stores a matrix, and so how its [N][K] is found in it. */
+enum vibe_layout {
+    VIBE_LAYOUT_LINEAR,         /* [N][K] */
+    VIBE_LAYOUT_CONV,           /* [N][in][taps]: K = tap * in + i */
+    VIBE_LAYOUT_CONV_TRANSPOSE, /* [in][out][2 * stride]: N = phase * out + o,
+                                   K = 2 * in: previous column, then current */
+};
+
+/* Up to three matrices of the file that are read as one, stacked by rows. */
+struct vibe_matrix_part {
+    const void *data;   /* as in the file; borrowed as long as the matrix */
+    const float *scale; /* [n_scales], host, or NULL for 1 */
+    size_t n_scales;    /* 1: the whole part; else one per row */
+    enum vibe_dtype dtype;
+    size_t n; /* rows of this part */
+};
+
+enum { VIBE_MATRIX_PARTS = 3 };
+
+struct vibe_matrix_source {
+    struct vibe_matrix_part part[VIBE_MATRIX_PARTS];
+    int n_parts;
+    enum vibe_layout layout;
+    size_t N, K;        /* of the whole */
+    size_t in;          /* channels in, for the convolution layouts */
+    int is_pair;        /* two equal parts, gate and up, read by SwiGLU only */
+    const float *bias;  /* [N], host, or NULL; for a transposed convolution
+                           [out], repeated per phase */
+    const float *gamma; /* [N] layer scale, host, or NULL */
+};
+
+/*
+ * y = gamma * (W x + bias), W [N][K], as a backend holds it.  Fields other
+ * than N, K and bytes belong to the backend that loaded it.
+ */
+struct vibe_matrix {
+    size_t N, K;
+    size_t bytes; /* of weights that one pass reads */
+    struct vibe_matrix_part part[VIBE_MATRIX_PARTS]; /* device pointers */
+    int n_parts;
+    int is_pair;
+    const float *bias;  /* [N] device, or NULL */
+    const float *gamma; /* [N] device, or NULL */
+    void *owned;        /* what release frees: packed copies, or NULL */
+};
+
+struct vibe_backend_options {
+    int want_cuda; /* else CPU */
+    int device;    /* index of the GPU */
+    int threads;   /* CPU: 0 for all that this process may use */
+};
+
+/*
+ * Open a backend.
+ *
+ *   out   set to the backend, or to NULL on error; free with
+ *         vibe_backend_free, after everything made from it
+ *
+ * Errors: VIBE_E_DEVICE       no driver, no such GPU, or the driver is too old
+ *         VIBE_E_UNSUPPORTED  this build has no CUDA
+ *         VIBE_E_NOMEM
+ */
+int vibe_backend_open(struct vibe_backend **out,
+                      const struct vibe_backend_options *options,
+                      struct vibe_error *err);
+
+/* Release the backend; NULL is allowed. */
+void vibe_backend_free(struct vibe_backend *be);
+
+/* Start an ordered queue of ops; release with vibe_stream_release. */
+int vibe_stream_init(struct vibe_stream *s, struct vibe_backend *be,
+                     struct vibe_error *err);
+void vibe_stream_release(struct vibe_stream *s);
+
+/* Wait for the stream; return its latched error, and clear it. */
+int vibe_stream_check(struct vibe_stream *s, struct vibe_error *err);
+
+/*
+ * Allocate a dense tensor [B][T][C], zeroed.
+ *
+ *   t    data NULL on error; release with vibe_tensor_release
+ *
+ * Errors: VIBE_E_NOMEM
+ */
+int vibe_tensor_init(struct vibe_tensor *t, struct vibe_backend *be,
+                     enum vibe_dtype dtype, size_t B, size_t T, size_t C,
+                     struct vibe_error *err);
+void vibe_tensor_release(struct vibe_tensor *t, struct vibe_backend *be);
+
+/* Views share memory with t and own nothing. */
+struct vibe_tensor vibe_tensor_rows(const struct vibe_tensor *t, size_t first,
+                                    size_t T);
+struct vibe_tensor vibe_tensor_batch(const struct vibe_tensor *t, size_t first,
+                                     size_t B);
+struct vibe_tensor vibe_tensor_channels(const struct vibe_tensor *t,
+                                        size_t first, size_t C);
+struct vibe_tensor vibe_tensor_broadcast(const struct vibe_tensor *t, size_t B);
+
+/*
+ * Take a matrix of the file into the backend.  The CPU reads linear layers
+ * where they are mapped and repacks convolutions; a GPU copies everything.
+ *
+ *   m     release with vibe_matrix_release
+ *   src   borrowed for this call, except data of parts: until release
+ *
+ * Errors: VIBE_E_NOMEM, VIBE_E_DEVICE
+ */
+int vibe_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
+                     const struct vibe_matrix_source *src,
+                     struct vibe_error *err);
+void vibe_matrix_release(struct vibe_matrix *m, struct vibe_backend *be);
+
+#endif /* VIBE_BACKEND_H */

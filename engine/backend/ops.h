@@ -1,0 +1,242 @@
+/*
+ * ops.h - the table of ops that a backend fills, and the calls on it.
+ *
+ * An op takes a stream first and its output second, returns nothing and
+ * latches its error in the stream (backend.h).  Tensors are [B][T][C];
+ * M = B * T counts rows.  Activations are f32 (a GPU may also take bf16);
+ * sums are f32 or wider.
+ *
+ * The result of a row depends on that row alone: whatever else is in the
+ * batch, and however many threads run, the bits are the same.
+ *
+ * Every op exists on the CPU first and is compared with it by a parity case
+ * (parity.h) on every other backend.
+ */
+#ifndef VIBE_BACKEND_OPS_H
+#define VIBE_BACKEND_OPS_H
+
+#include "engine/backend/backend.h"
+
+/* What happens to z = W x + bias before it is stored. */
+enum vibe_epilogue {
+    VIBE_STORE,    /* y = z */
+    VIBE_ADD,      /* y += gamma * z; gamma 1 where the matrix has none */
+    VIBE_GATE_ADD, /* y += gate * z, gate [B][T][N] */
+    VIBE_GELU,     /* y = z/2 * (1 + erf(z / sqrt 2)) */
+    VIBE_SWIGLU,   /* pair: y = silu(z_gate) * z_up, y has N / 2 channels */
+};
+
+/*
+ * Where the rows of a decoder step stand: row group b of [B][T] holds the
+ * positions pos[b] .. pos[b] + T - 1 of sequence seq[b].  Device arrays [B].
+ */
+struct vibe_rows {
+    const int32_t *seq;
+    const int32_t *pos;
+};
+
+/*
+ * Keys and values of several sequences, in blocks of block_tokens positions.
+ * Block i of sequence q is table[q * max_blocks + i], device memory laid out
+ * [n_layers][2 (k, v)][n_kv_heads][block_tokens][head_dim].
+ */
+struct vibe_kv {
+    void *const *table; /* device array [n_seqs][max_blocks] */
+    size_t n_seqs, max_blocks, block_tokens;
+    size_t n_layers, n_kv_heads, head_dim;
+    enum vibe_dtype dtype; /* f32 or bf16 */
+};
+
+/* Coefficients of one solver step, see model/dpm_solver.h. */
+struct vibe_solver_coef {
+    float alpha, sigma; /* m0 = alpha * x - sigma * v */
+    float a, c0, c1;    /* x' = a * x + c0 * m0 + c1 * m1 */
+};
+
+/* Names one draw of noise: the same key gives the same normals everywhere. */
+struct vibe_noise_key {
+    uint64_t seed;
+    uint32_t dialogue;
+    uint32_t frame;
+};
+
+struct vibe_ops {
+    /* memory; sizes in bytes; alloc returns zeroed memory or NULL */
+    void *(*alloc)(struct vibe_backend *be, size_t bytes);
+    void (*free)(struct vibe_backend *be, void *data);
+    int (*matrix_load)(struct vibe_matrix *m, struct vibe_backend *be,
+                       const struct vibe_matrix_source *src,
+                       struct vibe_error *err);
+    void (*matrix_release)(struct vibe_matrix *m, struct vibe_backend *be);
+    void (*close)(struct vibe_backend *be);
+
+    /* streams */
+    int (*stream_init)(struct vibe_stream *s, struct vibe_error *err);
+    void (*stream_release)(struct vibe_stream *s);
+    void (*sync)(struct vibe_stream *s);
+    void (*write)(struct vibe_stream *s, void *device, const void *host,
+                  size_t bytes);
+    void (*read)(struct vibe_stream *s, void *host, const void *device,
+                 size_t bytes);
+
+    /* ops; the calls below say what each one does */
+    void (*linear)(struct vibe_stream *s, const struct vibe_tensor *y,
+                   const struct vibe_tensor *x, const struct vibe_matrix *w,
+                   enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
+    void (*gemm)(struct vibe_stream *s, const struct vibe_tensor *y,
+                 const struct vibe_tensor *x, const struct vibe_matrix *w,
+                 enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
+    void (*rmsnorm)(struct vibe_stream *s, const struct vibe_tensor *y,
+                    const struct vibe_tensor *x, const float *w, float eps);
+    void (*modulate)(struct vibe_stream *s, const struct vibe_tensor *y,
+                     const struct vibe_tensor *x, const float *w, float eps,
+                     const struct vibe_tensor *shift,
+                     const struct vibe_tensor *scale);
+    void (*add_silu)(struct vibe_stream *s, const struct vibe_tensor *y,
+                     const struct vibe_tensor *a, const struct vibe_tensor *b);
+    void (*affine)(struct vibe_stream *s, const struct vibe_tensor *y,
+                   const struct vibe_tensor *x, float mul, float add);
+    void (*copy)(struct vibe_stream *s, const struct vibe_tensor *y,
+                 const struct vibe_tensor *x);
+    void (*zero)(struct vibe_stream *s, const struct vibe_tensor *y);
+    void (*rope)(struct vibe_stream *s, const struct vibe_tensor *qkv,
+                 const struct vibe_kv *kv, size_t layer,
+                 const struct vibe_rows *rows, const float *inv_freq);
+    void (*attention)(struct vibe_stream *s, const struct vibe_tensor *y,
+                      const struct vibe_tensor *qkv, const struct vibe_kv *kv,
+                      size_t layer, const struct vibe_rows *rows);
+    void (*window)(struct vibe_stream *s, const struct vibe_tensor *win,
+                   const struct vibe_tensor *state, const struct vibe_tensor *x,
+                   const float *w, float eps);
+    void (*dwconv)(struct vibe_stream *s, const struct vibe_tensor *x,
+                   const struct vibe_tensor *win, const float *w,
+                   const float *bias, const float *gamma);
+    void (*solver_step)(struct vibe_stream *s, const struct vibe_tensor *x,
+                        const struct vibe_tensor *m1,
+                        const struct vibe_tensor *v, const float *cfg_scale,
+                        const struct vibe_solver_coef *coef);
+    void (*noise)(struct vibe_stream *s, const struct vibe_tensor *x,
+                  const struct vibe_noise_key *keys);
+};
+
+/* Copy bytes to or from the device, ordered on the stream; write has taken
+ * host when it returns, read has filled it after vibe_stream_check. */
+void vibe_write(struct vibe_stream *s, void *device, const void *host,
+                size_t bytes);
+void vibe_read(struct vibe_stream *s, void *host, const void *device,
+               size_t bytes);
+
+/*
+ * y = epilogue(W x + bias), for few rows: bound by reading W once.
+ *
+ *   y      [B][T][N], or [B][T][N / 2] for VIBE_SWIGLU; must not overlap x
+ *   x      [B][T][K]; rows may overlap or be broadcast
+ *   gate   [B][T][N] for VIBE_GATE_ADD, else NULL
+ *
+ * vibe_gemm computes the same for many rows (a prompt, the columns of a
+ * convolution): bound by arithmetic.  The two round differently, so a caller
+ * chooses by what the rows are, never by how many dialogues run together.
+ */
+void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
+                 const struct vibe_tensor *x, const struct vibe_matrix *w,
+                 enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
+void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
+               const struct vibe_tensor *x, const struct vibe_matrix *w,
+               enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
+
+/* y = w * x / sqrt(mean(x^2) + eps) per row; w [C] device or NULL for 1;
+ * y may be x. */
+void vibe_rmsnorm(struct vibe_stream *s, const struct vibe_tensor *y,
+                  const struct vibe_tensor *x, const float *w, float eps);
+
+/* y = rmsnorm(x; w, eps) * (1 + scale) + shift, all [B][T][C]. */
+void vibe_modulate(struct vibe_stream *s, const struct vibe_tensor *y,
+                   const struct vibe_tensor *x, const float *w, float eps,
+                   const struct vibe_tensor *shift,
+                   const struct vibe_tensor *scale);
+
+/* y = silu(a + b); a and b may be broadcast; b NULL is 0; y may be a. */
+void vibe_add_silu(struct vibe_stream *s, const struct vibe_tensor *y,
+                   const struct vibe_tensor *a, const struct vibe_tensor *b);
+
+/* y = x * mul + add; y may be x. */
+void vibe_affine(struct vibe_stream *s, const struct vibe_tensor *y,
+                 const struct vibe_tensor *x, float mul, float add);
+
+/* y = x; x may be broadcast. */
+void vibe_copy(struct vibe_stream *s, const struct vibe_tensor *y,
+               const struct vibe_tensor *x);
+
+/* y = 0. */
+void vibe_zero(struct vibe_stream *s, const struct vibe_tensor *y);
+
+/*
+ * Rotate q and k of each row by its position (half-split, "NeoX" pairs
+ * i, i + head_dim / 2) and store k and v in the cache.
+ *
+ *   qkv        [B][T][(n_heads + 2 * n_kv_heads) * head_dim]; q is rotated in
+ *              place
+ *   inv_freq   [head_dim / 2] device
+ *
+ * Blocks up to position pos[b] + T - 1 must be in the table.
+ */
+void vibe_rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
+               const struct vibe_kv *kv, size_t layer,
+               const struct vibe_rows *rows, const float *inv_freq);
+
+/*
+ * y = softmax(q k^T / sqrt(head_dim)) v over positions 0 .. own position of
+ * the row's sequence; query head j reads KV head j / (n_heads / n_kv_heads).
+ *
+ *   y     [B][T][n_heads * head_dim]
+ *   qkv   as vibe_rope left it
+ */
+void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
+                    const struct vibe_tensor *qkv, const struct vibe_kv *kv,
+                    size_t layer, const struct vibe_rows *rows);
+
+/*
+ * Put a chunk behind its past: win = [state | n(x) | zeros], and
+ * state = the last p rows of [state | n(x)].  This is the streaming form of
+ * causal padding: the convolution itself is a vibe_gemm over overlapping rows
+ * of win, or vibe_dwconv.
+ *
+ *   win     [B][p + T'][C], T' >= T; rows past p + T are zeroed
+ *   state   [B][p][C], updated; p may be 0
+ *   x       [B][T][C]
+ *   w, eps  n(x) = rmsnorm(x; w, eps); w NULL: n(x) = x
+ */
+void vibe_window(struct vibe_stream *s, const struct vibe_tensor *win,
+                 const struct vibe_tensor *state, const struct vibe_tensor *x,
+                 const float *w, float eps);
+
+/*
+ * x += gamma * (bias + sum_j w[j] * win[t + j]), depthwise.
+ *
+ *   x      [B][T][C], updated
+ *   win    [B][taps - 1 + T][C]
+ *   w      [taps][C] device; bias, gamma [C] device
+ */
+void vibe_dwconv(struct vibe_stream *s, const struct vibe_tensor *x,
+                 const struct vibe_tensor *win, const float *w,
+                 const float *bias, const float *gamma);
+
+/*
+ * Guide and step: v = v_neg + cfg_scale * (v_pos - v_neg),
+ * m0 = alpha * x - sigma * v, x = a * x + c0 * m0 + c1 * m1, m1 = m0.
+ *
+ *   x, m1       [D][1][C] f32, updated; D dialogues
+ *   v           [2][D][C]: positive, then negative
+ *   cfg_scale   [D] device
+ *   coef        host, read during the call
+ */
+void vibe_solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
+                      const struct vibe_tensor *m1, const struct vibe_tensor *v,
+                      const float *cfg_scale,
+                      const struct vibe_solver_coef *coef);
+
+/* x[d] = C normals named by keys[d] (device array [B]); see backend/noise.h. */
+void vibe_noise(struct vibe_stream *s, const struct vibe_tensor *x,
+                const struct vibe_noise_key *keys);
+
+#endif /* VIBE_BACKEND_OPS_H */

@@ -1,0 +1,89 @@
+/*
+ * weights.h - the tensors of a checkpoint by name, mapped, never copied.
+ *
+ * Whatever the files use (original names or those of transformers 5, one file
+ * or shards), tensors are asked for by their original name, for instance
+ * "model.language_model.layers.0.mlp.up_proj.weight".
+ *
+ * Everything that can be known without reading weights is checked when the
+ * checkpoint is opened: headers, offsets, sizes, shards.
+ */
+#ifndef VIBE_FORMAT_WEIGHTS_H
+#define VIBE_FORMAT_WEIGHTS_H
+
+#include <stddef.h>
+
+#include "engine/base/dtype.h"
+
+struct vibe_error;
+struct vibe_weights;
+
+/* A tensor in the mapping; borrowed until vibe_weights_free. */
+struct vibe_weight {
+    const void *data;
+    enum vibe_dtype dtype;
+    size_t n_dims; /* 0 for a scalar */
+    size_t shape[4];
+    size_t n;           /* elements */
+    const float *scale; /* <linear>.scale_weight, widened; NULL: 1 */
+    size_t n_scales;    /* 1, or shape[0] */
+    const char *name;   /* as the file spells it */
+    const char *file;   /* path, for messages */
+};
+
+/*
+ * Open a checkpoint.
+ *
+ *   out    set to the checkpoint, or to NULL on error
+ *   path   a directory with model.safetensors.index.json or
+ *          model.safetensors, or one .safetensors file
+ *
+ * Errors: VIBE_E_IO, VIBE_E_NOMEM
+ *         VIBE_E_FORMAT       a header, offset, shape or shard is wrong
+ *         VIBE_E_UNSUPPORTED  a dtype that weights may not have
+ */
+int vibe_weights_open(struct vibe_weights **out, const char *path,
+                      struct vibe_error *err);
+void vibe_weights_free(struct vibe_weights *w);
+
+/* Is there a tensor of this (original) name? */
+int vibe_weights_has(const struct vibe_weights *w, const char *name);
+
+/*
+ * Find a tensor and hold it to a shape.
+ *
+ *   out     untouched on error
+ *   name    original name
+ *   shape   [n_dims]
+ *
+ * Errors: VIBE_E_FORMAT  absent or of another shape; msg names it, what was
+ *                        found and what was expected
+ */
+int vibe_weights_need(const struct vibe_weights *w, struct vibe_weight *out,
+                      const char *name, const size_t *shape, size_t n_dims,
+                      struct vibe_error *err);
+
+/*
+ * Widen a whole tensor to f32, scaled.
+ *
+ *   out   [n] malloc'd, owned by the caller; NULL on error
+ *
+ * Errors: as vibe_weights_need, VIBE_E_NOMEM
+ */
+int vibe_weights_f32(const struct vibe_weights *w, float **out,
+                     const char *name, const size_t *shape, size_t n_dims,
+                     struct vibe_error *err);
+
+/* Visit every tensor in the order of the files. */
+size_t vibe_weights_count(const struct vibe_weights *w);
+void vibe_weights_get(const struct vibe_weights *w, size_t i,
+                      struct vibe_weight *out);
+
+/* Bytes of tensor data, and the dtype that most of them have. */
+size_t vibe_weights_bytes(const struct vibe_weights *w);
+enum vibe_dtype vibe_weights_dtype(const struct vibe_weights *w);
+
+/* Tell the system that a tensor's pages will not be read again soon. */
+void vibe_weights_forget(const struct vibe_weights *w, const char *prefix);
+
+#endif /* VIBE_FORMAT_WEIGHTS_H */
