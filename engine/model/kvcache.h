@@ -1,0 +1,61 @@
+/*
+ * kvcache.h - keys and values of several sequences, in blocks that are
+ * allocated when a sequence first needs them.
+ *
+ * How long a sequence is, its user knows: to forget one is to write it from
+ * position 0 again.  Blocks stay with their sequence until the cache is freed.
+ */
+#ifndef VIBE_MODEL_KVCACHE_H
+#define VIBE_MODEL_KVCACHE_H
+
+#include <stddef.h>
+
+#include "engine/base/dtype.h"
+
+struct vibe_backend;
+struct vibe_error;
+struct vibe_kv;
+struct vibe_kvcache;
+struct vibe_lm_config;
+struct vibe_stream;
+
+enum { VIBE_KV_BLOCK_TOKENS = 256 };
+
+/*
+ * Make an empty cache.
+ *
+ *   out             set to the cache, or to NULL on error; vibe_kvcache_free
+ *   be              borrowed until then
+ *   n_seqs          sequences 0 .. n_seqs - 1
+ *   max_positions   of each
+ *   dtype           VIBE_F32 or VIBE_BF16
+ *
+ * Errors: VIBE_E_NOMEM
+ */
+int vibe_kvcache_open(struct vibe_kvcache **out, struct vibe_backend *be,
+                      const struct vibe_lm_config *config, size_t n_seqs,
+                      size_t max_positions, enum vibe_dtype dtype,
+                      struct vibe_error *err);
+
+/* Release everything; NULL is allowed. */
+void vibe_kvcache_free(struct vibe_kvcache *cache);
+
+/*
+ * Make room for positions 0 .. n_positions - 1 of a sequence.
+ *
+ * Errors: VIBE_E_ARG    more than max_positions
+ *         VIBE_E_NOMEM  what was there stays
+ */
+int vibe_kvcache_ensure(struct vibe_kvcache *cache, struct vibe_stream *s,
+                        size_t seq, size_t n_positions, struct vibe_error *err);
+
+/* The cache as the ops take it; borrowed until vibe_kvcache_free. */
+const struct vibe_kv *vibe_kvcache_kv(const struct vibe_kvcache *cache);
+
+/* Bytes allocated so far. */
+size_t vibe_kvcache_bytes(const struct vibe_kvcache *cache);
+
+/* Bytes that all layers keep of one position. */
+size_t vibe_kvcache_position_bytes(const struct vibe_kvcache *cache);
+
+#endif /* VIBE_MODEL_KVCACHE_H */
