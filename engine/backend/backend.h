@@ -72,6 +72,7 @@ struct vibe_matrix_source {
     enum vibe_layout layout;
     size_t N, K;        /* of the whole */
     size_t in;          /* channels in, for the convolution layouts */
+    size_t out;         /* channels out, for CONV_TRANSPOSE: N = stride * out */
     int is_pair;        /* two equal parts, gate and up, read by SwiGLU only */
     const float *bias;  /* [N], host, or NULL; for a transposed convolution
                            [out], repeated per phase */
