@@ -1,0 +1,154 @@
+/* The CPU backend itself: opening, memory and streams. */
+#include "engine/backend/cpu/cpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/backend/cpu/state.h"
+#include "engine/base/size.h"
+
+enum { ALIGNMENT = 64 };
+
+static void *cpu_alloc(struct vibe_backend *be, size_t bytes)
+{
+    void *data = NULL;
+
+    (void)be;
+    if (bytes > SIZE_MAX - ALIGNMENT)
+        return NULL;
+    data = aligned_alloc(ALIGNMENT, vibe_size_round(bytes, ALIGNMENT));
+    if (data)
+        memset(data, 0, bytes);
+    return data;
+}
+
+static void cpu_free(struct vibe_backend *be, void *data)
+{
+    (void)be;
+    free(data);
+}
+
+static void cpu_close(struct vibe_backend *be)
+{
+    struct vibe_cpu *cpu = (struct vibe_cpu *)be;
+
+    free(cpu->scratch.data);
+    free(cpu);
+}
+
+static int stream_init(struct vibe_stream *s, struct vibe_error *err)
+{
+    (void)s, (void)err;
+    return VIBE_OK;
+}
+
+/* Ops have finished when they return: there is nothing to wait for. */
+static void stream_nothing(struct vibe_stream *s)
+{
+    (void)s;
+}
+
+static void copy_in(struct vibe_stream *s, void *device, const void *host,
+                    size_t bytes)
+{
+    (void)s;
+    memcpy(device, host, bytes);
+}
+
+static void copy_out(struct vibe_stream *s, void *host, const void *device,
+                     size_t bytes)
+{
+    (void)s;
+    memcpy(host, device, bytes);
+}
+
+void *vibe_cpu_scratch(struct vibe_stream *s, size_t bytes)
+{
+    struct vibe_cpu_scratch *scratch = &vibe_cpu_of(s)->scratch;
+
+    if (bytes <= scratch->bytes)
+        return scratch->data;
+    free(scratch->data);
+    *scratch = (struct vibe_cpu_scratch){0};
+    scratch->data = aligned_alloc(ALIGNMENT, vibe_size_round(bytes, ALIGNMENT));
+    if (!scratch->data) {
+        vibe_fail(&s->err, VIBE_E_NOMEM,
+                  "CPU: no memory for %zu bytes of scratch", bytes);
+        return NULL;
+    }
+    scratch->bytes = bytes;
+    return scratch->data;
+}
+
+int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
+                      int threads, struct vibe_error *err)
+{
+    struct vibe_cpu *cpu = NULL;
+
+    *out = NULL;
+    if (!vibe_cpu_has(isa))
+        return vibe_fail(err, VIBE_E_UNSUPPORTED,
+                         "this CPU does not run %s kernels",
+                         vibe_cpu_isa_name(isa));
+    cpu = calloc(1, sizeof(*cpu));
+    if (!cpu)
+        return vibe_fail(err, VIBE_E_NOMEM, "no memory for the CPU backend");
+
+    cpu->isa = isa;
+    cpu->threads = threads > 0 ? threads : vibe_cpu_threads();
+    vibe_cpu_reference_init(&cpu->ops);
+    cpu->ops.alloc = cpu_alloc;
+    cpu->ops.free = cpu_free;
+    cpu->ops.matrix_load = vibe_cpu_matrix_load;
+    cpu->ops.matrix_release = vibe_cpu_matrix_release;
+    cpu->ops.close = cpu_close;
+    cpu->ops.stream_init = stream_init;
+    cpu->ops.stream_release = stream_nothing;
+    cpu->ops.sync = stream_nothing;
+    cpu->ops.write = copy_in;
+    cpu->ops.read = copy_out;
+    cpu->base.ops = &cpu->ops;
+    cpu->base.transfer = &vibe_cpu_transfer;
+    snprintf(cpu->base.name, sizeof(cpu->base.name), "CPU, %d thread%s, %s",
+             cpu->threads, cpu->threads == 1 ? "" : "s",
+             vibe_cpu_isa_name(isa));
+    *out = &cpu->base;
+    return VIBE_OK;
+}
+
+/* The kernels of that name; VIBE_CPU_N_ISA when there are none. */
+static enum vibe_cpu_isa isa_by_name(const char *name)
+{
+    enum vibe_cpu_isa isa = VIBE_CPU_SCALAR;
+
+    while (isa < VIBE_CPU_N_ISA && strcmp(name, vibe_cpu_isa_name(isa)))
+        isa++;
+    return isa;
+}
+
+static enum vibe_cpu_isa best_isa(void)
+{
+    enum vibe_cpu_isa best = VIBE_CPU_SCALAR;
+
+    for (enum vibe_cpu_isa isa = best; isa < VIBE_CPU_N_ISA; isa++)
+        if (vibe_cpu_has(isa))
+            best = isa;
+    return best;
+}
+
+int vibe_cpu_open(struct vibe_backend **out,
+                  const struct vibe_backend_options *options,
+                  struct vibe_error *err)
+{
+    const char *name = getenv("VIBEVOICE_CPU_ISA");
+    enum vibe_cpu_isa isa = name && *name ? isa_by_name(name) : best_isa();
+
+    *out = NULL;
+    if (isa == VIBE_CPU_N_ISA)
+        return vibe_fail(err, VIBE_E_ARG,
+                         "VIBEVOICE_CPU_ISA is '%s', expected scalar, avx2, "
+                         "avx512 or amx",
+                         name);
+    return vibe_cpu_open_isa(out, isa, options->threads, err);
+}

@@ -1,0 +1,168 @@
+/* Taking matrices of the file: linear layers stay where they are mapped,
+ * convolutions are repacked to [N][K] in the dtype of the file. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/backend/cpu/state.h"
+#include "engine/base/size.h"
+
+/* One allocation per matrix: bias, gamma and scales as f32, then weights. */
+struct layout {
+    size_t n_floats;
+    size_t weights_at; /* bytes */
+    size_t bytes;
+};
+
+static int plan(struct layout *l, const struct vibe_matrix_source *src)
+{
+    size_t elements, bytes;
+
+    l->n_floats = (src->bias ? src->N : 0) + (src->gamma ? src->N : 0);
+    for (int i = 0; i < src->n_parts; i++)
+        if (src->part[i].scale)
+            l->n_floats += src->part[i].n_scales == 1 ? 1 : src->N;
+    l->weights_at = vibe_size_round(l->n_floats * sizeof(float), 64);
+    l->bytes = l->weights_at;
+    if (src->layout == VIBE_LAYOUT_LINEAR)
+        return VIBE_OK;
+    if (vibe_size_mul(&elements, src->N, src->K) ||
+        vibe_size_mul(&bytes, elements, vibe_dtype_size(src->part[0].dtype)) ||
+        vibe_size_add(&l->bytes, l->bytes, bytes))
+        return VIBE_E_NOMEM;
+    return VIBE_OK;
+}
+
+/* Copy in[n] to out[N] as often as it fits: once, or once per phase. */
+static void repeat(float *out, size_t N, const float *in, size_t n)
+{
+    for (size_t i = 0; i < N; i += n)
+        memcpy(out + i, in, n * sizeof(*out));
+}
+
+/* out[c][r] = in[r][c], elements of size bytes; in has in_stride elements from
+ * row to row, out has rows. */
+static void transpose(char *out, const char *in, size_t rows, size_t columns,
+                      size_t in_stride, size_t size)
+{
+    for (size_t c = 0; c < columns; c++)
+        for (size_t r = 0; r < rows; r++)
+            memcpy(out + (c * rows + r) * size, in + (r * in_stride + c) * size,
+                   size);
+}
+
+/* [N][in][taps] to [N][taps][in]. */
+static void repack_conv(char *out, const struct vibe_matrix_source *src,
+                        int threads)
+{
+    const char *in = src->part[0].data;
+    size_t size = vibe_dtype_size(src->part[0].dtype);
+    size_t taps = src->K / src->in;
+
+#pragma omp parallel for num_threads(threads)
+    for (size_t n = 0; n < src->N; n++)
+        transpose(out + n * src->K * size, in + n * src->K * size, src->in,
+                  taps, taps, size);
+}
+
+/* [in][out][2 * stride] to row phase * out + o, column 0 .. in - 1: tap
+ * phase + stride, of the previous column; in .. 2 * in - 1: tap phase. */
+static void repack_transposed(char *out, const struct vibe_matrix_source *src,
+                              int threads)
+{
+    const char *in = src->part[0].data;
+    size_t size = vibe_dtype_size(src->part[0].dtype);
+    size_t stride = src->N / src->out;
+
+#pragma omp parallel for num_threads(threads)
+    for (size_t n = 0; n < src->N; n++) {
+        size_t phase = n / src->out;
+        size_t o = n % src->out;
+        const char *taps = in + o * 2 * stride * size;
+        char *row = out + n * src->K * size;
+
+        for (size_t i = 0; i < src->in; i++) {
+            const char *w = taps + i * src->out * 2 * stride * size;
+
+            memcpy(row + i * size, w + (phase + stride) * size, size);
+            memcpy(row + (src->in + i) * size, w + phase * size, size);
+        }
+    }
+}
+
+static void take_parts(struct vibe_matrix *m, float *floats,
+                       const struct vibe_matrix_source *src)
+{
+    m->n_parts = src->n_parts;
+    for (int i = 0; i < src->n_parts; i++) {
+        struct vibe_matrix_part *p = &m->part[i];
+
+        *p = src->part[i];
+        if (src->layout != VIBE_LAYOUT_LINEAR)
+            p->n = src->N;
+        m->bytes += p->n * src->K * vibe_dtype_size(p->dtype);
+        if (!p->scale)
+            continue;
+        if (p->n_scales == 1)
+            *floats = *p->scale;
+        else
+            repeat(floats, p->n, p->scale, p->n_scales);
+        p->scale = floats;
+        p->n_scales = p->n_scales == 1 ? 1 : p->n;
+        floats += p->n_scales;
+    }
+}
+
+int vibe_cpu_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
+                         const struct vibe_matrix_source *src,
+                         struct vibe_error *err)
+{
+    struct layout l;
+    float *floats = NULL;
+    char *weights;
+    int threads = ((struct vibe_cpu *)be)->threads;
+
+    if (plan(&l, src) == VIBE_OK)
+        floats = aligned_alloc(64, vibe_size_round(l.bytes + 1, 64));
+    if (!floats)
+        return vibe_fail(err, VIBE_E_NOMEM,
+                         "%s: no memory to repack a matrix of %zu x %zu",
+                         be->name, src->N, src->K);
+    m->owned = floats;
+    weights = (char *)floats + l.weights_at;
+
+    if (src->bias) {
+        size_t n = src->layout == VIBE_LAYOUT_CONV_TRANSPOSE ? src->out
+                                                             : src->N;
+
+        repeat(floats, src->N, src->bias, n);
+        m->bias = floats;
+        floats += src->N;
+    }
+    if (src->gamma) {
+        memcpy(floats, src->gamma, src->N * sizeof(*floats));
+        m->gamma = floats;
+        floats += src->N;
+    }
+    m->N = src->N;
+    m->K = src->K;
+    m->is_pair = src->is_pair;
+    take_parts(m, floats, src);
+    switch (src->layout) {
+    case VIBE_LAYOUT_LINEAR:
+        return VIBE_OK;
+    case VIBE_LAYOUT_CONV:
+        repack_conv(weights, src, threads);
+        break;
+    case VIBE_LAYOUT_CONV_TRANSPOSE:
+        repack_transposed(weights, src, threads);
+        break;
+    }
+    m->part[0].data = weights;
+    return VIBE_OK;
+}
+
+void vibe_cpu_matrix_release(struct vibe_matrix *m, struct vibe_backend *be)
+{
+    (void)be;
+    free(m->owned);
+}

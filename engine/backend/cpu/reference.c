@@ -1,0 +1,416 @@
+/* Every op in plain C with sums in double: what the other kernels are compared
+ * with, and what a processor without them runs. */
+#include <math.h>
+#include <string.h>
+
+#include "engine/backend/cpu/state.h"
+#include "engine/backend/noise.h"
+
+/* Rows of x that share one reading of a row of W. */
+enum { GROUP = 4, CHUNK = 256, LANES = 8, MAX_HEAD_DIM = 1024 };
+
+static double silu(double z)
+{
+    return z / (1.0 + exp(-z));
+}
+
+/* out[i] = scale * dot(W[n], x[first + i]) + bias[n], i < count <= GROUP. */
+static void dot_rows(double out[GROUP], const struct vibe_matrix *w, size_t n,
+                     const struct vibe_tensor *x, size_t first, size_t count)
+{
+    struct vibe_cpu_weights row = vibe_cpu_weights_row(w, n);
+    double lanes[GROUP][LANES] = {{0}};
+    float chunk[CHUNK];
+
+    for (size_t k = 0; k < w->K; k += CHUNK) {
+        size_t n_k = w->K - k < CHUNK ? w->K - k : CHUNK;
+        size_t at = k * vibe_dtype_size(row.dtype);
+
+        vibe_dtype_to_f32(chunk, (const char *)row.data + at, row.dtype, n_k);
+        for (size_t i = 0; i < count; i++) {
+            const float *xs = vibe_cpu_row(x, first + i) + k;
+
+            for (size_t j = 0; j < n_k; j++)
+                lanes[i][j % LANES] += (double)chunk[j] * xs[j];
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        double sum = 0.0;
+
+        for (size_t j = 0; j < LANES; j++)
+            sum += lanes[i][j];
+        out[i] = sum * row.scale + (w->bias ? w->bias[n] : 0.0f);
+    }
+}
+
+/* Finish output n of row m; z_up belongs to a pair only. */
+static void store(const struct vibe_tensor *y, size_t m, size_t n, double z,
+                  double z_up, const struct vibe_matrix *w,
+                  enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
+{
+    float *out = vibe_cpu_row(y, m) + n;
+
+    switch (epilogue) {
+    case VIBE_STORE:
+        *out = (float)z;
+        return;
+    case VIBE_ADD:
+        *out = (float)(*out + (w->gamma ? w->gamma[n] * z : z));
+        return;
+    case VIBE_GATE_ADD:
+        *out = (float)(*out + vibe_cpu_row(gate, m)[n] * z);
+        return;
+    case VIBE_GELU:
+        *out = (float)(z / 2 * (1.0 + erf(z * M_SQRT1_2)));
+        return;
+    case VIBE_SWIGLU:
+        *out = (float)(silu(z) * z_up);
+        return;
+    }
+}
+
+static void linear(struct vibe_stream *s, const struct vibe_tensor *y,
+                   const struct vibe_tensor *x, const struct vibe_matrix *w,
+                   enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
+{
+    size_t M = y->B * y->T;
+    int threads = vibe_cpu_of(s)->threads;
+
+#pragma omp parallel for num_threads(threads)
+    for (size_t n = 0; n < y->C; n++) {
+        double z[GROUP], z_up[GROUP] = {0};
+
+        for (size_t m = 0; m < M; m += GROUP) {
+            size_t count = M - m < GROUP ? M - m : GROUP;
+
+            dot_rows(z, w, n, x, m, count);
+            if (w->is_pair)
+                dot_rows(z_up, w, w->N / 2 + n, x, m, count);
+            for (size_t i = 0; i < count; i++)
+                store(y, m + i, n, z[i], z_up[i], w, epilogue, gate);
+        }
+    }
+}
+
+static double inverse_rms(const float *x, size_t n, float eps)
+{
+    double sum = 0.0;
+
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * x[i];
+    return 1.0 / sqrt(sum / (double)n + eps);
+}
+
+static void rmsnorm_row(float *y, const float *x, size_t n, const float *w,
+                        float eps)
+{
+    double inverse = inverse_rms(x, n, eps);
+
+    for (size_t i = 0; i < n; i++)
+        y[i] = (float)(x[i] * inverse * (w ? w[i] : 1.0f));
+}
+
+static void rmsnorm(struct vibe_stream *s, const struct vibe_tensor *y,
+                    const struct vibe_tensor *x, const float *w, float eps)
+{
+    (void)s;
+    for (size_t m = 0; m < y->B * y->T; m++)
+        rmsnorm_row(vibe_cpu_row(y, m), vibe_cpu_row(x, m), y->C, w, eps);
+}
+
+static void modulate(struct vibe_stream *s, const struct vibe_tensor *y,
+                     const struct vibe_tensor *x, const float *w, float eps,
+                     const struct vibe_tensor *shift,
+                     const struct vibe_tensor *scale)
+{
+    (void)s;
+    for (size_t m = 0; m < y->B * y->T; m++) {
+        float *out = vibe_cpu_row(y, m);
+        const float *in = vibe_cpu_row(x, m);
+        const float *add = vibe_cpu_row(shift, m);
+        const float *mul = vibe_cpu_row(scale, m);
+        double inverse = inverse_rms(in, y->C, eps);
+
+        for (size_t i = 0; i < y->C; i++) {
+            double n = in[i] * inverse * (w ? w[i] : 1.0f);
+
+            out[i] = (float)(n * (1.0 + mul[i]) + add[i]);
+        }
+    }
+}
+
+static void add_silu(struct vibe_stream *s, const struct vibe_tensor *y,
+                     const struct vibe_tensor *a, const struct vibe_tensor *b)
+{
+    (void)s;
+    for (size_t m = 0; m < y->B * y->T; m++) {
+        float *out = vibe_cpu_row(y, m);
+        const float *in = vibe_cpu_row(a, m);
+        const float *more = b ? vibe_cpu_row(b, m) : NULL;
+
+        for (size_t i = 0; i < y->C; i++)
+            out[i] = (float)silu(more ? (double)in[i] + more[i] : in[i]);
+    }
+}
+
+static void affine(struct vibe_stream *s, const struct vibe_tensor *y,
+                   const struct vibe_tensor *x, float mul, float add)
+{
+    (void)s;
+    for (size_t m = 0; m < y->B * y->T; m++) {
+        float *out = vibe_cpu_row(y, m);
+        const float *in = vibe_cpu_row(x, m);
+
+        for (size_t i = 0; i < y->C; i++)
+            out[i] = in[i] * mul + add;
+    }
+}
+
+static void copy(struct vibe_stream *s, const struct vibe_tensor *y,
+                 const struct vibe_tensor *x)
+{
+    (void)s;
+    for (size_t m = 0; m < y->B * y->T; m++)
+        memcpy(vibe_cpu_row(y, m), vibe_cpu_row(x, m), y->C * sizeof(float));
+}
+
+static void zero(struct vibe_stream *s, const struct vibe_tensor *y)
+{
+    (void)s;
+    for (size_t m = 0; m < y->B * y->T; m++)
+        memset(vibe_cpu_row(y, m), 0, y->C * sizeof(float));
+}
+
+/* Round to the nearest bf16, ties to even; NaN stays NaN. */
+static uint16_t to_bf16(float f)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &f, sizeof(bits));
+    if ((bits & 0x7FFFFFFFu) > 0x7F800000u)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+static void store_kv(void *out, enum vibe_dtype dtype, const float *in,
+                     size_t n)
+{
+    uint16_t *halves = out;
+
+    if (dtype == VIBE_F32) {
+        memcpy(out, in, n * sizeof(*in));
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        halves[i] = to_bf16(in[i]);
+}
+
+/* The product of position and frequency is taken in double: in float it would
+ * be off by 2e-3 radians at position 60,000. */
+static void rotate(float *head, size_t head_dim, int32_t pos,
+                   const float *inv_freq)
+{
+    size_t half = head_dim / 2;
+
+    for (size_t i = 0; i < half; i++) {
+        double angle = (double)pos * inv_freq[i];
+        float c = (float)cos(angle);
+        float s = (float)sin(angle);
+        float a = head[i];
+        float b = head[i + half];
+
+        head[i] = a * c - b * s;
+        head[i + half] = b * c + a * s;
+    }
+}
+
+static void rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
+                 const struct vibe_kv *kv, size_t layer,
+                 const struct vibe_rows *rows, const float *inv_freq)
+{
+    size_t hd = kv->head_dim;
+    size_t n_kv = kv->n_kv_heads;
+    size_t n_heads = qkv->C / hd - 2 * n_kv;
+
+    (void)s;
+    for (size_t m = 0; m < qkv->B * qkv->T; m++) {
+        float *row = vibe_cpu_row(qkv, m);
+        size_t b = m / qkv->T;
+        size_t pos = (size_t)rows->pos[b] + m % qkv->T;
+        size_t seq = (size_t)rows->seq[b];
+
+        for (size_t h = 0; h < n_heads + n_kv; h++)
+            rotate(row + h * hd, hd, (int32_t)pos, inv_freq);
+        for (size_t h = 0; h < 2 * n_kv; h++)
+            store_kv(vibe_cpu_kv_row(kv, seq, layer, h / n_kv, h % n_kv, pos),
+                     kv->dtype, row + (n_heads + h) * hd, hd);
+    }
+}
+
+/* softmax(q k / sqrt(head_dim)) v over positions 0 .. last, for one head. */
+static void attend(float *y, const float *q, const struct vibe_kv *kv,
+                   size_t seq, size_t layer, size_t head, size_t last)
+{
+    size_t hd = kv->head_dim;
+    double top = -INFINITY, total = 0.0;
+    double sum[MAX_HEAD_DIM] = {0};
+    float row[MAX_HEAD_DIM];
+
+    /* First the largest score, then the weighted sum; scores are computed
+     * twice instead of kept. */
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t p = 0; p <= last; p++) {
+            double score = 0.0, weight;
+
+            vibe_dtype_to_f32(row, vibe_cpu_kv_row(kv, seq, layer, 0, head, p),
+                              kv->dtype, hd);
+            for (size_t i = 0; i < hd; i++)
+                score += (double)q[i] * row[i];
+            score /= sqrt((double)hd);
+            if (pass == 0) {
+                top = fmax(top, score);
+                continue;
+            }
+            weight = exp(score - top);
+            total += weight;
+            vibe_dtype_to_f32(row, vibe_cpu_kv_row(kv, seq, layer, 1, head, p),
+                              kv->dtype, hd);
+            for (size_t i = 0; i < hd; i++)
+                sum[i] += weight * row[i];
+        }
+    }
+    for (size_t i = 0; i < hd; i++)
+        y[i] = (float)(sum[i] / total);
+}
+
+static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
+                      const struct vibe_tensor *qkv, const struct vibe_kv *kv,
+                      size_t layer, const struct vibe_rows *rows)
+{
+    size_t hd = kv->head_dim;
+    size_t n_heads = y->C / hd;
+    size_t group = n_heads / kv->n_kv_heads;
+    size_t n_tasks = y->B * y->T * n_heads;
+    int threads = vibe_cpu_of(s)->threads;
+
+    assert(hd <= MAX_HEAD_DIM);
+#pragma omp parallel for num_threads(threads)
+    for (size_t task = 0; task < n_tasks; task++) {
+        size_t m = task / n_heads;
+        size_t h = task % n_heads;
+        size_t last = (size_t)rows->pos[m / y->T] + m % y->T;
+
+        attend(vibe_cpu_row(y, m) + h * hd, vibe_cpu_row(qkv, m) + h * hd, kv,
+               (size_t)rows->seq[m / y->T], layer, h / group, last);
+    }
+}
+
+/* Row i of [state | n(x)] of one batch. */
+static void window_row(float *out, const struct vibe_tensor *state,
+                       const struct vibe_tensor *x, size_t b, size_t i,
+                       const float *w, float eps)
+{
+    size_t p = state->T;
+
+    if (i < p)
+        memcpy(out, vibe_cpu_row(state, b * p + i), x->C * sizeof(*out));
+    else if (w)
+        rmsnorm_row(out, vibe_cpu_row(x, b * x->T + i - p), x->C, w, eps);
+    else
+        memcpy(out, vibe_cpu_row(x, b * x->T + i - p), x->C * sizeof(*out));
+}
+
+static void window(struct vibe_stream *s, const struct vibe_tensor *win,
+                   const struct vibe_tensor *state, const struct vibe_tensor *x,
+                   const float *w, float eps)
+{
+    size_t p = state->T;
+    size_t bytes = x->C * sizeof(float);
+
+    (void)s;
+    for (size_t b = 0; b < x->B; b++) {
+        for (size_t i = 0; i < p + x->T; i++)
+            window_row(vibe_cpu_row(win, b * win->T + i), state, x, b, i, w,
+                       eps);
+        for (size_t i = p + x->T; i < win->T; i++)
+            memset(vibe_cpu_row(win, b * win->T + i), 0, bytes);
+        for (size_t i = 0; i < p; i++)
+            memcpy(vibe_cpu_row(state, b * p + i),
+                   vibe_cpu_row(win, b * win->T + x->T + i), bytes);
+    }
+}
+
+static void dwconv(struct vibe_stream *s, const struct vibe_tensor *x,
+                   const struct vibe_tensor *win, const float *w,
+                   const float *bias, const float *gamma)
+{
+    size_t taps = win->T - x->T + 1;
+
+    (void)s;
+    for (size_t m = 0; m < x->B * x->T; m++) {
+        size_t first = m / x->T * win->T + m % x->T;
+        float *out = vibe_cpu_row(x, m);
+
+        for (size_t c = 0; c < x->C; c++) {
+            double sum = bias[c];
+
+            for (size_t j = 0; j < taps; j++)
+                sum += (double)w[j * x->C + c] *
+                       vibe_cpu_row(win, first + j)[c];
+            out[c] = (float)(out[c] + gamma[c] * sum);
+        }
+    }
+}
+
+static void solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
+                        const struct vibe_tensor *m1,
+                        const struct vibe_tensor *v, const float *cfg_scale,
+                        const struct vibe_solver_coef *coef)
+{
+    (void)s;
+    for (size_t d = 0; d < x->B; d++) {
+        float *now = vibe_cpu_row(x, d);
+        float *before = vibe_cpu_row(m1, d);
+        const float *pos = vibe_cpu_row(v, d);
+        const float *neg = vibe_cpu_row(v, x->B + d);
+
+        for (size_t i = 0; i < x->C; i++) {
+            float guided = neg[i] + cfg_scale[d] * (pos[i] - neg[i]);
+            float m0 = coef->alpha * now[i] - coef->sigma * guided;
+
+            now[i] = coef->a * now[i] + coef->c0 * m0 + coef->c1 * before[i];
+            before[i] = m0;
+        }
+    }
+}
+
+static void noise(struct vibe_stream *s, const struct vibe_tensor *x,
+                  const struct vibe_noise_key *keys)
+{
+    (void)s;
+    for (size_t d = 0; d < x->B; d++) {
+        float *out = vibe_cpu_row(x, d);
+
+        for (size_t i = 0; i < x->C; i++)
+            out[i] = vibe_noise_normal(keys[d].seed, keys[d].dialogue,
+                                       keys[d].frame, (uint32_t)i);
+    }
+}
+
+void vibe_cpu_reference_init(struct vibe_ops *ops)
+{
+    ops->linear = linear;
+    ops->gemm = linear;
+    ops->rmsnorm = rmsnorm;
+    ops->modulate = modulate;
+    ops->add_silu = add_silu;
+    ops->affine = affine;
+    ops->copy = copy;
+    ops->zero = zero;
+    ops->rope = rope;
+    ops->attention = attention;
+    ops->window = window;
+    ops->dwconv = dwconv;
+    ops->solver_step = solver_step;
+    ops->noise = noise;
+}

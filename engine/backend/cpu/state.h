@@ -1,0 +1,89 @@
+/*
+ * state.h - what the CPU's ops know of their backend and of tensors.
+ */
+#ifndef VIBE_BACKEND_CPU_STATE_H
+#define VIBE_BACKEND_CPU_STATE_H
+
+#include <assert.h>
+
+#include "engine/backend/cpu/cpu.h"
+#include "engine/backend/ops.h"
+
+struct vibe_cpu_kernels;
+
+struct vibe_cpu {
+    struct vibe_backend base; /* first: a vibe_backend * is a vibe_cpu * */
+    struct vibe_ops ops;
+    enum vibe_cpu_isa isa;
+    int threads;
+    const struct vibe_cpu_kernels *kernels; /* NULL for the reference */
+    struct vibe_cpu_scratch {
+        void *data;
+        size_t bytes;
+    } scratch; /* grows to what the largest op needs */
+};
+
+static inline struct vibe_cpu *vibe_cpu_of(const struct vibe_stream *s)
+{
+    return (struct vibe_cpu *)s->be;
+}
+
+/* Row m = b * T + t of t. */
+static inline float *vibe_cpu_row(const struct vibe_tensor *t, size_t m)
+{
+    assert(t->dtype == VIBE_F32);
+    return (float *)t->data + m / t->T * t->stride_b + m % t->T * t->stride_t;
+}
+
+/* One row of a matrix: where it is, and what its sums are multiplied by. */
+struct vibe_cpu_weights {
+    const void *data;
+    enum vibe_dtype dtype;
+    float scale;
+};
+
+static inline struct vibe_cpu_weights vibe_cpu_weights_row(
+    const struct vibe_matrix *w, size_t n)
+{
+    const struct vibe_matrix_part *p = w->part;
+
+    for (; n >= p->n; p++)
+        n -= p->n;
+    return (struct vibe_cpu_weights){
+        .data = (const char *)p->data + n * w->K * vibe_dtype_size(p->dtype),
+        .dtype = p->dtype,
+        .scale = p->scale ? p->scale[p->n_scales == 1 ? 0 : n] : 1.0f,
+    };
+}
+
+/* Where position pos of sequence seq keeps its keys (which 0) or values (1)
+ * for one KV head: [head_dim] of kv->dtype. */
+static inline void *vibe_cpu_kv_row(const struct vibe_kv *kv, size_t seq,
+                                    size_t layer, size_t which, size_t head,
+                                    size_t pos)
+{
+    size_t i = pos / kv->block_tokens;
+    char *block = kv->table[seq * kv->max_blocks + i];
+    size_t row = (layer * 2 + which) * kv->n_kv_heads + head;
+
+    row = row * kv->block_tokens + pos % kv->block_tokens;
+    return block + row * kv->head_dim * vibe_dtype_size(kv->dtype);
+}
+
+/*
+ * Scratch of at least bytes, aligned to 64, contents undefined; the next call
+ * may hand out the same.  NULL latches VIBE_E_NOMEM in the stream.
+ */
+void *vibe_cpu_scratch(struct vibe_stream *s, size_t bytes);
+
+/* What every kernel set shares (matrix.c, transfer.c). */
+int vibe_cpu_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
+                         const struct vibe_matrix_source *src,
+                         struct vibe_error *err);
+void vibe_cpu_matrix_release(struct vibe_matrix *m, struct vibe_backend *be);
+extern const struct vibe_transfer vibe_cpu_transfer;
+
+/* Fill every op with plain C, which defines what it computes. */
+void vibe_cpu_reference_init(struct vibe_ops *ops);
+
+#endif /* VIBE_BACKEND_CPU_STATE_H */

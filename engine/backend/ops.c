@@ -1,0 +1,185 @@
+/* Every op call: check the shapes, skip after an error, dispatch. */
+#include "engine/backend/ops.h"
+
+#include <assert.h>
+
+static int is_alike(const struct vibe_tensor *a, const struct vibe_tensor *b)
+{
+    return a->B == b->B && a->T == b->T && a->C == b->C;
+}
+
+static int is_rows(const struct vibe_tensor *a, size_t B, size_t T)
+{
+    return a->B == B && a->T == T;
+}
+
+/* Whether the stream still runs ops. */
+static int is_live(const struct vibe_stream *s)
+{
+    return s->err.code == VIBE_OK;
+}
+
+void vibe_write(struct vibe_stream *s, void *device, const void *host,
+                size_t bytes)
+{
+    if (is_live(s) && bytes)
+        s->be->ops->write(s, device, host, bytes);
+}
+
+void vibe_read(struct vibe_stream *s, void *host, const void *device,
+               size_t bytes)
+{
+    if (is_live(s) && bytes)
+        s->be->ops->read(s, host, device, bytes);
+}
+
+static void check_product(const struct vibe_tensor *y,
+                          const struct vibe_tensor *x,
+                          const struct vibe_matrix *w,
+                          enum vibe_epilogue epilogue,
+                          const struct vibe_tensor *gate)
+{
+    assert(is_rows(x, y->B, y->T) && x->C == w->K);
+    assert(y->C == (epilogue == VIBE_SWIGLU ? w->N / 2 : w->N));
+    assert((epilogue == VIBE_SWIGLU) == (w->is_pair != 0));
+    assert((epilogue == VIBE_GATE_ADD) == (gate != NULL));
+    assert(!gate || is_alike(gate, y));
+    assert(!w->gamma || epilogue == VIBE_ADD);
+    (void)y, (void)x, (void)w, (void)epilogue, (void)gate;
+}
+
+void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
+                 const struct vibe_tensor *x, const struct vibe_matrix *w,
+                 enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
+{
+    check_product(y, x, w, epilogue, gate);
+    if (is_live(s))
+        s->be->ops->linear(s, y, x, w, epilogue, gate);
+}
+
+void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
+               const struct vibe_tensor *x, const struct vibe_matrix *w,
+               enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
+{
+    check_product(y, x, w, epilogue, gate);
+    if (is_live(s))
+        s->be->ops->gemm(s, y, x, w, epilogue, gate);
+}
+
+void vibe_rmsnorm(struct vibe_stream *s, const struct vibe_tensor *y,
+                  const struct vibe_tensor *x, const float *w, float eps)
+{
+    assert(is_alike(y, x));
+    if (is_live(s))
+        s->be->ops->rmsnorm(s, y, x, w, eps);
+}
+
+void vibe_modulate(struct vibe_stream *s, const struct vibe_tensor *y,
+                   const struct vibe_tensor *x, const float *w, float eps,
+                   const struct vibe_tensor *shift,
+                   const struct vibe_tensor *scale)
+{
+    assert(is_alike(y, x) && is_alike(y, shift) && is_alike(y, scale));
+    if (is_live(s))
+        s->be->ops->modulate(s, y, x, w, eps, shift, scale);
+}
+
+void vibe_add_silu(struct vibe_stream *s, const struct vibe_tensor *y,
+                   const struct vibe_tensor *a, const struct vibe_tensor *b)
+{
+    assert(is_alike(y, a) && (!b || is_alike(y, b)));
+    if (is_live(s))
+        s->be->ops->add_silu(s, y, a, b);
+}
+
+void vibe_affine(struct vibe_stream *s, const struct vibe_tensor *y,
+                 const struct vibe_tensor *x, float mul, float add)
+{
+    assert(is_alike(y, x));
+    if (is_live(s))
+        s->be->ops->affine(s, y, x, mul, add);
+}
+
+void vibe_copy(struct vibe_stream *s, const struct vibe_tensor *y,
+               const struct vibe_tensor *x)
+{
+    assert(is_alike(y, x));
+    if (is_live(s))
+        s->be->ops->copy(s, y, x);
+}
+
+void vibe_zero(struct vibe_stream *s, const struct vibe_tensor *y)
+{
+    if (is_live(s))
+        s->be->ops->zero(s, y);
+}
+
+static void check_qkv(const struct vibe_tensor *qkv, const struct vibe_kv *kv,
+                      size_t layer)
+{
+    assert(kv->head_dim % 2 == 0 && layer < kv->n_layers);
+    assert(kv->dtype == VIBE_F32 || kv->dtype == VIBE_BF16);
+    assert(qkv->C % kv->head_dim == 0);
+    assert(qkv->C / kv->head_dim > 2 * kv->n_kv_heads);
+    assert(qkv->C / kv->head_dim % kv->n_kv_heads == 0);
+    (void)qkv, (void)kv, (void)layer;
+}
+
+void vibe_rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
+               const struct vibe_kv *kv, size_t layer,
+               const struct vibe_rows *rows, const float *inv_freq)
+{
+    check_qkv(qkv, kv, layer);
+    if (is_live(s))
+        s->be->ops->rope(s, qkv, kv, layer, rows, inv_freq);
+}
+
+void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
+                    const struct vibe_tensor *qkv, const struct vibe_kv *kv,
+                    size_t layer, const struct vibe_rows *rows)
+{
+    check_qkv(qkv, kv, layer);
+    assert(is_rows(y, qkv->B, qkv->T));
+    assert(y->C == qkv->C - 2 * kv->n_kv_heads * kv->head_dim);
+    if (is_live(s))
+        s->be->ops->attention(s, y, qkv, kv, layer, rows);
+}
+
+void vibe_window(struct vibe_stream *s, const struct vibe_tensor *win,
+                 const struct vibe_tensor *state, const struct vibe_tensor *x,
+                 const float *w, float eps)
+{
+    assert(win->B == x->B && state->B == x->B);
+    assert(win->C == x->C && state->C == x->C);
+    assert(win->T >= state->T + x->T);
+    if (is_live(s))
+        s->be->ops->window(s, win, state, x, w, eps);
+}
+
+void vibe_dwconv(struct vibe_stream *s, const struct vibe_tensor *x,
+                 const struct vibe_tensor *win, const float *w,
+                 const float *bias, const float *gamma)
+{
+    assert(win->B == x->B && win->C == x->C && win->T >= x->T);
+    if (is_live(s))
+        s->be->ops->dwconv(s, x, win, w, bias, gamma);
+}
+
+void vibe_solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
+                      const struct vibe_tensor *m1, const struct vibe_tensor *v,
+                      const float *cfg_scale,
+                      const struct vibe_solver_coef *coef)
+{
+    assert(is_alike(x, m1) && x->T == 1);
+    assert(v->B == 2 && v->T == x->B && v->C == x->C);
+    if (is_live(s))
+        s->be->ops->solver_step(s, x, m1, v, cfg_scale, coef);
+}
+
+void vibe_noise(struct vibe_stream *s, const struct vibe_tensor *x,
+                const struct vibe_noise_key *keys)
+{
+    assert(x->T == 1);
+    if (is_live(s))
+        s->be->ops->noise(s, x, keys);
+}
