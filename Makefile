@@ -80,7 +80,7 @@ LIB := $(BUILD)/libvibevoice.a
 TESTS := $(TEST_C:%.c=$(BUILD)/%)
 FUZZERS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/bench_*.c))
-RUN_TESTS := BUILD=$(BUILD) VIBEVOICE=$(BUILD)/vibevoice $(if $(findstring thread,$(SANITIZE)),OMP_NUM_THREADS=1) scripts/run-tests
+PROG := $(if $(SANITIZE),$(BUILD)/vibevoice,./vibevoice)
 
 all: ./vibevoice ## build the program (default)
 ./vibevoice: $(BUILD)/vibevoice FORCE
@@ -107,15 +107,12 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(C_FLAGS) $(NV_FLAGS)' | cmp -s - $@ || echo '$(C_FLAGS) $(NV_FLAGS)' > $@
 
-PROG := $(if $(SANITIZE),$(BUILD)/vibevoice,./vibevoice)
 test: $(if $(T:cli/%=),,$(PROG)) $(filter $(or $(T:%=$(BUILD)/tests/%),%),$(TESTS) $(FUZZERS)) ## run every test; T=audio/test_wav runs one
-	@$(RUN_TESTS) $(T)
+	@BUILD=$(BUILD) $(if $(findstring thread,$(SANITIZE)),OMP_NUM_THREADS=1) scripts/run-tests $(T)
 check: lint layers style ## includes, layout, names, headers that compile alone, clang-tidy
 lint: $(ALL_C:%=$(BUILD)/tidy/%.ok) $(ALL_H:%=$(BUILD)/alone/%.ok)
-layers:
-	@scripts/check-layers
-style: $(LIB)
-	@scripts/check-style $(LIB)
+layers: ; @scripts/check-layers
+style: $(LIB) ; @scripts/check-style $(LIB)
 $(BUILD)/alone/%.h.ok: %.h $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(C_FLAGS) -Werror -MMD -MP -MT $@ -MF $(@:.ok=.d) -c -o $(@:.ok=.o) -include $< -x c /dev/null && touch $@
@@ -133,10 +130,13 @@ fuzz: ## fuzz every parser for FUZZ_SECONDS each (needs clang)
 fuzz-run: $(FUZZERS)
 	@BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz $(FUZZERS)
 install: $(BUILD)/vibevoice ## into DESTDIR/PREFIX
+	$< --man > $(BUILD)/vibevoice.1
+	$< --completion bash > $(BUILD)/vibevoice.bash
 	install -Dm755 $< $(DESTDIR)$(PREFIX)/bin/vibevoice
-	install -Dm644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/vibevoice/LICENSE
+	install -Dm644 $(BUILD)/vibevoice.1 -t $(DESTDIR)$(PREFIX)/share/man/man1
+	install -Dm644 $(BUILD)/vibevoice.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vibevoice
 uninstall: ## undo install
-	rm -rf $(DESTDIR)$(PREFIX)/bin/vibevoice $(DESTDIR)$(PREFIX)/share/doc/vibevoice
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/vibevoice share/man/man1/vibevoice.1 share/bash-completion/completions/vibevoice)
 clean: ## remove what was built
 	rm -rf build vibevoice
 help: ## this list
