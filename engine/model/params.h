@@ -24,7 +24,7 @@ struct vibe_loader; /* one pass over the tensors of a module */
 
 struct vibe_params {
     struct vibe_backend *be;
-    float *vectors;              /* device, owned */
+    struct vibe_tensor vectors;  /* [1][1][floats] */
     struct vibe_matrix **matrix; /* [n_matrices], fields of the module */
     size_t n_matrices;
 };
@@ -75,7 +75,8 @@ void vibe_load_vector(struct vibe_loader *l, const float **out,
 void vibe_load_taps(struct vibe_loader *l, const float **out, const char *name,
                     size_t channels, size_t taps);
 
-/* *out = a copy of values[n], which the file does not hold. */
+/* *out = a copy of values[n], which the file does not hold; NULL is taken
+ * for a lack of memory. */
 void vibe_load_values(struct vibe_loader *l, const float **out,
                       const float *values, size_t n);
 

@@ -1,0 +1,168 @@
+/*
+ * conv_block.c - causal convolutions and blocks in ops, see conv_block.h.
+ */
+#include "engine/model/conv_block.h"
+
+#include <assert.h>
+
+#include "engine/backend/ops.h"
+#include "engine/model/params.h"
+
+struct vibe_tensor vibe_dense(void *data, size_t B, size_t T, size_t C)
+{
+    return (struct vibe_tensor){
+        .data = data,
+        .dtype = VIBE_F32,
+        .B = B,
+        .T = T,
+        .C = C,
+        .stride_b = T * C,
+        .stride_t = C,
+    };
+}
+
+/* A layer's [past][C] in the state of every dialogue. */
+static struct vibe_tensor past_of(const struct vibe_tensor *state, size_t at,
+                                  size_t past, size_t C)
+{
+    struct vibe_tensor t = *state;
+
+    assert(at + past * C <= state->C);
+    t.data = (float *)state->data + at;
+    t.T = past;
+    t.C = C;
+    t.stride_t = C;
+    return t;
+}
+
+/*
+ * W x for T rows per dialogue.  One row is a matter of reading W, many are
+ * one of arithmetic.  T of one dialogue decides, so that a dialogue gets the
+ * same bits however many others run beside it.
+ */
+static void multiply(struct vibe_stream *s, const struct vibe_tensor *y,
+                     const struct vibe_tensor *x, const struct vibe_matrix *w,
+                     enum vibe_epilogue epilogue)
+{
+    if (x->T == 1)
+        vibe_linear(s, y, x, w, epilogue, NULL);
+    else
+        vibe_gemm(s, y, x, w, epilogue, NULL);
+}
+
+/* Columns after zeros have completed the last stride. */
+static size_t padded(const struct vibe_conv *conv, size_t T)
+{
+    if (conv->is_transposed)
+        return T;
+    return (T + conv->stride - 1) / conv->stride * conv->stride;
+}
+
+size_t vibe_conv_length(const struct vibe_conv *conv, size_t T)
+{
+    if (conv->is_transposed)
+        return T * conv->stride;
+    return padded(conv, T) / conv->stride;
+}
+
+size_t vibe_conv_window(const struct vibe_conv *conv, size_t T)
+{
+    return conv->past + padded(conv, T);
+}
+
+void vibe_conv_bind(struct vibe_loader *l, struct vibe_conv *conv,
+                    const char *module)
+{
+    const struct vibe_matrix_names names = {
+        .part = {module},
+        .rows = {conv->out},
+        .in = conv->in,
+        .taps = conv->taps,
+        .layout = conv->is_transposed ? VIBE_LAYOUT_CONV_TRANSPOSE
+                                      : VIBE_LAYOUT_CONV,
+        .has_bias = 1,
+    };
+
+    vibe_load_matrix(l, &conv->w, &names);
+}
+
+void vibe_conv_block_bind(struct vibe_loader *l, struct vibe_conv_block *block)
+{
+    const struct vibe_matrix_names up = {
+        .part = {"ffn.linear1"},
+        .rows = {4 * block->C},
+        .in = block->C,
+        .has_bias = 1,
+    };
+    const struct vibe_matrix_names down = {
+        .part = {"ffn.linear2"},
+        .rows = {block->C},
+        .in = 4 * block->C,
+        .has_bias = 1,
+        .gamma = "ffn_gamma",
+    };
+
+    vibe_load_vector(l, &block->norm, "norm.weight", block->C);
+    vibe_load_taps(l, &block->taps, "mixer.conv.conv.conv.weight", block->C,
+                   VIBE_MIXER_TAPS);
+    vibe_load_vector(l, &block->bias, "mixer.conv.conv.conv.bias", block->C);
+    vibe_load_vector(l, &block->gamma, "gamma", block->C);
+    vibe_load_vector(l, &block->ffn_norm, "ffn_norm.weight", block->C);
+    vibe_load_matrix(l, &block->up, &up);
+    vibe_load_matrix(l, &block->down, &down);
+}
+
+void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
+                       const struct vibe_tensor *y, const struct vibe_tensor *x,
+                       const struct vibe_tensor *state,
+                       const struct vibe_conv_scratch *scratch)
+{
+    struct vibe_tensor past = past_of(state, conv->state_at, conv->past,
+                                      conv->in);
+    struct vibe_tensor window = vibe_dense(
+        scratch->window, x->B, vibe_conv_window(conv, x->T), conv->in);
+    struct vibe_tensor rows = window; /* overlapping: [past | x] per output */
+    struct vibe_tensor out = *y;
+
+    assert(x->C == conv->in && y->C == conv->out && x->B == y->B);
+    assert(y->T == vibe_conv_length(conv, x->T));
+    vibe_window(s, &window, &past, x, NULL, 0.0f);
+    if (conv->is_transposed) {
+        /* all phases of a column are adjacent: y must be dense in time */
+        assert(y->stride_t == y->C);
+        rows.T = x->T;
+        rows.C = 2 * conv->in;
+        out.T = x->T;
+        out.C = conv->stride * conv->out;
+        out.stride_t = out.C;
+    } else {
+        rows.T = y->T;
+        rows.C = conv->taps * conv->in;
+        rows.stride_t = conv->stride * conv->in;
+    }
+    multiply(s, &out, &rows, &conv->w, VIBE_STORE);
+}
+
+void vibe_conv_block_forward(const struct vibe_conv_block *block,
+                             struct vibe_stream *s, const struct vibe_tensor *x,
+                             const struct vibe_tensor *state,
+                             const struct vibe_conv_scratch *scratch)
+{
+    size_t past_rows = VIBE_MIXER_TAPS - 1;
+    struct vibe_tensor past = past_of(state, block->state_at, past_rows,
+                                      block->C);
+    struct vibe_tensor window = vibe_dense(scratch->window, x->B,
+                                           past_rows + x->T, block->C);
+    struct vibe_tensor normed = vibe_dense(scratch->window, x->B, x->T,
+                                           block->C);
+    struct vibe_tensor hidden = vibe_dense(scratch->hidden, x->B, x->T,
+                                           4 * block->C);
+
+    /* the past of the mixer is what it read: normed columns */
+    vibe_window(s, &window, &past, x, block->norm, block->eps);
+    vibe_dwconv(s, x, &window, block->taps, block->bias, block->gamma);
+
+    vibe_rmsnorm(s, &normed, x, block->ffn_norm, block->eps);
+    multiply(s, &hidden, &normed, &block->up, VIBE_GELU);
+    multiply(s, x, &hidden, &block->down, VIBE_ADD);
+}

@@ -1,0 +1,85 @@
+/*
+ * conv_block.h - what codec stacks are made of: causal convolutions, their
+ * transposed form, and ConvNeXt-like blocks.
+ *
+ * Both keep the tail of their input in the state of a dialogue, a tensor
+ * [D][1][n_state] in which each layer owns [past][channels] from its offset.
+ *
+ * A dense convolution is a matrix over overlapping rows of [past | x], with
+ * K = taps * in; a transposed one, with taps = 2 * stride, is a matrix over
+ * [previous column | column] whose output [T][stride * out] is, in memory,
+ * [T * stride][out].
+ */
+#ifndef VIBE_MODEL_CONV_BLOCK_H
+#define VIBE_MODEL_CONV_BLOCK_H
+
+#include <stddef.h>
+
+#include "engine/backend/backend.h"
+
+struct vibe_loader;
+
+enum { VIBE_MIXER_TAPS = 7 };
+
+struct vibe_conv {
+    size_t in, out, taps, stride;
+    int is_transposed;
+    size_t past;     /* rows kept: taps - stride, or 1 if transposed */
+    size_t state_at; /* offset in a dialogue's state */
+    struct vibe_matrix w;
+};
+
+struct vibe_conv_block {
+    size_t C;
+    float eps;
+    size_t state_at;
+    const float *norm, *taps, *bias, *gamma; /* mixer; taps [7][C] */
+    const float *ffn_norm;
+    struct vibe_matrix up, down; /* [4C][C], [C][4C] */
+};
+
+/* Device memory for what lives during one layer. */
+struct vibe_conv_scratch {
+    float *window; /* D * (past + T rounded up to the stride) * in */
+    float *hidden; /* D * T * 4C */
+};
+
+/* Dense [B][T][C] f32 at data. */
+struct vibe_tensor vibe_dense(void *data, size_t B, size_t T, size_t C);
+
+/* Columns that T columns of input become. */
+size_t vibe_conv_length(const struct vibe_conv *conv, size_t T);
+
+/* Rows of scratch->window per dialogue for T columns of input. */
+size_t vibe_conv_window(const struct vibe_conv *conv, size_t T);
+
+/* Name the tensors: module + ".weight", ".bias". */
+void vibe_conv_bind(struct vibe_loader *l, struct vibe_conv *conv,
+                    const char *module);
+
+/* Name the tensors of a block in the loader's scope. */
+void vibe_conv_block_bind(struct vibe_loader *l, struct vibe_conv_block *block);
+
+/*
+ * y = convolution of x.
+ *
+ *   y       [D][vibe_conv_length(T)][out]; may be the memory of x
+ *   x       [D][T][in]; where T is no multiple of the stride, zeros follow
+ *   state   [D][1][n_state]
+ */
+void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
+                       const struct vibe_tensor *y, const struct vibe_tensor *x,
+                       const struct vibe_tensor *state,
+                       const struct vibe_conv_scratch *scratch);
+
+/*
+ * x += gamma * mixer(norm(x)); x += ffn_gamma * ffn(ffn_norm(x)).
+ *
+ *   x   [D][T][C], dense
+ */
+void vibe_conv_block_forward(const struct vibe_conv_block *block,
+                             struct vibe_stream *s, const struct vibe_tensor *x,
+                             const struct vibe_tensor *state,
+                             const struct vibe_conv_scratch *scratch);
+
+#endif /* VIBE_MODEL_CONV_BLOCK_H */

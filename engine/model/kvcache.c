@@ -1,0 +1,126 @@
+/*
+ * kvcache.c - blocks on demand, see kvcache.h.
+ */
+#include "engine/model/kvcache.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "engine/backend/ops.h"
+#include "engine/format/config.h"
+
+struct vibe_kvcache {
+    struct vibe_backend *be;
+    struct vibe_kv kv;
+    void **table;     /* device, what kv.table points to; owned */
+    void **blocks;    /* [n_seqs][max_blocks] the same on the host; owned */
+    size_t *n_blocks; /* [n_seqs], owned */
+    size_t block_bytes;
+};
+
+static size_t position_bytes(const struct vibe_lm_config *config,
+                             enum vibe_dtype dtype)
+{
+    return config->num_hidden_layers * 2 * config->num_key_value_heads *
+           config->head_dim * vibe_dtype_size(dtype);
+}
+
+int vibe_kvcache_open(struct vibe_kvcache **out, struct vibe_backend *be,
+                      const struct vibe_lm_config *config, size_t n_seqs,
+                      size_t max_positions, enum vibe_dtype dtype,
+                      struct vibe_error *err)
+{
+    struct vibe_kvcache *cache = calloc(1, sizeof(*cache));
+    size_t max_blocks = (max_positions + VIBE_KV_BLOCK_TOKENS - 1) /
+                        VIBE_KV_BLOCK_TOKENS;
+
+    *out = NULL;
+    assert(n_seqs > 0 && max_positions > 0);
+    if (!cache)
+        goto no_memory;
+    cache->be = be;
+    cache->block_bytes = position_bytes(config, dtype) * VIBE_KV_BLOCK_TOKENS;
+    cache->n_blocks = calloc(n_seqs, sizeof(*cache->n_blocks));
+    cache->blocks = calloc(n_seqs * max_blocks, sizeof(*cache->blocks));
+    cache->table = be->ops->alloc(be, n_seqs * max_blocks * sizeof(void *));
+    cache->kv = (struct vibe_kv){
+        .table = cache->table,
+        .n_seqs = n_seqs,
+        .max_blocks = max_blocks,
+        .block_tokens = VIBE_KV_BLOCK_TOKENS,
+        .n_layers = config->num_hidden_layers,
+        .n_kv_heads = config->num_key_value_heads,
+        .head_dim = config->head_dim,
+        .dtype = dtype,
+    };
+    if (!cache->n_blocks || !cache->blocks || !cache->table)
+        goto no_memory;
+    *out = cache;
+    return VIBE_OK;
+
+no_memory:
+    vibe_kvcache_free(cache);
+    return vibe_fail(err, VIBE_E_NOMEM,
+                     "no memory for the key-value cache of %zu sequences",
+                     n_seqs);
+}
+
+void vibe_kvcache_free(struct vibe_kvcache *cache)
+{
+    if (!cache)
+        return;
+    if (cache->blocks)
+        for (size_t i = 0; i < cache->kv.n_seqs * cache->kv.max_blocks; i++)
+            if (cache->blocks[i])
+                cache->be->ops->free(cache->be, cache->blocks[i]);
+    if (cache->table)
+        cache->be->ops->free(cache->be, cache->table);
+    free(cache->blocks);
+    free(cache->n_blocks);
+    free(cache);
+}
+
+int vibe_kvcache_ensure(struct vibe_kvcache *cache, struct vibe_stream *s,
+                        size_t seq, size_t n_positions, struct vibe_error *err)
+{
+    size_t needed = (n_positions + VIBE_KV_BLOCK_TOKENS - 1) /
+                    VIBE_KV_BLOCK_TOKENS;
+
+    assert(seq < cache->kv.n_seqs);
+    if (needed > cache->kv.max_blocks)
+        return vibe_fail(err, VIBE_E_ARG,
+                         "%zu positions asked of a cache for %zu", n_positions,
+                         cache->kv.max_blocks * VIBE_KV_BLOCK_TOKENS);
+    while (cache->n_blocks[seq] < needed) {
+        size_t at = seq * cache->kv.max_blocks + cache->n_blocks[seq];
+        void *block = cache->be->ops->alloc(cache->be, cache->block_bytes);
+
+        if (!block)
+            return vibe_fail(err, VIBE_E_NOMEM,
+                             "no memory for %zu bytes of key-value cache",
+                             cache->block_bytes);
+        cache->blocks[at] = block;
+        cache->n_blocks[seq]++;
+        vibe_write(s, cache->table + at, &block, sizeof(block));
+    }
+    return VIBE_OK;
+}
+
+const struct vibe_kv *vibe_kvcache_kv(const struct vibe_kvcache *cache)
+{
+    return &cache->kv;
+}
+
+size_t vibe_kvcache_bytes(const struct vibe_kvcache *cache)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < cache->kv.n_seqs; i++)
+        n += cache->n_blocks[i];
+    return n * cache->block_bytes;
+}
+
+size_t vibe_kvcache_position_bytes(const struct vibe_kvcache *cache)
+{
+    return cache->block_bytes / VIBE_KV_BLOCK_TOKENS;
+}
