@@ -1,0 +1,339 @@
+/* Running parity cases: inputs made twice, outputs compared. */
+#include "engine/backend/parity.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/backend/cpu/cpu.h"
+#include "engine/backend/parity_lab.h"
+
+/* splitmix64 (Steele et al., 2014) */
+static uint64_t next_random(struct vibe_lab *lab)
+{
+    uint64_t z = lab->random += 0x9E3779B97F4A7C15u;
+
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+float vibe_lab_uniform(struct vibe_lab *lab)
+{
+    return (float)(next_random(lab) >> 40) * 0x1p-23f - 1.0f;
+}
+
+size_t vibe_lab_below(struct vibe_lab *lab, size_t n)
+{
+    return next_random(lab) % n;
+}
+
+/* [n] floats of a fill, or NULL with the lab's error set; free it. */
+static float *host_floats(struct vibe_lab *lab, enum vibe_fill fill, size_t n)
+{
+    float *host = calloc(n ? n : 1, sizeof(*host));
+
+    if (!host) {
+        vibe_fail(&lab->err, VIBE_E_NOMEM, "no memory for parity inputs");
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++)
+        host[i] = fill == VIBE_FILL_POISON ? NAN : vibe_lab_uniform(lab);
+    return host;
+}
+
+void vibe_lab_tensor(struct vibe_lab *lab, struct vibe_tensor t[VIBE_SIDES],
+                     enum vibe_fill fill, size_t B, size_t T, size_t C)
+{
+    float *host = host_floats(lab, fill, B * T * C);
+
+    assert(lab->n_tensors < VIBE_LAB_TENSORS);
+    for (int side = 0; side < VIBE_SIDES; side++) {
+        if (lab->err.code || vibe_tensor_init(&t[side], lab->be[side], VIBE_F32,
+                                              B, T, C, &lab->err))
+            continue;
+        vibe_write(&lab->s[side], t[side].data, host,
+                   B * T * C * sizeof(*host));
+        lab->tensors[lab->n_tensors][side] = t[side];
+    }
+    lab->n_tensors++;
+    free(host);
+}
+
+void vibe_lab_buffer(struct vibe_lab *lab, void *both[VIBE_SIDES],
+                     const void *host, size_t bytes)
+{
+    assert(lab->n_buffers < VIBE_LAB_BUFFERS);
+    for (int side = 0; side < VIBE_SIDES; side++) {
+        both[side] = lab->be[side]->ops->alloc(lab->be[side], bytes);
+        lab->buffers[lab->n_buffers][side] = both[side];
+        if (both[side])
+            vibe_write(&lab->s[side], both[side], host, bytes);
+        else
+            vibe_fail(&lab->err, VIBE_E_NOMEM, "%s: no memory for parity",
+                      lab->be[side]->name);
+    }
+    lab->n_buffers++;
+}
+
+void vibe_lab_floats(struct vibe_lab *lab, float *both[VIBE_SIDES], size_t n)
+{
+    float *host = host_floats(lab, VIBE_FILL_RANDOM, n);
+    void *data[VIBE_SIDES] = {NULL, NULL};
+
+    if (host)
+        vibe_lab_buffer(lab, data, host, n * sizeof(*host));
+    both[VIBE_REFERENCE] = data[VIBE_REFERENCE];
+    both[VIBE_TESTED] = data[VIBE_TESTED];
+    free(host);
+}
+
+/* A stored weight of magnitude below 2, subnormals and zeros among them. */
+static void random_weight(struct vibe_lab *lab, void *out,
+                          enum vibe_dtype dtype)
+{
+    float f = vibe_lab_uniform(lab);
+    uint32_t bits;
+    uint16_t half;
+    uint8_t byte;
+
+    memcpy(&bits, &f, sizeof(bits));
+    switch (dtype) {
+    case VIBE_F32:
+        memcpy(out, &f, sizeof(f));
+        return;
+    case VIBE_BF16:
+        half = (uint16_t)(bits >> 16);
+        memcpy(out, &half, sizeof(half));
+        return;
+    case VIBE_F16:
+        half = (uint16_t)next_random(lab) & 0xBFFF;
+        memcpy(out, &half, sizeof(half));
+        return;
+    case VIBE_F8_E4M3:
+        byte = (uint8_t)next_random(lab) & 0xBF;
+        memcpy(out, &byte, sizeof(byte));
+        return;
+    case VIBE_I64:
+        break;
+    }
+    assert(dtype != VIBE_I64);
+}
+
+static float *random_scales(struct vibe_lab *lab, size_t n, size_t K)
+{
+    float *scales = calloc(n, sizeof(*scales));
+
+    for (size_t i = 0; scales && i < n; i++)
+        scales[i] = (1.5f + 0.5f * vibe_lab_uniform(lab)) / sqrtf((float)K);
+    return scales;
+}
+
+void vibe_lab_matrix(struct vibe_lab *lab, struct vibe_matrix *both[VIBE_SIDES],
+                     const struct vibe_lab_matrix *spec)
+{
+    size_t size = vibe_dtype_size(spec->dtype);
+    size_t out = spec->layout == VIBE_LAYOUT_CONV_TRANSPOSE ? spec->out
+                                                            : spec->N;
+    char *data = calloc(spec->N * spec->K, size);
+    float *scales = random_scales(lab, spec->N, spec->K);
+    float *bias = host_floats(lab, VIBE_FILL_RANDOM, out);
+    float *gamma = host_floats(lab, VIBE_FILL_RANDOM, spec->N);
+    struct vibe_matrix_source src = {
+        .n_parts = spec->n_parts,
+        .layout = spec->layout,
+        .N = spec->N,
+        .K = spec->K,
+        .in = spec->in,
+        .out = spec->out,
+        .is_pair = spec->is_pair,
+        .bias = spec->has_bias ? bias : NULL,
+        .gamma = spec->has_gamma ? gamma : NULL,
+    };
+    size_t row = 0;
+
+    assert(lab->n_matrices < VIBE_LAB_MATRICES);
+    if (!data || !scales)
+        vibe_fail(&lab->err, VIBE_E_NOMEM, "no memory for parity weights");
+    if (lab->err.code)
+        goto out;
+    for (size_t i = 0; i < spec->N * spec->K; i++)
+        random_weight(lab, data + i * size, spec->dtype);
+    for (int i = 0; i < spec->n_parts; i++) {
+        struct vibe_matrix_part *p = &src.part[i];
+        size_t left = spec->N - row;
+
+        p->n = i + 1 < spec->n_parts ? spec->N / (size_t)spec->n_parts : left;
+        p->data = data + row * spec->K * size;
+        p->dtype = spec->dtype;
+        p->scale = spec->n_scales ? scales + row : NULL;
+        p->n_scales = spec->n_scales == 2 ? p->n : 1;
+        row += p->n;
+    }
+    for (int side = 0; side < VIBE_SIDES; side++) {
+        both[side] = &lab->matrices[lab->n_matrices][side];
+        if (!lab->err.code)
+            vibe_matrix_load(both[side], lab->be[side], &src, &lab->err);
+    }
+    lab->hosts[lab->n_matrices++] = data;
+    data = NULL; /* now owned by the lab */
+
+out:
+    free(data);
+    free(scales);
+    free(bias);
+    free(gamma);
+}
+
+/* Dense host copy of t, or NULL with the lab's error set; free it. */
+static float *fetch(struct vibe_lab *lab, struct vibe_stream *s,
+                    const struct vibe_tensor *t)
+{
+    float *host = calloc(t->B * t->T * t->C + 1, sizeof(*host));
+
+    if (!host) {
+        vibe_fail(&lab->err, VIBE_E_NOMEM, "no memory for parity results");
+        return NULL;
+    }
+    for (size_t m = 0; m < t->B * t->T; m++) {
+        size_t at = m / t->T * t->stride_b + m % t->T * t->stride_t;
+
+        vibe_read(s, host + m * t->C, (const float *)t->data + at,
+                  t->C * sizeof(*host));
+    }
+    if (vibe_stream_check(s, lab->err.code ? NULL : &lab->err) == VIBE_OK)
+        return host;
+    free(host);
+    return NULL;
+}
+
+/* Largest difference; NaN when either is NaN somewhere. */
+static double largest_error(const float *a, const float *b, size_t n)
+{
+    double worst = 0.0;
+
+    for (size_t i = 0; i < n; i++) {
+        double e = fabs((double)a[i] - b[i]);
+
+        if (isnan(e))
+            return NAN;
+        worst = fmax(worst, e);
+    }
+    return worst;
+}
+
+static void report(struct vibe_lab *lab, const char *op, const char *shape,
+                   double max_err, double bound)
+{
+    int ok = max_err <= bound; /* false for NaN */
+
+    if (!ok)
+        lab->failed++;
+    if (lab->report)
+        lab->report(lab->user, op, shape, max_err, bound, ok);
+}
+
+static void compare(struct vibe_lab *lab, const char *op,
+                    const struct vibe_tensor *a, enum vibe_side a_side,
+                    const struct vibe_tensor *b, double bound,
+                    const char *shape)
+{
+    float *got = NULL, *want = NULL;
+    double max_err = NAN;
+
+    if (!lab->err.code) {
+        got = fetch(lab, &lab->s[VIBE_TESTED], b);
+        want = fetch(lab, &lab->s[a_side], a);
+    }
+    if (got && want)
+        max_err = largest_error(got, want, a->B * a->T * a->C);
+    report(lab, op, shape, max_err, bound);
+    free(got);
+    free(want);
+}
+
+void vibe_lab_compare(struct vibe_lab *lab, const char *op,
+                      const struct vibe_tensor t[VIBE_SIDES], double bound,
+                      const char *shape, ...)
+{
+    char text[96];
+    va_list ap;
+
+    va_start(ap, shape);
+    vsnprintf(text, sizeof(text), shape, ap);
+    va_end(ap);
+    compare(lab, op, &t[VIBE_REFERENCE], VIBE_REFERENCE, &t[VIBE_TESTED], bound,
+            text);
+}
+
+void vibe_lab_same(struct vibe_lab *lab, const char *op,
+                   const struct vibe_tensor *a, const struct vibe_tensor *b,
+                   const char *shape, ...)
+{
+    char text[96];
+    va_list ap;
+
+    va_start(ap, shape);
+    vsnprintf(text, sizeof(text), shape, ap);
+    va_end(ap);
+    compare(lab, op, a, VIBE_TESTED, b, 0.0, text);
+}
+
+void vibe_lab_clear(struct vibe_lab *lab)
+{
+    for (int side = 0; side < VIBE_SIDES; side++) {
+        struct vibe_backend *be = lab->be[side];
+
+        for (size_t i = 0; i < lab->n_tensors; i++)
+            vibe_tensor_release(&lab->tensors[i][side], be);
+        for (size_t i = 0; i < lab->n_buffers; i++)
+            be->ops->free(be, lab->buffers[i][side]);
+        for (size_t i = 0; i < lab->n_matrices; i++)
+            vibe_matrix_release(&lab->matrices[i][side], be);
+    }
+    for (size_t i = 0; i < lab->n_matrices; i++)
+        free(lab->hosts[i]);
+    lab->n_tensors = lab->n_buffers = lab->n_matrices = 0;
+}
+
+static void run_cases(struct vibe_lab *lab, vibe_parity_case *const *cases)
+{
+    for (; *cases && !lab->err.code; cases++)
+        (*cases)(lab);
+}
+
+size_t vibe_parity_run(struct vibe_backend *be, uint64_t seed,
+                       vibe_parity_report *report_fn, void *user,
+                       struct vibe_error *err)
+{
+    struct vibe_lab *lab = calloc(1, sizeof(*lab));
+    size_t failed;
+
+    if (!lab) {
+        vibe_fail(err, VIBE_E_NOMEM, "no memory for parity cases");
+        return 1;
+    }
+    lab->random = seed;
+    lab->report = report_fn;
+    lab->user = user;
+    lab->be[VIBE_TESTED] = be;
+    vibe_cpu_open_isa(&lab->be[VIBE_REFERENCE], VIBE_CPU_SCALAR, 0, &lab->err);
+    for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++)
+        vibe_stream_init(&lab->s[side], lab->be[side], &lab->err);
+
+    run_cases(lab, vibe_parity_products);
+    run_cases(lab, vibe_parity_rows);
+
+    vibe_lab_clear(lab);
+    for (int side = 0; side < VIBE_SIDES; side++)
+        vibe_stream_release(&lab->s[side]);
+    vibe_backend_free(lab->be[VIBE_REFERENCE]);
+    if (lab->err.code && err)
+        *err = lab->err;
+    failed = lab->failed + (lab->err.code && !lab->failed);
+    free(lab);
+    return failed;
+}

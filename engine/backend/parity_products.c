@@ -1,0 +1,223 @@
+/* Parity of vibe_linear and vibe_gemm, and that rows do not mind each other. */
+#include <math.h>
+#include <stdio.h>
+
+#include "engine/backend/parity_lab.h"
+
+/* How the rows of x lie. */
+enum rows { DENSE, OVERLAP, BROADCAST };
+
+struct product {
+    size_t B, T;
+    enum vibe_epilogue epilogue;
+    enum rows rows;
+    struct vibe_lab_matrix w;
+};
+
+typedef void product_op(struct vibe_stream *s, const struct vibe_tensor *y,
+                        const struct vibe_tensor *x,
+                        const struct vibe_matrix *w,
+                        enum vibe_epilogue epilogue,
+                        const struct vibe_tensor *gate);
+
+/*
+ * Rounding errors of K additions in float add up like a random walk: four of
+ * its deviations, and a few roundings for the epilogue, in units of 2^-24 and
+ * of the size of z.  A gemm may split x in two bf16 parts, which keeps 2^-17
+ * of each product; those errors are independent, so of z as well.
+ */
+static double bound_of(const struct product *p, int is_gemm)
+{
+    double root = sqrt((double)p->w.K);
+    double size = p->w.n_scales ? 2.0 : fmax(root, 2.0);
+    double bound = 0x1p-24 * (8.0 + 4.0 * root) + (is_gemm ? 0x1p-16 : 0.0);
+
+    /* silu(z) * z' has slope |z| <= 4 sizes in each argument */
+    return size * bound * (p->epilogue == VIBE_SWIGLU ? 8.0 : 1.0);
+}
+
+static void make_x(struct vibe_lab *lab, struct vibe_tensor x[VIBE_SIDES],
+                   const struct product *p)
+{
+    size_t K = p->w.K;
+    size_t step = (K + 2) / 3;
+
+    switch (p->rows) {
+    case DENSE:
+        vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, p->B, p->T, K);
+        return;
+    case BROADCAST:
+        vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 1, p->T, K);
+        for (int side = 0; side < VIBE_SIDES; side++)
+            x[side] = vibe_tensor_broadcast(&x[side], p->B);
+        return;
+    case OVERLAP:
+        vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, p->B, p->T + 2, step);
+        for (int side = 0; side < VIBE_SIDES; side++) {
+            x[side].T = p->T;
+            x[side].C = K;
+        }
+        return;
+    }
+}
+
+/* The last row alone has the bits it has among others. */
+static void check_alone(struct vibe_lab *lab, product_op *op, const char *name,
+                        const struct product *p, const struct vibe_tensor *y,
+                        const struct vibe_tensor *x,
+                        const struct vibe_matrix *w)
+{
+    struct vibe_tensor both[VIBE_SIDES];
+    struct vibe_tensor alone, x_row, y_row;
+
+    vibe_lab_tensor(lab, both, VIBE_FILL_POISON, 1, 1, y->C);
+    if (lab->err.code)
+        return;
+    alone = both[VIBE_TESTED];
+    x_row = vibe_tensor_batch(x, p->B - 1, 1);
+    x_row = vibe_tensor_rows(&x_row, p->T - 1, 1);
+    y_row = vibe_tensor_batch(y, p->B - 1, 1);
+    y_row = vibe_tensor_rows(&y_row, p->T - 1, 1);
+
+    op(&lab->s[VIBE_TESTED], &alone, &x_row, w, p->epilogue, NULL);
+    vibe_lab_same(lab, name, &y_row, &alone, "row alone, %s K=%zu of %zux%zu",
+                  vibe_dtype_name(p->w.dtype), p->w.K, p->B, p->T);
+}
+
+static void run_product(struct vibe_lab *lab, const struct product *p,
+                        int is_gemm)
+{
+    product_op *op = is_gemm ? vibe_gemm : vibe_linear;
+    const char *name = is_gemm ? "gemm" : "linear";
+    int is_adding = p->epilogue == VIBE_ADD || p->epilogue == VIBE_GATE_ADD;
+    size_t C = p->w.is_pair ? p->w.N / 2 : p->w.N;
+    struct vibe_tensor x[VIBE_SIDES], y[VIBE_SIDES], gate[VIBE_SIDES];
+    struct vibe_matrix *w[VIBE_SIDES];
+
+    make_x(lab, x, p);
+    vibe_lab_tensor(lab, y, is_adding ? VIBE_FILL_RANDOM : VIBE_FILL_POISON,
+                    p->B, p->T, C);
+    vibe_lab_tensor(lab, gate, VIBE_FILL_RANDOM, p->B, p->T, C);
+    vibe_lab_matrix(lab, w, &p->w);
+    for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++)
+        op(&lab->s[side], &y[side], &x[side], w[side], p->epilogue,
+           p->epilogue == VIBE_GATE_ADD ? &gate[side] : NULL);
+    vibe_lab_compare(lab, name, y, bound_of(p, is_gemm),
+                     "%s M=%zux%zu N=%zu K=%zu epilogue %d",
+                     vibe_dtype_name(p->w.dtype), p->B, p->T, p->w.N, p->w.K,
+                     (int)p->epilogue);
+    if (!is_adding && !lab->err.code)
+        check_alone(lab, op, name, p, &y[VIBE_TESTED], &x[VIBE_TESTED],
+                    w[VIBE_TESTED]);
+    vibe_lab_clear(lab);
+}
+
+static const struct product shapes[] = {
+    {1, 1, VIBE_STORE, DENSE, {.N = 1, .K = 1}},
+    {1, 1, VIBE_STORE, DENSE, {.N = 17, .K = 33, .has_bias = 1}},
+    {2, 1, VIBE_STORE, DENSE, {.N = 64, .K = 128, .n_parts = 3, .n_scales = 1}},
+    {2, 1, VIBE_ADD, DENSE, {.N = 31, .K = 257, .n_scales = 2}},
+    {3, 1, VIBE_ADD, DENSE, {.N = 9, .K = 15, .has_bias = 1, .has_gamma = 1}},
+    {4,
+     1,
+     VIBE_SWIGLU,
+     BROADCAST,
+     {.N = 30, .K = 63, .n_parts = 2, .is_pair = 1, .n_scales = 2}},
+    {2,
+     3,
+     VIBE_SWIGLU,
+     DENSE,
+     {.N = 66, .K = 64, .n_parts = 2, .is_pair = 1, .n_scales = 1}},
+    {5, 1, VIBE_GATE_ADD, DENSE, {.N = 33, .K = 47, .n_scales = 1}},
+    {1, 7, VIBE_GELU, DENSE, {.N = 65, .K = 100, .has_bias = 1}},
+    {2, 8, VIBE_STORE, OVERLAP, {.N = 48, .K = 96, .has_bias = 1}},
+    {1, 13, VIBE_GELU, OVERLAP, {.N = 5, .K = 7, .has_bias = 1}},
+    {2,
+     20,
+     VIBE_STORE,
+     DENSE,
+     {.N = 47, .K = 513, .n_parts = 3, .n_scales = 2}},
+    {1,
+     37,
+     VIBE_ADD,
+     DENSE,
+     {.N = 130, .K = 300, .has_bias = 1, .has_gamma = 1}},
+    {3, 65, VIBE_STORE, DENSE, {.N = 33, .K = 1031}},
+};
+
+static void every_product(struct vibe_lab *lab, int is_gemm)
+{
+    static const enum vibe_dtype dtypes[] = {VIBE_F32, VIBE_BF16, VIBE_F16,
+                                             VIBE_F8_E4M3};
+
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+        for (size_t d = 0; d < sizeof(dtypes) / sizeof(*dtypes); d++) {
+            struct product p = shapes[i];
+
+            p.w.dtype = dtypes[d];
+            if (!p.w.n_parts)
+                p.w.n_parts = 1;
+            if (!lab->err.code)
+                run_product(lab, &p, is_gemm);
+        }
+    }
+}
+
+static void linear(struct vibe_lab *lab)
+{
+    every_product(lab, 0);
+}
+
+static void gemm(struct vibe_lab *lab)
+{
+    every_product(lab, 1);
+}
+
+/* Layouts of the file: the reference repacks them by the same code on the CPU,
+ * which tests/engine/backend/cpu/test_matrix.c holds to the definition. */
+static void convolution(struct vibe_lab *lab)
+{
+    static const struct product cases[] = {
+        {2,
+         5,
+         VIBE_STORE,
+         DENSE,
+         {VIBE_BF16, VIBE_LAYOUT_CONV, .N = 19, .K = 35, .in = 5, .n_parts = 1,
+          .has_bias = 1}},
+        {1,
+         9,
+         VIBE_GELU,
+         OVERLAP,
+         {VIBE_F32, VIBE_LAYOUT_CONV, .N = 1, .K = 224, .in = 32, .n_parts = 1,
+          .has_bias = 1}},
+        {1,
+         3,
+         VIBE_STORE,
+         DENSE,
+         {VIBE_F8_E4M3, VIBE_LAYOUT_CONV, .N = 24, .K = 48, .in = 12,
+          .n_parts = 1, .n_scales = 2}},
+        {2,
+         4,
+         VIBE_STORE,
+         OVERLAP,
+         {VIBE_BF16, VIBE_LAYOUT_CONV_TRANSPOSE, .N = 35, .K = 26, .in = 13,
+          .out = 7, .n_parts = 1, .has_bias = 1}},
+        {1,
+         6,
+         VIBE_STORE,
+         DENSE,
+         {VIBE_F16, VIBE_LAYOUT_CONV_TRANSPOSE, .N = 16, .K = 16, .in = 8,
+          .out = 8, .n_parts = 1, .has_bias = 1, .n_scales = 1}},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        if (!lab->err.code)
+            run_product(lab, &cases[i], 1);
+}
+
+vibe_parity_case *const vibe_parity_products[] = {
+    linear,
+    gemm,
+    convolution,
+    NULL,
+};

@@ -1,0 +1,399 @@
+/* Parity of every op but the products. */
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "engine/backend/parity_lab.h"
+
+/* Channels around the widths of vectors. */
+static const size_t widths[] = {1, 7, 8, 17, 64, 100, 1536};
+
+enum { N_WIDTHS = sizeof(widths) / sizeof(*widths) };
+
+/* Inputs and weights are in [-1, 1); a sum of n squares rounds by at most
+ * about sqrt(n) 2^-24 of itself, which moves its root by half of that. */
+static double norm_bound(size_t n)
+{
+    return 0x1p-24 * (8.0 + sqrt((double)n)) * 2.0;
+}
+
+static void rmsnorm(struct vibe_lab *lab)
+{
+    for (size_t i = 0; i < N_WIDTHS && !lab->err.code; i++) {
+        size_t C = widths[i];
+        struct vibe_tensor x[VIBE_SIDES], y[VIBE_SIDES];
+        float *w[VIBE_SIDES];
+
+        vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 2, 3, C);
+        vibe_lab_tensor(lab, y, VIBE_FILL_POISON, 2, 3, C);
+        vibe_lab_floats(lab, w, C);
+        for (int side = 0; side < VIBE_SIDES; side++)
+            vibe_rmsnorm(&lab->s[side], &y[side], &x[side], w[side], 1e-6f);
+        vibe_lab_compare(lab, "rmsnorm", y, norm_bound(C), "6 x %zu", C);
+        for (int side = 0; side < VIBE_SIDES; side++)
+            vibe_rmsnorm(&lab->s[side], &x[side], &x[side], NULL, 1e-5f);
+        vibe_lab_compare(lab, "rmsnorm", x, norm_bound(C),
+                         "6 x %zu in place, no weight", C);
+        vibe_lab_clear(lab);
+    }
+}
+
+static void modulate(struct vibe_lab *lab)
+{
+    for (size_t i = 0; i < N_WIDTHS && !lab->err.code; i++) {
+        size_t C = widths[i];
+        struct vibe_tensor x[VIBE_SIDES], y[VIBE_SIDES], both[VIBE_SIDES];
+        float *w[VIBE_SIDES];
+
+        vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 1, 3, C);
+        vibe_lab_tensor(lab, y, VIBE_FILL_POISON, 2, 3, C);
+        vibe_lab_tensor(lab, both, VIBE_FILL_RANDOM, 2, 3, 2 * C);
+        vibe_lab_floats(lab, w, C);
+        for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
+            struct vibe_tensor xs = vibe_tensor_broadcast(&x[side], 2);
+            struct vibe_tensor shift = vibe_tensor_channels(&both[side], 0, C);
+            struct vibe_tensor scale = vibe_tensor_channels(&both[side], C, C);
+
+            vibe_modulate(&lab->s[side], &y[side], &xs, i % 2 ? w[side] : NULL,
+                          1e-5f, &shift, &scale);
+        }
+        vibe_lab_compare(lab, "modulate", y, 3.0 * norm_bound(C), "6 x %zu", C);
+        vibe_lab_clear(lab);
+    }
+}
+
+static void add_silu(struct vibe_lab *lab)
+{
+    for (size_t i = 0; i < N_WIDTHS && !lab->err.code; i++) {
+        size_t C = widths[i];
+        struct vibe_tensor a[VIBE_SIDES], b[VIBE_SIDES], y[VIBE_SIDES];
+
+        vibe_lab_tensor(lab, a, VIBE_FILL_RANDOM, 1, 3, C);
+        vibe_lab_tensor(lab, b, VIBE_FILL_RANDOM, 2, 3, C);
+        vibe_lab_tensor(lab, y, VIBE_FILL_POISON, 2, 3, C);
+        for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
+            struct vibe_tensor as = vibe_tensor_broadcast(&a[side], 2);
+
+            /* a spread over [-100, 100): both ends of the exponential */
+            vibe_affine(&lab->s[side], &a[side], &a[side], 100.0f, 0.0f);
+            vibe_add_silu(&lab->s[side], &y[side], &as, &b[side]);
+            vibe_add_silu(&lab->s[side], &b[side], &b[side], NULL);
+        }
+        /* exp is good to 2^-20 of itself, silu to that of |z| < 101 */
+        vibe_lab_compare(lab, "add_silu", y, 101.0 * 0x1p-20, "6 x %zu", C);
+        vibe_lab_compare(lab, "add_silu", b, 0x1p-20, "6 x %zu in place", C);
+        vibe_lab_clear(lab);
+    }
+}
+
+static void affine_copy_zero(struct vibe_lab *lab)
+{
+    for (size_t i = 0; i < N_WIDTHS && !lab->err.code; i++) {
+        size_t C = widths[i];
+        struct vibe_tensor x[VIBE_SIDES], y[VIBE_SIDES];
+
+        vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 1, 5, C);
+        vibe_lab_tensor(lab, y, VIBE_FILL_POISON, 3, 5, C);
+        for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
+            struct vibe_tensor xs = vibe_tensor_broadcast(&x[side], 3);
+            struct vibe_tensor end = vibe_tensor_batch(&y[side], 2, 1);
+
+            vibe_copy(&lab->s[side], &y[side], &xs);
+            vibe_affine(&lab->s[side], &x[side], &x[side], 1.7f, -0.3f);
+            end = vibe_tensor_rows(&end, 3, 2);
+            vibe_zero(&lab->s[side], &end);
+        }
+        vibe_lab_compare(lab, "copy", y, 0.0, "15 x %zu, last 2 zero", C);
+        /* two roundings of numbers below 2, or one if they are fused */
+        vibe_lab_compare(lab, "affine", x, 0x1p-22, "5 x %zu in place", C);
+        vibe_lab_clear(lab);
+    }
+}
+
+struct attention {
+    size_t B, T, n_heads, n_kv, head_dim, block, first; /* position of row 0 */
+    enum vibe_dtype dtype;
+};
+
+static const struct attention contexts[] = {
+    {1, 1, 1, 1, 2, 1, 0, VIBE_F32},
+    {2, 1, 4, 2, 8, 5, 12, VIBE_F32},
+    {3, 1, 6, 1, 64, 16, 100, VIBE_F32},
+    {2, 1, 12, 2, 128, 64, 1100, VIBE_F32},
+    {1, 37, 6, 2, 16, 16, 0, VIBE_F32},
+    {2, 9, 7, 1, 36, 7, 30, VIBE_BF16},
+    {1, 70, 4, 4, 128, 32, 600, VIBE_BF16},
+    {2, 1, 14, 2, 128, 64, 700, VIBE_BF16},
+};
+
+struct cache {
+    struct vibe_tensor data[VIBE_SIDES]; /* the blocks, as floats or pairs */
+    struct vibe_kv kv[VIBE_SIDES];
+    int32_t *seq[VIBE_SIDES], *pos[VIBE_SIDES];
+};
+
+/* Random bf16 numbers in place of floats. */
+static void fill_bf16(struct vibe_lab *lab, struct vibe_tensor t[VIBE_SIDES])
+{
+    size_t n = 2 * t->C;
+    uint16_t *halves = calloc(n, sizeof(*halves));
+
+    assert(halves);
+    for (size_t i = 0; i < n; i++)
+        halves[i] = (uint16_t)(0x3E00 + vibe_lab_below(lab, 0x180) +
+                               0x8000 * vibe_lab_below(lab, 2));
+    for (int side = 0; side < VIBE_SIDES; side++)
+        vibe_write(&lab->s[side], t[side].data, halves, n * sizeof(*halves));
+    free(halves);
+}
+
+/* Point the table at blocks in reverse order, and name the rows: sequences
+ * backwards too, each one position further than the one before. */
+static void place(struct vibe_lab *lab, struct cache *c,
+                  const struct attention *a, size_t n_blocks)
+{
+    void **table = calloc(n_blocks, sizeof(*table));
+    int32_t *rows = calloc(2 * a->B, sizeof(*rows));
+    void *tables[VIBE_SIDES], *names[VIBE_SIDES];
+
+    assert(table && rows);
+    for (size_t b = 0; b < a->B; b++) {
+        rows[b] = (int32_t)(a->B - 1 - b);
+        rows[a->B + b] = (int32_t)(a->first + b);
+    }
+    vibe_lab_buffer(lab, tables, table, n_blocks * sizeof(*table));
+    vibe_lab_buffer(lab, names, rows, 2 * a->B * sizeof(*rows));
+    for (int side = 0; side < VIBE_SIDES; side++) {
+        size_t stride = c->data[side].C / n_blocks * sizeof(float);
+
+        for (size_t i = 0; i < n_blocks; i++)
+            table[i] = (char *)c->data[side].data + (n_blocks - 1 - i) * stride;
+        vibe_write(&lab->s[side], tables[side], table,
+                   n_blocks * sizeof(*table));
+        c->kv[side].table = tables[side];
+        c->seq[side] = names[side];
+        c->pos[side] = c->seq[side] + a->B;
+    }
+    free(table);
+    free(rows);
+}
+
+/* A cache of two layers, long enough for the last row. */
+static void make_cache(struct vibe_lab *lab, struct cache *c,
+                       const struct attention *a)
+{
+    size_t per_seq = (a->first + a->T + a->B + a->block - 1) / a->block;
+    size_t n = 4 * a->n_kv * a->block * a->head_dim * a->B * per_seq;
+
+    for (int side = 0; side < VIBE_SIDES; side++)
+        c->kv[side] = (struct vibe_kv){
+            .n_seqs = a->B,
+            .max_blocks = per_seq,
+            .block_tokens = a->block,
+            .n_layers = 2,
+            .n_kv_heads = a->n_kv,
+            .head_dim = a->head_dim,
+            .dtype = a->dtype,
+        };
+    vibe_lab_tensor(lab, c->data, VIBE_FILL_RANDOM, 1, 1,
+                    a->dtype == VIBE_F32 ? n : n / 2);
+    if (lab->err.code)
+        return;
+    if (a->dtype == VIBE_BF16)
+        fill_bf16(lab, c->data);
+    place(lab, c, a, a->B * per_seq);
+}
+
+static void run_rope(struct vibe_lab *lab, const struct attention *a)
+{
+    size_t C = (a->n_heads + 2 * a->n_kv) * a->head_dim;
+    struct vibe_tensor qkv[VIBE_SIDES];
+    float *inv_freq[VIBE_SIDES];
+    struct cache c;
+
+    vibe_lab_tensor(lab, qkv, VIBE_FILL_RANDOM, a->B, a->T, C);
+    vibe_lab_floats(lab, inv_freq, a->head_dim / 2);
+    make_cache(lab, &c, a);
+    for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
+        struct vibe_rows rows = {c.seq[side], c.pos[side]};
+
+        vibe_rope(&lab->s[side], &qkv[side], &c.kv[side], 1, &rows,
+                  inv_freq[side]);
+        /* only q is defined to be rotated in place */
+        qkv[side] = vibe_tensor_channels(&qkv[side], 0,
+                                         a->n_heads * a->head_dim);
+    }
+    /* a few roundings of numbers below 2 */
+    vibe_lab_compare(lab, "rope", qkv, 0x1p-21, "q of %zux%zu, %zu x %zu", a->B,
+                     a->T, a->n_heads, a->head_dim);
+    if (a->dtype == VIBE_F32)
+        vibe_lab_compare(lab, "rope", c.data, 0x1p-21,
+                         "cache of %zux%zu, %zu x %zu", a->B, a->T, a->n_kv,
+                         a->head_dim);
+    vibe_lab_clear(lab);
+}
+
+static void rope(struct vibe_lab *lab)
+{
+    for (size_t i = 0; i < sizeof(contexts) / sizeof(*contexts); i++)
+        if (!lab->err.code)
+            run_rope(lab, &contexts[i]);
+}
+
+/* The last row's result does not change when it is computed alone. */
+static void attend_alone(struct vibe_lab *lab, const struct attention *a,
+                         struct cache *c, const struct vibe_tensor *y,
+                         const struct vibe_tensor *qkv)
+{
+    struct vibe_tensor alone[VIBE_SIDES], q_row, y_row;
+    int32_t last[2] = {0, (int32_t)(a->first + a->B + a->T - 2)};
+    struct vibe_rows rows;
+    void *names[VIBE_SIDES];
+
+    vibe_lab_tensor(lab, alone, VIBE_FILL_POISON, 1, 1, y->C);
+    vibe_lab_buffer(lab, names, last, sizeof(last));
+    if (lab->err.code)
+        return;
+    rows.seq = names[VIBE_TESTED];
+    rows.pos = rows.seq + 1;
+    q_row = vibe_tensor_batch(qkv, a->B - 1, 1);
+    q_row = vibe_tensor_rows(&q_row, a->T - 1, 1);
+    y_row = vibe_tensor_batch(y, a->B - 1, 1);
+    y_row = vibe_tensor_rows(&y_row, a->T - 1, 1);
+    vibe_attention(&lab->s[VIBE_TESTED], &alone[VIBE_TESTED], &q_row,
+                   &c->kv[VIBE_TESTED], 1, &rows);
+    vibe_lab_same(lab, "attention", &y_row, &alone[VIBE_TESTED],
+                  "row alone of %zux%zu at %zu", a->B, a->T, a->first);
+}
+
+static void run_attention(struct vibe_lab *lab, const struct attention *a)
+{
+    size_t C = (a->n_heads + 2 * a->n_kv) * a->head_dim;
+    struct vibe_tensor qkv[VIBE_SIDES], y[VIBE_SIDES];
+    struct cache c;
+
+    vibe_lab_tensor(lab, qkv, VIBE_FILL_RANDOM, a->B, a->T, C);
+    vibe_lab_tensor(lab, y, VIBE_FILL_POISON, a->B, a->T,
+                    a->n_heads * a->head_dim);
+    make_cache(lab, &c, a);
+    for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
+        struct vibe_rows rows = {c.seq[side], c.pos[side]};
+
+        /* scores of deviation 3, so that some positions matter */
+        vibe_affine(&lab->s[side], &qkv[side], &qkv[side], 9.0f, 0.0f);
+        vibe_attention(&lab->s[side], &y[side], &qkv[side], &c.kv[side], 1,
+                       &rows);
+    }
+    /* a mean of values below 1: scores below 81 / 3 * sqrt(head_dim / 3) / 9
+     * are off by sqrt(head_dim) roundings, which moves weights by as much */
+    vibe_lab_compare(lab, "attention", y,
+                     0x1p-24 * (16.0 + 16.0 * sqrt((double)a->head_dim)),
+                     "%zux%zu at %zu, %zu of %zu x %zu %s", a->B, a->T,
+                     a->first, a->n_heads, a->n_kv, a->head_dim,
+                     vibe_dtype_name(a->dtype));
+    if (!lab->err.code)
+        attend_alone(lab, a, &c, &y[VIBE_TESTED], &qkv[VIBE_TESTED]);
+    vibe_lab_clear(lab);
+}
+
+static void attention(struct vibe_lab *lab)
+{
+    for (size_t i = 0; i < sizeof(contexts) / sizeof(*contexts); i++)
+        if (!lab->err.code)
+            run_attention(lab, &contexts[i]);
+}
+
+/* p, T, T' - T - p, and channels, of a convolution's window. */
+static const struct {
+    size_t p, T, more, C;
+    int is_normed;
+} windows[] = {
+    {0, 3, 0, 8, 0},  {6, 1, 0, 33, 1}, {6, 1, 2, 5, 0},   {6, 40, 0, 64, 1},
+    {1, 8, 3, 17, 0}, {8, 2, 1, 16, 1}, {6, 800, 0, 7, 1},
+};
+
+static void window(struct vibe_lab *lab)
+{
+    for (size_t i = 0; i < sizeof(windows) / sizeof(*windows); i++) {
+        size_t p = windows[i].p, T = windows[i].T, C = windows[i].C;
+        struct vibe_tensor x[VIBE_SIDES], win[VIBE_SIDES], state[VIBE_SIDES];
+        double bound = windows[i].is_normed ? norm_bound(C) : 0.0;
+        float *w[VIBE_SIDES];
+
+        if (lab->err.code)
+            return;
+        vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 2, T, C);
+        vibe_lab_tensor(lab, state, VIBE_FILL_RANDOM, 2, p, C);
+        vibe_lab_tensor(lab, win, VIBE_FILL_POISON, 2, p + T + windows[i].more,
+                        C);
+        vibe_lab_floats(lab, w, C);
+        for (int side = 0; side < VIBE_SIDES; side++)
+            vibe_window(&lab->s[side], &win[side], &state[side], &x[side],
+                        windows[i].is_normed ? w[side] : NULL, 1e-5f);
+        vibe_lab_compare(lab, "window", win, bound, "2x%zu behind %zu, %zu", T,
+                         p, C);
+        vibe_lab_compare(lab, "window", state, bound, "state %zu of %zu", p, C);
+        vibe_lab_clear(lab);
+    }
+}
+
+static void dwconv(struct vibe_lab *lab)
+{
+    for (size_t i = 0; i < N_WIDTHS && !lab->err.code; i++) {
+        size_t C = widths[i], T = i % 2 ? 1 : 9, taps = 7;
+        struct vibe_tensor x[VIBE_SIDES], win[VIBE_SIDES];
+        float *w[VIBE_SIDES], *bias[VIBE_SIDES], *gamma[VIBE_SIDES];
+
+        vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 2, T, C);
+        vibe_lab_tensor(lab, win, VIBE_FILL_RANDOM, 2, taps - 1 + T, C);
+        vibe_lab_floats(lab, w, taps * C);
+        vibe_lab_floats(lab, bias, C);
+        vibe_lab_floats(lab, gamma, C);
+        for (int side = 0; side < VIBE_SIDES; side++)
+            vibe_dwconv(&lab->s[side], &x[side], &win[side], w[side],
+                        bias[side], gamma[side]);
+        /* nine roundings of numbers below 8 */
+        vibe_lab_compare(lab, "dwconv", x, 9.0 * 0x1p-21, "2x%zu of %zu", T, C);
+        vibe_lab_clear(lab);
+    }
+}
+
+static void solver_step(struct vibe_lab *lab)
+{
+    const struct vibe_solver_coef coef = {0.93f, 0.36f, 0.68f, 0.41f, -0.09f};
+    struct vibe_tensor x[VIBE_SIDES], m1[VIBE_SIDES], v[VIBE_SIDES];
+    float *cfg_scale[VIBE_SIDES];
+
+    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 3, 1, 64);
+    vibe_lab_tensor(lab, m1, VIBE_FILL_RANDOM, 3, 1, 64);
+    vibe_lab_tensor(lab, v, VIBE_FILL_RANDOM, 2, 3, 64);
+    vibe_lab_floats(lab, cfg_scale, 3);
+    for (int side = 0; side < VIBE_SIDES; side++)
+        vibe_solver_step(&lab->s[side], &x[side], &m1[side], &v[side],
+                         cfg_scale[side], &coef);
+    /* eight roundings of numbers below 4, or fewer if they are fused */
+    vibe_lab_compare(lab, "solver_step", x, 8.0 * 0x1p-22, "x, 3 of 64");
+    vibe_lab_compare(lab, "solver_step", m1, 8.0 * 0x1p-22, "m1, 3 of 64");
+    vibe_lab_clear(lab);
+}
+
+static void noise(struct vibe_lab *lab)
+{
+    const struct vibe_noise_key keys[] = {
+        {0, 0, 0}, {42, 1, 7}, {~(uint64_t)0, 3, 0xFFFFFFFFu}};
+    struct vibe_tensor x[VIBE_SIDES];
+    void *both[VIBE_SIDES];
+
+    vibe_lab_tensor(lab, x, VIBE_FILL_POISON, 3, 1, 67);
+    vibe_lab_buffer(lab, both, keys, sizeof(keys));
+    for (int side = 0; side < VIBE_SIDES; side++)
+        vibe_noise(&lab->s[side], &x[side], both[side]);
+    vibe_lab_compare(lab, "noise", x, 0.0, "3 of 67");
+    vibe_lab_clear(lab);
+}
+
+vibe_parity_case *const vibe_parity_rows[] = {
+    rmsnorm,     modulate,  add_silu, affine_copy_zero,
+    rope,        attention, window,   dwconv,
+    solver_step, noise,     NULL,
+};
