@@ -7,6 +7,9 @@
  *
  * Everything that can be known without reading weights is checked when the
  * checkpoint is opened: headers, offsets, sizes, shards.
+ *
+ * A shard may hold tensors that the index does not list: they count like the
+ * others.  The index's total_size is not looked at.
  */
 #ifndef VIBE_FORMAT_WEIGHTS_H
 #define VIBE_FORMAT_WEIGHTS_H
@@ -18,14 +21,18 @@
 struct vibe_error;
 struct vibe_weights;
 
-/* A tensor in the mapping; borrowed until vibe_weights_free. */
+/*
+ * A tensor in the mapping; borrowed until vibe_weights_free.  Writers align
+ * data to the element, but the format does not promise it.
+ */
 struct vibe_weight {
     const void *data;
     enum vibe_dtype dtype;
     size_t n_dims; /* 0 for a scalar */
     size_t shape[4];
     size_t n;           /* elements */
-    const float *scale; /* <linear>.scale_weight, widened; NULL: 1 */
+    const float *scale; /* of a name.weight: its name.scale_weight, widened
+                         * and finite; NULL: 1 */
     size_t n_scales;    /* 1, or shape[0] */
     const char *name;   /* as the file spells it */
     const char *file;   /* path, for messages */
@@ -35,18 +42,19 @@ struct vibe_weight {
  * Open a checkpoint.
  *
  *   out    set to the checkpoint, or to NULL on error
- *   path   a directory with model.safetensors.index.json or
- *          model.safetensors, or one .safetensors file
+ *   path   a directory with model.safetensors or, failing that,
+ *          model.safetensors.index.json and its shards, or one file
  *
  * Errors: VIBE_E_IO, VIBE_E_NOMEM
- *         VIBE_E_FORMAT       a header, offset, shape or shard is wrong
- *         VIBE_E_UNSUPPORTED  a dtype that weights may not have
+ *         VIBE_E_FORMAT       a header, offset, shape, scale or shard is
+ *                             wrong, or a tensor is there twice
+ *         VIBE_E_UNSUPPORTED  a dtype or rank that nobody has heard of
  */
 int vibe_weights_open(struct vibe_weights **out, const char *path,
                       struct vibe_error *err);
 void vibe_weights_free(struct vibe_weights *w);
 
-/* Is there a tensor of this (original) name? */
+/* Is there a tensor of this (original) name, of whatever dtype? */
 int vibe_weights_has(const struct vibe_weights *w, const char *name);
 
 /*
@@ -56,8 +64,9 @@ int vibe_weights_has(const struct vibe_weights *w, const char *name);
  *   name    original name
  *   shape   [n_dims]
  *
- * Errors: VIBE_E_FORMAT  absent or of another shape; msg names it, what was
- *                        found and what was expected
+ * Errors: VIBE_E_FORMAT       absent or of another shape; msg names it, what
+ *                             was found and what was expected
+ *         VIBE_E_UNSUPPORTED  of a dtype that weights may not have
  */
 int vibe_weights_need(const struct vibe_weights *w, struct vibe_weight *out,
                       const char *name, const size_t *shape, size_t n_dims,
@@ -74,16 +83,32 @@ int vibe_weights_f32(const struct vibe_weights *w, float **out,
                      const char *name, const size_t *shape, size_t n_dims,
                      struct vibe_error *err);
 
-/* Visit every tensor in the order of the files. */
+/*
+ * Read one finite number, of shape [] or [1].
+ *
+ *   out   untouched on error
+ *
+ * Errors: as vibe_weights_need; VIBE_E_FORMAT also for NaN and infinity
+ */
+int vibe_weights_scalar(const struct vibe_weights *w, const char *name,
+                        float *out, struct vibe_error *err);
+
+/*
+ * Visit every tensor in the order of the files, i < count; all but scales and
+ * what vibe_weights_need would refuse for its dtype or rank.
+ */
 size_t vibe_weights_count(const struct vibe_weights *w);
 void vibe_weights_get(const struct vibe_weights *w, size_t i,
                       struct vibe_weight *out);
 
-/* Bytes of tensor data, and the dtype that most of them have. */
+/* Bytes of the tensors visited, and the dtype that most of them have. */
 size_t vibe_weights_bytes(const struct vibe_weights *w);
 enum vibe_dtype vibe_weights_dtype(const struct vibe_weights *w);
 
-/* Tell the system that a tensor's pages will not be read again soon. */
+/*
+ * Tell the system that the pages of all tensors whose (original) names begin
+ * with prefix will not be read again soon.  Reading them stays allowed.
+ */
 void vibe_weights_forget(const struct vibe_weights *w, const char *prefix);
 
 #endif /* VIBE_FORMAT_WEIGHTS_H */
