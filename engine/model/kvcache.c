@@ -16,6 +16,7 @@ struct vibe_kvcache {
     void **blocks;    /* [n_seqs][max_blocks] the same on the host; owned */
     size_t *n_blocks; /* [n_seqs], owned */
     size_t block_bytes;
+    size_t max_positions;
 };
 
 static size_t position_bytes(const struct vibe_lm_config *config,
@@ -39,6 +40,7 @@ int vibe_kvcache_open(struct vibe_kvcache **out, struct vibe_backend *be,
     if (!cache)
         goto no_memory;
     cache->be = be;
+    cache->max_positions = max_positions;
     cache->block_bytes = position_bytes(config, dtype) * VIBE_KV_BLOCK_TOKENS;
     cache->n_blocks = calloc(n_seqs, sizeof(*cache->n_blocks));
     cache->blocks = calloc(n_seqs * max_blocks, sizeof(*cache->blocks));
@@ -87,10 +89,10 @@ int vibe_kvcache_ensure(struct vibe_kvcache *cache, struct vibe_stream *s,
                     VIBE_KV_BLOCK_TOKENS;
 
     assert(seq < cache->kv.n_seqs);
-    if (needed > cache->kv.max_blocks)
+    if (n_positions > cache->max_positions)
         return vibe_fail(err, VIBE_E_ARG,
                          "%zu positions asked of a cache for %zu", n_positions,
-                         cache->kv.max_blocks * VIBE_KV_BLOCK_TOKENS);
+                         cache->max_positions);
     while (cache->n_blocks[seq] < needed) {
         size_t at = seq * cache->kv.max_blocks + cache->n_blocks[seq];
         void *block = cache->be->ops->alloc(cache->be, cache->block_bytes);
