@@ -1,0 +1,66 @@
+/*
+ * cast.h - recorded voices, and which speaker of a script has which.
+ */
+#ifndef VIBE_CLI_CAST_H
+#define VIBE_CLI_CAST_H
+
+#include <stddef.h>
+
+#include "audio/wav.h"
+#include "cli/exit.h"
+
+struct vibe_failure;
+struct vibe_script;
+struct vibe_voice;
+struct vibe_words;
+
+struct vibe_clip {
+    const char *path;        /* borrowed from the options */
+    int speaker;             /* of "N=FILE"; -1: the next without a voice */
+    int is_used;             /* bound to a speaker of some script */
+    struct vibe_audio audio; /* 24 kHz once vibe_cast_read has read it */
+};
+
+struct vibe_cast {
+    struct vibe_clip *clips; /* [n] owned */
+    size_t n;
+};
+
+/*
+ * List the clips without reading them.
+ *
+ *   out    release with vibe_cast_release, also after a failure
+ *   words  "FILE" or "N=FILE"; borrowed until vibe_cast_release
+ */
+enum vibe_exit vibe_cast_open(struct vibe_cast *out,
+                              const struct vibe_words *words,
+                              struct vibe_failure *why);
+
+/*
+ * Give each speaker of a script a clip: the one that names it, or else the
+ * next that names none, in ascending order of speakers.  An empty cast gives
+ * no one a voice.
+ *
+ *   voices  set to [*n_voices] in order of speakers, without samples yet; free
+ *           with free()
+ *   name    of the script, for messages
+ */
+enum vibe_exit vibe_cast_bind(struct vibe_cast *cast,
+                              struct vibe_voice **voices, size_t *n_voices,
+                              const struct vibe_script *script,
+                              const char *name, struct vibe_failure *why);
+
+/* Fail if a clip names a speaker that no script has. */
+enum vibe_exit vibe_cast_check(const struct vibe_cast *cast,
+                               struct vibe_failure *why);
+
+/* Read every clip, bring it to 24 kHz and see whether it is a voice. */
+enum vibe_exit vibe_cast_read(struct vibe_cast *cast, struct vibe_failure *why);
+
+/* Lend voices that were bound the samples of their clips. */
+void vibe_cast_lend(const struct vibe_cast *cast, struct vibe_voice *voices,
+                    size_t n_voices);
+
+void vibe_cast_release(struct vibe_cast *cast);
+
+#endif /* VIBE_CLI_CAST_H */

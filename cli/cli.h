@@ -1,0 +1,80 @@
+/*
+ * cli.h - what the commands share: options, messages, failures, the engine.
+ */
+#ifndef VIBE_CLI_CLI_H
+#define VIBE_CLI_CLI_H
+
+#include <limits.h>
+#include <stdio.h>
+
+#include "cli/exit.h"
+#include "cli/log.h"
+#include "cli/options.h"
+#include "engine/base/error.h"
+
+struct vibe_engine;
+
+struct vibe_cli {
+    const struct vibe_options *options; /* borrowed */
+    struct vibe_log log;
+};
+
+/*
+ * Why a command failed.  A command returns the status and leaves the sentence
+ * here; main() prints it, so that it is said once and in one form.  A status
+ * with an empty sentence has been explained already.
+ */
+struct vibe_failure {
+    enum vibe_exit status;
+    struct vibe_error err;
+    char file[PATH_MAX]; /* what it is about, for --json; or empty */
+};
+
+/*
+ * Fill why and return status: "return vibe_cli_fail(why, ...)".
+ *
+ *   file   copied; may be NULL
+ */
+enum vibe_exit vibe_cli_fail(struct vibe_failure *why, enum vibe_exit status,
+                             const char *file, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/*
+ * Fill the status of a failure whose sentence an engine call has left in
+ * why->err.
+ *
+ *   io  as for vibe_exit_of
+ */
+enum vibe_exit vibe_cli_fail_by(struct vibe_failure *why, enum vibe_exit io,
+                                const char *file);
+
+/* Print a failure for people, and for --json. */
+void vibe_cli_report(struct vibe_cli *cli, const struct vibe_failure *why);
+
+/* What an engine is opened for. */
+enum vibe_cli_use {
+    VIBE_USE_SPEAK,   /* on the device asked for */
+    VIBE_USE_INSPECT, /* on the CPU, whose opening reads no weights, unless
+                         --device names another */
+};
+
+/*
+ * Open the engine that the options describe.
+ *
+ *   out   set to the engine, or to NULL on failure; vibe_engine_free
+ */
+enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
+                                    struct vibe_cli *cli, enum vibe_cli_use use,
+                                    struct vibe_failure *why);
+
+/* The model that the options name, or ./models, or NULL. */
+const char *vibe_cli_model(const struct vibe_options *options);
+
+/* Print one JSON value on a line of standard output and release it. */
+struct json_t;
+void vibe_cli_print_json(struct json_t *value);
+
+/* A JSON string; bytes that are not UTF-8 become '?'. */
+struct json_t *vibe_cli_json_text(const char *text);
+
+#endif /* VIBE_CLI_CLI_H */

@@ -1,0 +1,30 @@
+/*
+ * commands.h - the things the program can be asked to do.
+ *
+ * Each returns the status to exit with.  On failure why says it in a sentence,
+ * or is empty when it has been said already.
+ */
+#ifndef VIBE_CLI_COMMANDS_H
+#define VIBE_CLI_COMMANDS_H
+
+#include "cli/exit.h"
+
+struct vibe_cli;
+struct vibe_failure;
+
+/*
+ * Speak the scripts, one after another, or with --dry-run say what would be
+ * spoken.  A script that fails while it is spoken does not stop the others.
+ */
+enum vibe_exit vibe_cmd_speak(struct vibe_cli *cli, struct vibe_failure *why);
+
+/* --info: describe the model. */
+enum vibe_exit vibe_cmd_info(struct vibe_cli *cli, struct vibe_failure *why);
+
+/* --dump-tokens: print the prompts. */
+enum vibe_exit vibe_cmd_tokens(struct vibe_cli *cli, struct vibe_failure *why);
+
+/* --verify: compare with recorded results. */
+enum vibe_exit vibe_cmd_verify(struct vibe_cli *cli, struct vibe_failure *why);
+
+#endif /* VIBE_CLI_COMMANDS_H */

@@ -1,0 +1,268 @@
+/*
+ * options.h - the command line as one table.
+ *
+ * Each option is a row of vibe_option_rows[].  Parsing, ranges, --help, the
+ * manual page and the shell completion are made from it, so an option is added
+ * by adding a row and a field of struct vibe_options, and nowhere else.
+ *
+ * Rules, for every row: '_' and '-' are equal inside names; "--opt value" and
+ * "--opt=value"; no abbreviations; "--" ends options; the last of several
+ * values wins with a warning; every option can also be set in an options file
+ * (one word per line) and as VIBEVOICE_<OPTION>.  The command line wins over
+ * the environment, which wins over the file, which wins over the default.
+ */
+#ifndef VIBE_CLI_OPTIONS_H
+#define VIBE_CLI_OPTIONS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct vibe_error;
+
+/* A growing list of strings; the strings are borrowed, the array is owned. */
+struct vibe_words {
+    const char **items; /* [n] */
+    size_t n, capacity;
+};
+
+/* A text that lives as long as the options. */
+struct vibe_option_text {
+    struct vibe_option_text *next;
+    char text[];
+};
+
+/* What to do with an output file that is there already. */
+enum vibe_on_existing {
+    VIBE_EXISTING_DEFAULT, /* overwrite, and say so */
+    VIBE_EXISTING_OVERWRITE,
+    VIBE_EXISTING_REFUSE,
+    VIBE_EXISTING_SKIP,
+};
+
+enum vibe_progress_mode {
+    VIBE_PROGRESS_AUTO,
+    VIBE_PROGRESS_BAR,
+    VIBE_PROGRESS_PLAIN,
+    VIBE_PROGRESS_JSON,
+    VIBE_PROGRESS_NONE,
+};
+
+enum vibe_color_mode {
+    VIBE_COLOR_AUTO,
+    VIBE_COLOR_ALWAYS,
+    VIBE_COLOR_NEVER,
+};
+
+/* Which print-and-exit option was met; --help wins as soon as it is read. */
+enum vibe_show {
+    VIBE_SHOW_NOTHING,
+    VIBE_SHOW_HELP_SHORT,
+    VIBE_SHOW_HELP,
+    VIBE_SHOW_VERSION,
+    VIBE_SHOW_COMPLETION,
+    VIBE_SHOW_MAN,
+};
+
+/* Where a value came from, weakest first. */
+enum vibe_option_source {
+    VIBE_FROM_DEFAULT,
+    VIBE_FROM_FILE,
+    VIBE_FROM_ENV,
+    VIBE_FROM_ARGV,
+};
+
+enum {
+    VIBE_OPTIONS_MAX = 128
+}; /* rows that struct vibe_options has room for */
+
+/*
+ * The values.  Numbers that were not given and have no default are 0, strings
+ * NULL, lists empty.
+ */
+struct vibe_options {
+    /* Input */
+    struct vibe_words scripts; /* paths; "-" is stdin */
+    const char *text;
+    struct vibe_words voices; /* "FILE" or "N=FILE" */
+
+    /* Model */
+    const char *model, *config, *tokenizer;
+    int dtype; /* enum vibe_weight_dtype */
+
+    /* Generation */
+    double cfg_scale;
+    int64_t steps;
+    int64_t seed; /* -1: random */
+    double max_length_times, max_seconds;
+    int64_t max_frames;
+    int is_sampling;
+    double temperature, top_p;
+
+    /* Device */
+    int device; /* enum vibe_device */
+    int device_index;
+    int64_t threads;
+    const char *attn_implementation;
+
+    /* Output */
+    const char *output, *output_dir;
+    int format, sample_format; /* enum vibe_audio_format, vibe_sample_format */
+    int on_existing;           /* enum vibe_on_existing */
+
+    /* Instead of speaking */
+    int is_dry_run, is_info, is_dump_tokens;
+    const char *dump_tensors, *verify;
+    int show; /* enum vibe_show */
+
+    /* Messages */
+    int is_json, is_quiet, verbosity;
+    int progress, color; /* enum vibe_progress_mode, vibe_color_mode */
+    const char *options_file;
+
+    unsigned char source[VIBE_OPTIONS_MAX]; /* enum vibe_option_source by row */
+    struct vibe_option_text *owned; /* texts that were copied, the last first */
+};
+
+enum vibe_option_kind {
+    VIBE_OPT_FLAG,   /* int; --x is 1, --no-x is 0 */
+    VIBE_OPT_SET,    /* int becomes row->value; takes no argument */
+    VIBE_OPT_COUNT,  /* int; one more each time; -vv counts twice */
+    VIBE_OPT_STRING, /* const char * */
+    VIBE_OPT_INT,    /* int64_t from min to max */
+    VIBE_OPT_FLOAT,  /* double from low to high */
+    VIBE_OPT_CHOICE, /* int; the value of a row->choices word */
+    VIBE_OPT_WORDS,  /* struct vibe_words; all words until the next option */
+    VIBE_OPT_APPEND, /* struct vibe_words; one word each time */
+    VIBE_OPT_PARSED, /* what row->parse makes of the word */
+};
+
+enum vibe_option_group {
+    VIBE_GROUP_INPUT,
+    VIBE_GROUP_MODEL,
+    VIBE_GROUP_GENERATION,
+    VIBE_GROUP_DEVICE,
+    VIBE_GROUP_OUTPUT,
+    VIBE_GROUP_INSPECT,
+    VIBE_GROUP_MESSAGES,
+    VIBE_N_GROUPS,
+};
+
+/* A word of a choice.  Case does not matter, '_' and '-' are equal. */
+struct vibe_choice {
+    const char *word; /* NULL ends the list */
+    int value;
+    int is_alias; /* accepted, but not offered */
+};
+
+/* Options of one team cannot be combined. */
+enum vibe_option_team {
+    VIBE_TEAM_NONE,
+    VIBE_TEAM_SCRIPT,   /* --txt-path, --text */
+    VIBE_TEAM_TARGET,   /* --output, --output-dir */
+    VIBE_TEAM_EXISTING, /* --overwrite, --no-clobber, --skip-existing */
+    VIBE_TEAM_LOUDNESS, /* --quiet, --verbose */
+    VIBE_TEAM_ACTION,   /* --info, --dump-tokens, --verify, --dry-run */
+};
+
+struct vibe_option {
+    const char *names; /* "--canonical -c --alias", separated by a space */
+    size_t offset;     /* of the field in struct vibe_options */
+    enum vibe_option_group group;
+    enum vibe_option_kind kind;
+    const char *meta;  /* what its value is called, NULL when it takes none */
+    const char *def;   /* the default, as a user would write it, or NULL */
+    const char *help;  /* one sentence, no full stop */
+    const char *files; /* for completion: "txt json", "*" any, "/" folders */
+
+    int64_t min, max; /* VIBE_OPT_INT; max INT64_MAX: no bound is named */
+    double low, high; /* VIBE_OPT_FLOAT; high INFINITY: likewise */
+    int is_above_low; /* low itself is not allowed */
+    int value;        /* VIBE_OPT_SET */
+    const char *note; /* after the range: "-1 = random" */
+    const struct vibe_choice *choices; /* VIBE_OPT_CHOICE */
+    /* VIBE_OPT_PARSED: 0, or -1 after writing what was expected to want. */
+    int (*parse)(struct vibe_options *out, const char *word, const char **want);
+
+    enum vibe_option_team team;
+    int is_everyday; /* shown by -h */
+    int stops;       /* nothing after it is looked at */
+};
+
+extern const struct vibe_option vibe_option_rows[];
+extern const size_t vibe_option_n_rows;
+
+/* Told of each value that was given twice; msg is borrowed for the call. */
+struct vibe_option_listener {
+    void (*on_warning)(void *user, const char *msg);
+    void *user;
+};
+
+/* Set every default.  Errors: VIBE_E_NOMEM */
+int vibe_options_init(struct vibe_options *out, struct vibe_error *err);
+
+/*
+ * Take the words of a command line; strings are borrowed from argv.
+ *
+ *   argv      [argc], the words after the program's name
+ *   listener  may be NULL
+ *
+ * Errors: VIBE_E_ARG (msg is what the user is told), VIBE_E_NOMEM
+ */
+int vibe_options_apply_argv(struct vibe_options *out, size_t argc,
+                            const char *const *argv,
+                            const struct vibe_option_listener *listener,
+                            struct vibe_error *err);
+
+/*
+ * Take VIBEVOICE_<OPTION>=value from an environment (ends with NULL); strings
+ * are borrowed from it.  An empty value is as good as none, lists have one
+ * word per line.  What the command line has set stays.
+ */
+int vibe_options_apply_env(struct vibe_options *out,
+                           const char *const *environment,
+                           struct vibe_error *err);
+
+/*
+ * Take an options file: one word per line, blanks around it are dropped, '#'
+ * starts a comment line.  What is set already stays.
+ *
+ *   name  for messages
+ *   text  [n], need not end with a zero; copied
+ */
+int vibe_options_apply_text(struct vibe_options *out, const char *name,
+                            const char *text, size_t n, struct vibe_error *err);
+
+/*
+ * All of it: defaults, command line, environment, and the options file that
+ * these name (--options, VIBEVOICE_OPTIONS or VIBEVOICE_CONFIG_PATH).
+ *
+ *   out   release with vibe_options_release, also after an error
+ *
+ * Errors: VIBE_E_ARG; VIBE_E_IO when the options file cannot be read
+ */
+int vibe_options_parse(struct vibe_options *out, size_t argc,
+                       const char *const *argv, const char *const *environment,
+                       const struct vibe_option_listener *listener,
+                       struct vibe_error *err);
+
+void vibe_options_release(struct vibe_options *options);
+
+/* Where the value of the option called name ("--steps") came from. */
+enum vibe_option_source vibe_options_source(const struct vibe_options *options,
+                                            const char *name);
+
+/* Copy the canonical name of a row, without blanks after it, into buf. */
+const char *vibe_option_name(const struct vibe_option *row, char *buf,
+                             size_t size);
+
+/*
+ * Step through the spellings of a row: *at starts at row->names; copies the
+ * next one into buf and returns it, or NULL at the end.
+ */
+const char *vibe_option_next_name(const char **at, char *buf, size_t size);
+
+/* Append a borrowed string.  Errors: VIBE_E_NOMEM */
+int vibe_words_add(struct vibe_words *words, const char *word,
+                   struct vibe_error *err);
+
+#endif /* VIBE_CLI_OPTIONS_H */

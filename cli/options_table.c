@@ -1,0 +1,533 @@
+#include "cli/options.h"
+
+#include <limits.h>
+#include <math.h>
+#include <string.h>
+#include <strings.h>
+
+#include "audio/writer.h"
+#include "engine/vibevoice.h"
+
+#define AT(field) offsetof(struct vibe_options, field)
+
+static const struct vibe_choice dtypes[] = {
+    {"bfloat16", VIBE_WEIGHTS_BF16, 0},
+    {"bf16", VIBE_WEIGHTS_BF16, 1},
+    {"float8_e4m3fn", VIBE_WEIGHTS_F8_E4M3, 0},
+    {"float8", VIBE_WEIGHTS_F8_E4M3, 1},
+    {"fp8", VIBE_WEIGHTS_F8_E4M3, 1},
+    {"float32", VIBE_WEIGHTS_F32, 0},
+    {"f32", VIBE_WEIGHTS_F32, 1},
+    {"fp32", VIBE_WEIGHTS_F32, 1},
+    {"auto", VIBE_WEIGHTS_AUTO, 0},
+    {NULL, 0, 0},
+};
+
+static const struct vibe_choice formats[] = {
+    {"wav", VIBE_AUDIO_WAV, 0},   {"flac", VIBE_AUDIO_FLAC, 0},
+    {"ogg", VIBE_AUDIO_OGG, 0},   {"opus", VIBE_AUDIO_OPUS, 0},
+    {"mp3", VIBE_AUDIO_MP3, 0},   {"raw", VIBE_AUDIO_RAW, 0},
+    {"auto", VIBE_AUDIO_AUTO, 1}, {NULL, 0, 0},
+};
+
+static const struct vibe_choice sample_formats[] = {
+    {"s16", VIBE_SAMPLE_S16, 0},
+    {"s24", VIBE_SAMPLE_S24, 0},
+    {"f32", VIBE_SAMPLE_F32, 0},
+    {NULL, 0, 0},
+};
+
+static const struct vibe_choice progress_modes[] = {
+    {"auto", VIBE_PROGRESS_AUTO, 0},   {"bar", VIBE_PROGRESS_BAR, 0},
+    {"plain", VIBE_PROGRESS_PLAIN, 0}, {"json", VIBE_PROGRESS_JSON, 0},
+    {"none", VIBE_PROGRESS_NONE, 0},   {NULL, 0, 0},
+};
+
+static const struct vibe_choice color_modes[] = {
+    {"auto", VIBE_COLOR_AUTO, 0},
+    {"always", VIBE_COLOR_ALWAYS, 0},
+    {"never", VIBE_COLOR_NEVER, 0},
+    {NULL, 0, 0},
+};
+
+static const struct vibe_choice shells[] = {
+    {"bash", VIBE_SHOW_COMPLETION, 0},
+    {NULL, 0, 0},
+};
+
+/* auto, cpu, cuda or cuda:N. */
+static int parse_device(struct vibe_options *out, const char *word,
+                        const char **want)
+{
+    int index = 0;
+
+    *want = "is not one of auto, cuda, cuda:N, cpu";
+    if (strncasecmp(word, "cuda:", 5) == 0) {
+        const char *digit = word + 5;
+
+        if (!*digit || strlen(digit) > 3)
+            return -1;
+        for (; *digit; digit++) {
+            if (*digit < '0' || *digit > '9')
+                return -1;
+            index = index * 10 + (*digit - '0');
+        }
+        out->device = VIBE_DEVICE_CUDA;
+    } else if (strcasecmp(word, "cuda") == 0) {
+        out->device = VIBE_DEVICE_CUDA;
+    } else if (strcasecmp(word, "cpu") == 0) {
+        out->device = VIBE_DEVICE_CPU;
+    } else if (strcasecmp(word, "auto") == 0) {
+        out->device = VIBE_DEVICE_AUTO;
+    } else {
+        return -1;
+    }
+    out->device_index = index;
+    return 0;
+}
+
+const struct vibe_option vibe_option_rows[] = {
+    {
+        .names = "--txt-path -f --text-file",
+        .group = VIBE_GROUP_INPUT,
+        .kind = VIBE_OPT_WORDS,
+        .offset = AT(scripts),
+        .meta = "FILE...",
+        .files = "txt json",
+        .team = VIBE_TEAM_SCRIPT,
+        .is_everyday = 1,
+        .help = "scripts to speak, one after another: .txt with lines "
+                "\"Speaker N: ...\" or plain text, .json, - for standard "
+                "input; words without an option are scripts too",
+    },
+    {
+        .names = "--text",
+        .group = VIBE_GROUP_INPUT,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(text),
+        .meta = "STR",
+        .team = VIBE_TEAM_SCRIPT,
+        .is_everyday = 1,
+        .help = "speak this text instead of a file",
+    },
+    {
+        .names = "--voice-files -r --ref-audio",
+        .group = VIBE_GROUP_INPUT,
+        .kind = VIBE_OPT_WORDS,
+        .offset = AT(voices),
+        .meta = "WAV...",
+        .files = "wav flac ogg opus mp3 aiff",
+        .is_everyday = 1,
+        .help = "recorded voices for the speakers, in the order of their "
+                "numbers; without any the model invents voices",
+    },
+    {
+        .names = "--voice",
+        .group = VIBE_GROUP_INPUT,
+        .kind = VIBE_OPT_APPEND,
+        .offset = AT(voices),
+        .meta = "N=FILE",
+        .files = "wav flac ogg opus mp3 aiff",
+        .is_everyday = 1,
+        .help = "the recorded voice of speaker N; repeat it for others",
+    },
+    {
+        .names = "--model -m --model-path --model-file --model-dir",
+        .group = VIBE_GROUP_MODEL,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(model),
+        .meta = "PATH",
+        .files = "safetensors",
+        .is_everyday = 1,
+        .help = "folder of a checkpoint, or its .safetensors file; ./models "
+                "if there is one",
+    },
+    {
+        .names = "--config",
+        .group = VIBE_GROUP_MODEL,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(config),
+        .meta = "FILE",
+        .files = "json",
+        .help = "config.json of the model, if it is not beside it",
+    },
+    {
+        .names = "--tokenizer",
+        .group = VIBE_GROUP_MODEL,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(tokenizer),
+        .meta = "DIR",
+        .files = "/",
+        .help = "folder with tokenizer.json, or vocab.json and merges.txt, if "
+                "it is not the model's",
+    },
+    {
+        .names = "--dtype",
+        .group = VIBE_GROUP_MODEL,
+        .kind = VIBE_OPT_CHOICE,
+        .offset = AT(dtype),
+        .meta = "TYPE",
+        .def = "auto",
+        .choices = dtypes,
+        .is_everyday = 1,
+        .help = "how weights are kept; auto is what the file holds",
+    },
+    {
+        .names = "--cfg-scale --cfg",
+        .group = VIBE_GROUP_GENERATION,
+        .kind = VIBE_OPT_FLOAT,
+        .offset = AT(cfg_scale),
+        .meta = "X",
+        .def = "1.3",
+        .low = 0,
+        .high = 10,
+        .is_everyday = 1,
+        .help = "strength of classifier-free guidance; 1 is none",
+    },
+    {
+        .names = "--steps --ddpm-steps --ddpm-inference-steps",
+        .group = VIBE_GROUP_GENERATION,
+        .kind = VIBE_OPT_INT,
+        .offset = AT(steps),
+        .meta = "N",
+        .def = "10",
+        .min = 1,
+        .max = 1000,
+        .is_everyday = 1,
+        .help = "diffusion steps for each frame",
+    },
+    {
+        .names = "--seed -s",
+        .group = VIBE_GROUP_GENERATION,
+        .kind = VIBE_OPT_INT,
+        .offset = AT(seed),
+        .meta = "N",
+        .def = "42",
+        .min = -1,
+        .max = INT64_MAX,
+        .note = "-1 = random",
+        .is_everyday = 1,
+        .help = "the same seed gives the same file; -1 draws one and prints it",
+    },
+    {
+        .names = "--max-length-times",
+        .group = VIBE_GROUP_GENERATION,
+        .kind = VIBE_OPT_FLOAT,
+        .offset = AT(max_length_times),
+        .meta = "X",
+        .def = "2",
+        .low = 0,
+        .is_above_low = 1,
+        .high = 1000,
+        .help = "stop after so many times the length of the prompt, in tokens",
+    },
+    {
+        .names = "--max-frames",
+        .group = VIBE_GROUP_GENERATION,
+        .kind = VIBE_OPT_INT,
+        .offset = AT(max_frames),
+        .meta = "N",
+        .min = 1,
+        .max = INT64_MAX,
+        .help = "stop after so many frames of 2/15 s",
+    },
+    {
+        .names = "--max-seconds --max-length",
+        .group = VIBE_GROUP_GENERATION,
+        .kind = VIBE_OPT_FLOAT,
+        .offset = AT(max_seconds),
+        .meta = "X",
+        .low = 0,
+        .is_above_low = 1,
+        .high = 100000,
+        .help = "stop after so many seconds of speech, in whole frames",
+    },
+    {
+        .names = "--sample",
+        .group = VIBE_GROUP_GENERATION,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_sampling),
+        .help = "draw the control tokens instead of taking the most probable",
+    },
+    {
+        .names = "--temperature",
+        .group = VIBE_GROUP_GENERATION,
+        .kind = VIBE_OPT_FLOAT,
+        .offset = AT(temperature),
+        .meta = "X",
+        .def = "1",
+        .low = 0,
+        .is_above_low = 1,
+        .high = 100,
+        .help = "with --sample: above 1 is more random, below 1 less",
+    },
+    {
+        .names = "--top-p",
+        .group = VIBE_GROUP_GENERATION,
+        .kind = VIBE_OPT_FLOAT,
+        .offset = AT(top_p),
+        .meta = "X",
+        .def = "1",
+        .low = 0,
+        .is_above_low = 1,
+        .high = 1,
+        .help = "with --sample: draw from the tokens that make up this "
+                "probability",
+    },
+    {
+        .names = "--device",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_PARSED,
+        .offset = AT(device),
+        .meta = "DEV",
+        .def = "auto",
+        .parse = parse_device,
+        .files = "=auto cuda cuda:0 cpu",
+        .is_everyday = 1,
+        .help = "where to compute: auto, cuda, cuda:N or cpu",
+    },
+    {
+        .names = "--threads -t",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_INT,
+        .offset = AT(threads),
+        .meta = "N",
+        .min = 1,
+        .max = 1024,
+        .help = "CPU threads; all that this process may use if not given",
+    },
+    {
+        .names = "--attn-implementation",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(attn_implementation),
+        .meta = "X",
+        .files = "=sdpa eager flash_attention_2",
+        .help = "accepted so that old command lines run, and ignored",
+    },
+    {
+        .names = "--output -o --out",
+        .group = VIBE_GROUP_OUTPUT,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(output),
+        .meta = "FILE",
+        .files = "wav flac ogg opus mp3 raw",
+        .team = VIBE_TEAM_TARGET,
+        .is_everyday = 1,
+        .help = "where to write one script's speech; - is standard output",
+    },
+    {
+        .names = "--output-dir -d",
+        .group = VIBE_GROUP_OUTPUT,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(output_dir),
+        .meta = "DIR",
+        .def = ".",
+        .files = "/",
+        .team = VIBE_TEAM_TARGET,
+        .is_everyday = 1,
+        .help = "write SCRIPT_generated.wav there; made if it is missing",
+    },
+    {
+        .names = "--format",
+        .group = VIBE_GROUP_OUTPUT,
+        .kind = VIBE_OPT_CHOICE,
+        .offset = AT(format),
+        .meta = "F",
+        .choices = formats,
+        .help = "kind of file; by the extension if not given",
+    },
+    {
+        .names = "--sample-format",
+        .group = VIBE_GROUP_OUTPUT,
+        .kind = VIBE_OPT_CHOICE,
+        .offset = AT(sample_format),
+        .meta = "S",
+        .def = "s16",
+        .choices = sample_formats,
+        .help = "16 or 24 bit integers or 32 bit floats",
+    },
+    {
+        .names = "--overwrite -y",
+        .group = VIBE_GROUP_OUTPUT,
+        .kind = VIBE_OPT_SET,
+        .offset = AT(on_existing),
+        .value = VIBE_EXISTING_OVERWRITE,
+        .team = VIBE_TEAM_EXISTING,
+        .help = "replace files without a word about it",
+    },
+    {
+        .names = "--no-clobber",
+        .group = VIBE_GROUP_OUTPUT,
+        .kind = VIBE_OPT_SET,
+        .offset = AT(on_existing),
+        .value = VIBE_EXISTING_REFUSE,
+        .team = VIBE_TEAM_EXISTING,
+        .help = "fail before anything is spoken if a file exists",
+    },
+    {
+        .names = "--skip-existing",
+        .group = VIBE_GROUP_OUTPUT,
+        .kind = VIBE_OPT_SET,
+        .offset = AT(on_existing),
+        .value = VIBE_EXISTING_SKIP,
+        .team = VIBE_TEAM_EXISTING,
+        .help = "leave out the scripts whose file exists",
+    },
+    {
+        .names = "--dry-run",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_dry_run),
+        .team = VIBE_TEAM_ACTION,
+        .help = "check everything, say what would be done, speak nothing",
+    },
+    {
+        .names = "--info",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_info),
+        .team = VIBE_TEAM_ACTION,
+        .help = "describe the model",
+    },
+    {
+        .names = "--dump-tokens",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_dump_tokens),
+        .team = VIBE_TEAM_ACTION,
+        .help = "print the prompt of each script, a token id and its text a "
+                "line",
+    },
+    {
+        .names = "--dump-tensors",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(dump_tensors),
+        .meta = "DIR",
+        .files = "/",
+        .help = "while speaking one script, write intermediate tensors there",
+    },
+    {
+        .names = "--verify",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(verify),
+        .meta = "FILE",
+        .files = "safetensors json",
+        .team = VIBE_TEAM_ACTION,
+        .help = "compare with recorded results: golden.safetensors with "
+                "--model, vectors.json with --tokenizer",
+    },
+    {
+        .names = "--json",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_json),
+        .help = "print one JSON object a file instead of its path",
+    },
+    {
+        .names = "--progress",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_CHOICE,
+        .offset = AT(progress),
+        .meta = "MODE",
+        .def = "auto",
+        .choices = progress_modes,
+        .help = "how to show progress; auto is a bar on a terminal, else a "
+                "line every 10 s",
+    },
+    {
+        .names = "--quiet -q",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_quiet),
+        .team = VIBE_TEAM_LOUDNESS,
+        .is_everyday = 1,
+        .help = "errors only",
+    },
+    {
+        .names = "--verbose -v",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_COUNT,
+        .offset = AT(verbosity),
+        .team = VIBE_TEAM_LOUDNESS,
+        .help = "say more; -vv says still more",
+    },
+    {
+        .names = "--color",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_CHOICE,
+        .offset = AT(color),
+        .meta = "WHEN",
+        .def = "auto",
+        .choices = color_modes,
+        .help = "colour in messages; auto is on a terminal without NO_COLOR",
+    },
+    {
+        .names = "--options",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(options_file),
+        .meta = "FILE",
+        .files = "*",
+        .help = "read options from a file, one word per line, # comments; "
+                "VIBEVOICE_CONFIG_PATH names one too",
+    },
+    {
+        .names = "--completion",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_CHOICE,
+        .offset = AT(show),
+        .meta = "SHELL",
+        .choices = shells,
+        .stops = 1,
+        .help = "print a completion script for this shell",
+    },
+    {
+        .names = "--man",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_SET,
+        .offset = AT(show),
+        .value = VIBE_SHOW_MAN,
+        .stops = 1,
+        .help = "print the manual page; read it with: vibevoice --man | man -l "
+                "-",
+    },
+    {
+        .names = "-h",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_SET,
+        .offset = AT(show),
+        .value = VIBE_SHOW_HELP_SHORT,
+        .stops = 1,
+        .is_everyday = 1,
+        .help = "this short help",
+    },
+    {
+        .names = "--help",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_SET,
+        .offset = AT(show),
+        .value = VIBE_SHOW_HELP,
+        .stops = 1,
+        .is_everyday = 1,
+        .help = "all options",
+    },
+    {
+        .names = "--version -V",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_SET,
+        .offset = AT(show),
+        .value = VIBE_SHOW_VERSION,
+        .stops = 1,
+        .help = "the version and what this build can do",
+    },
+};
+
+const size_t vibe_option_n_rows = sizeof(vibe_option_rows) /
+                                  sizeof(vibe_option_rows[0]);
+
+_Static_assert(sizeof(vibe_option_rows) / sizeof(vibe_option_rows[0]) <=
+                   VIBE_OPTIONS_MAX,
+               "struct vibe_options needs room for more rows");
