@@ -308,10 +308,11 @@ static int check_reached(const struct builder *b)
         return VIBE_OK;
     piece = vibe_vocab_piece(&b->tokenizer->vocab, (int32_t)lost);
     return vibe_fail(b->err, VIBE_E_FORMAT,
-                     "%s: no merge makes \"%.*s\" (id %zu), nor %zu other "
-                     "entries of %s",
-                     b->source->merges_name, shown(piece, strlen(piece)), piece,
-                     lost, n_lost - 1, b->source->vocab_name);
+                     "%s: %zu of %zu entries of %s come from no merge, first "
+                     "\"%.*s\" (id %zu)",
+                     b->source->merges_name, n_lost, b->n_base,
+                     b->source->vocab_name, shown(piece, strlen(piece)), piece,
+                     lost);
 }
 
 static int fill(struct builder *b)
