@@ -1,0 +1,217 @@
+#include "engine/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "engine/format/weights.h"
+#include "engine/model/diffusion.h"
+#include "engine/prompt.h"
+#include "engine/text/tokenizer.h"
+#include "engine/voice.h"
+
+/* Dialogues that advance together. */
+enum { N_DIALOGUES = 1 };
+
+/* The directory of a model: path itself, or where the file lies; owned. */
+static char *model_dir(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    struct stat st;
+
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return strdup(path);
+    if (!slash)
+        return strdup(".");
+    return strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+/* dir/name, owned; NULL without memory. */
+static char *join(const char *dir, const char *name)
+{
+    char *path = malloc(strlen(dir) + strlen(name) + 2);
+
+    if (path) {
+        char *end = stpcpy(path, dir);
+
+        *end++ = '/';
+        strcpy(end, name);
+    }
+    return path;
+}
+
+/* Read the files that say what the model is; dir is where they lie. */
+static int read_files(struct vibe_engine *e,
+                      const struct vibe_engine_options *o, const char *dir,
+                      struct vibe_error *err)
+{
+    char *config = o->config ? strdup(o->config) : join(dir, "config.json");
+    char *preprocessor = join(dir, "preprocessor_config.json");
+    int rc = VIBE_OK;
+
+    if (!config || !preprocessor)
+        rc = vibe_fail(err, VIBE_E_NOMEM, "%s: no memory", o->model);
+    if (rc == VIBE_OK)
+        rc = vibe_config_read(&e->config, config, err);
+    if (rc == VIBE_OK)
+        rc = vibe_preprocessor_read(&e->preprocessor, preprocessor, err);
+    if (rc == VIBE_OK)
+        rc = vibe_tokenizer_open(&e->tokenizer,
+                                 o->tokenizer ? o->tokenizer : dir, err);
+    if (rc == VIBE_OK)
+        rc = vibe_control_ids(e->control_ids, e->tokenizer, err);
+    if (rc == VIBE_OK)
+        rc = vibe_weights_open(&e->weights, o->model, err);
+    if (rc == VIBE_OK)
+        rc = vibe_models_check(e->weights, &e->config, err);
+    free(config);
+    free(preprocessor);
+    return rc;
+}
+
+/* Weights are computed with as they are stored: no other kind yet. */
+static int check_dtype(const struct vibe_engine *e,
+                       const struct vibe_engine_options *o,
+                       struct vibe_error *err)
+{
+    const enum vibe_dtype stored = vibe_weights_dtype(e->weights);
+    enum vibe_dtype asked = stored;
+
+    switch (o->dtype) {
+    case VIBE_WEIGHTS_AUTO:
+    case VIBE_WEIGHTS_F32:
+        break;
+    case VIBE_WEIGHTS_BF16:
+        asked = VIBE_BF16;
+        break;
+    case VIBE_WEIGHTS_F8_E4M3:
+        asked = VIBE_F8_E4M3;
+        break;
+    }
+    if (asked != stored)
+        return vibe_fail(err, VIBE_E_UNSUPPORTED,
+                         "%s: holds %s weights, which cannot be kept as %s "
+                         "yet; use auto",
+                         o->model, vibe_dtype_name(stored),
+                         vibe_dtype_name(asked));
+    return VIBE_OK;
+}
+
+/* The device asked for; AUTO falls back to the CPU and says why. */
+static int open_backend(struct vibe_engine *e,
+                        const struct vibe_engine_options *o,
+                        struct vibe_error *err)
+{
+    struct vibe_backend_options options = {
+        .want_cuda = o->device != VIBE_DEVICE_CPU,
+        .device = o->device_index,
+        .threads = o->threads,
+    };
+    struct vibe_error why = {0};
+    int rc = vibe_backend_open(&e->backend, &options, &why);
+
+    if (rc != VIBE_OK && o->device == VIBE_DEVICE_AUTO) {
+        /* a build without CUDA is no news to whoever built it */
+        if (why.code != VIBE_E_UNSUPPORTED && o->on_notice)
+            o->on_notice(o->user, why.msg);
+        options.want_cuda = 0;
+        rc = vibe_backend_open(&e->backend, &options, &why);
+    }
+    if (rc != VIBE_OK && err)
+        *err = why;
+    return rc;
+}
+
+int vibe_engine_open(struct vibe_engine **out,
+                     const struct vibe_engine_options *options,
+                     struct vibe_error *err)
+{
+    struct vibe_engine *e = calloc(1, sizeof(*e));
+    char *dir = model_dir(options->model);
+    int rc = VIBE_OK;
+
+    *out = NULL;
+    if (!e || !dir)
+        rc = vibe_fail(err, VIBE_E_NOMEM, "%s: no memory", options->model);
+    if (rc == VIBE_OK)
+        rc = read_files(e, options, dir, err);
+    if (rc == VIBE_OK)
+        rc = check_dtype(e, options, err);
+    if (rc == VIBE_OK)
+        rc = open_backend(e, options, err);
+    if (rc == VIBE_OK)
+        rc = vibe_stream_init(&e->stream, e->backend, err);
+    if (rc == VIBE_OK)
+        rc = vibe_models_init(&e->models, e->backend, e->weights, &e->config,
+                              e->control_ids, N_DIALOGUES, err);
+    if (rc == VIBE_OK)
+        rc = vibe_generator_open(&e->generator, &e->models, &e->stream,
+                                 e->control_ids, err);
+    if (rc == VIBE_OK)
+        rc = vibe_voices_open(&e->voices, err);
+    free(dir);
+    if (rc == VIBE_OK)
+        *out = e;
+    else
+        vibe_engine_free(e);
+    return rc;
+}
+
+void vibe_engine_free(struct vibe_engine *engine)
+{
+    if (!engine)
+        return;
+    vibe_voices_free(engine->voices);
+    vibe_generator_free(engine->generator);
+    vibe_models_release(&engine->models);
+    vibe_stream_release(&engine->stream);
+    vibe_backend_free(engine->backend);
+    vibe_weights_free(engine->weights);
+    vibe_tokenizer_free(engine->tokenizer);
+    free(engine->verified_tokens);
+    free(engine);
+}
+
+static size_t count_parameters(const struct vibe_weights *w)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < vibe_weights_count(w); i++) {
+        struct vibe_weight weight;
+
+        vibe_weights_get(w, i, &weight);
+        n += weight.n;
+    }
+    return n;
+}
+
+void vibe_engine_describe(const struct vibe_engine *engine,
+                          struct vibe_engine_info *out)
+{
+    const struct vibe_config *config = &engine->config;
+
+    *out = (struct vibe_engine_info){
+        .n_tensors = vibe_weights_count(engine->weights),
+        .weight_bytes = vibe_weights_bytes(engine->weights),
+        .dtype = vibe_dtype_name(vibe_weights_dtype(engine->weights)),
+        .n_parameters = count_parameters(engine->weights),
+        .hidden_size = config->lm.hidden_size,
+        .intermediate_size = config->lm.intermediate_size,
+        .num_hidden_layers = config->lm.num_hidden_layers,
+        .num_attention_heads = config->lm.num_attention_heads,
+        .num_key_value_heads = config->lm.num_key_value_heads,
+        .vocab_size = config->lm.vocab_size,
+        .max_position_embeddings = config->lm.max_position_embeddings,
+        .head_layers = config->head.head_layers,
+        .latent_size = config->head.latent_size,
+        .semantic_size = config->semantic_encoder.vae_dim,
+        .hop = config->hop,
+        .default_steps = config->head.ddpm_num_inference_steps,
+        .is_tied = !vibe_weights_has(engine->weights, "lm_head.weight"),
+        .speech_scaling_factor = engine->models.scale.scale,
+        .speech_bias_factor = engine->models.scale.bias,
+    };
+    memcpy(out->device, engine->backend->name, sizeof(out->device));
+    vibe_models_bytes(&engine->models, &out->frame_bytes, &out->step_bytes);
+}

@@ -1,0 +1,153 @@
+#include "engine/frame.h"
+
+#include "engine/model/codec.h"
+#include "engine/model/codec_encoder.h"
+#include "engine/model/diffusion.h"
+#include "engine/models.h"
+
+/* Two states of the same shape: the running one and its copy. */
+static int init_states(struct vibe_tensor *now, struct vibe_tensor *before,
+                       const struct vibe_models *m, size_t n,
+                       struct vibe_error *err)
+{
+    int rc = vibe_tensor_init(now, m->be, VIBE_F32, m->n_dialogues, 1, n, err);
+
+    if (rc == VIBE_OK)
+        rc = vibe_tensor_init(before, m->be, VIBE_F32, m->n_dialogues, 1, n,
+                              err);
+    return rc;
+}
+
+int vibe_frame_init(struct vibe_frame *f, const struct vibe_models *models,
+                    struct vibe_error *err)
+{
+    const struct vibe_config *config = &models->config;
+    const size_t D = models->n_dialogues;
+    const size_t key_floats = sizeof(struct vibe_noise_key) / sizeof(float);
+    const struct {
+        struct vibe_tensor *tensor;
+        size_t B, T, C;
+    } shapes[] = {
+        {&f->cfg_scale, 1, 1, D},
+        {&f->keys, 1, D, key_floats},
+        {&f->latent, D, 1, config->head.latent_size},
+        {&f->unscaled, D, 1, config->head.latent_size},
+        {&f->pcm, D, config->hop, 1},
+        {&f->semantic, D, 1, config->semantic_encoder.vae_dim},
+        {&f->next, D, 1, config->lm.hidden_size},
+    };
+    int rc = VIBE_OK;
+
+    f->models = models;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        rc = vibe_tensor_init(shapes[i].tensor, models->be, VIBE_F32,
+                              shapes[i].B, shapes[i].T, shapes[i].C, err);
+        if (rc != VIBE_OK)
+            return rc;
+    }
+    rc = init_states(&f->decoder_state, &f->decoder_before, models,
+                     vibe_codec_state_size(models->decoder), err);
+    if (rc == VIBE_OK)
+        rc = init_states(&f->semantic_state, &f->semantic_before, models,
+                         vibe_codec_encoder_state_size(models->semantic), err);
+    return rc;
+}
+
+void vibe_frame_release(struct vibe_frame *f)
+{
+    struct vibe_tensor *const owned[] = {
+        &f->cfg_scale,
+        &f->keys,
+        &f->latent,
+        &f->unscaled,
+        &f->pcm,
+        &f->semantic,
+        &f->next,
+        &f->decoder_state,
+        &f->decoder_before,
+        &f->semantic_state,
+        &f->semantic_before,
+    };
+
+    for (size_t i = 0; f->models && i < sizeof(owned) / sizeof(owned[0]); i++)
+        vibe_tensor_release(owned[i], f->models->be);
+    *f = (struct vibe_frame){0};
+}
+
+void vibe_frame_noise(struct vibe_frame *f, struct vibe_stream *s,
+                      const struct vibe_noise_key *keys)
+{
+    vibe_write(s, f->keys.data, keys, f->models->n_dialogues * sizeof(*keys));
+    vibe_noise(s, &f->latent, f->keys.data);
+}
+
+void vibe_frame_latent(struct vibe_frame *f, struct vibe_stream *s,
+                       const struct vibe_tensor *cond)
+{
+    vibe_diffusion_sample(f->models->head, s, &f->latent, cond,
+                          f->cfg_scale.data);
+}
+
+void vibe_frame_decode(struct vibe_frame *f, struct vibe_stream *s)
+{
+    const struct vibe_latent_scale *scale = &f->models->scale;
+
+    vibe_affine(s, &f->unscaled, &f->latent, 1.0f / scale->scale, -scale->bias);
+    vibe_codec_decode(f->models->decoder, s, &f->pcm, &f->unscaled,
+                      &f->decoder_state);
+}
+
+void vibe_frame_listen(struct vibe_frame *f, struct vibe_stream *s)
+{
+    vibe_codec_encoder_step(f->models->semantic, s, &f->semantic, &f->pcm,
+                            &f->semantic_state);
+}
+
+void vibe_frame_connect(struct vibe_frame *f, struct vibe_stream *s)
+{
+    vibe_connector_forward(f->models->acoustic_connector, s, &f->next,
+                           &f->latent, VIBE_STORE);
+    vibe_connector_forward(f->models->semantic_connector, s, &f->next,
+                           &f->semantic, VIBE_ADD);
+}
+
+void vibe_frame_save(struct vibe_frame *f, struct vibe_stream *s)
+{
+    vibe_copy(s, &f->decoder_before, &f->decoder_state);
+    vibe_copy(s, &f->semantic_before, &f->semantic_state);
+}
+
+void vibe_frame_run(struct vibe_frame *f, struct vibe_stream *s,
+                    const struct vibe_tensor *cond)
+{
+    vibe_frame_latent(f, s, cond);
+    vibe_frame_decode(f, s);
+    vibe_frame_listen(f, s);
+    vibe_frame_connect(f, s);
+}
+
+void vibe_frame_undo(struct vibe_frame *f, struct vibe_stream *s, size_t d)
+{
+    const struct vibe_tensor decoder = vibe_tensor_batch(&f->decoder_state, d,
+                                                         1);
+    const struct vibe_tensor decoder_before = vibe_tensor_batch(
+        &f->decoder_before, d, 1);
+    const struct vibe_tensor semantic = vibe_tensor_batch(&f->semantic_state, d,
+                                                          1);
+    const struct vibe_tensor semantic_before = vibe_tensor_batch(
+        &f->semantic_before, d, 1);
+
+    vibe_copy(s, &decoder, &decoder_before);
+    vibe_copy(s, &semantic, &semantic_before);
+}
+
+void vibe_frame_silence(struct vibe_frame *f, struct vibe_stream *s, size_t d)
+{
+    const struct vibe_tensor decoder = vibe_tensor_batch(&f->decoder_state, d,
+                                                         1);
+    const struct vibe_tensor semantic = vibe_tensor_batch(&f->semantic_state, d,
+                                                          1);
+
+    vibe_zero(s, &decoder);
+    vibe_zero(s, &semantic);
+}

@@ -1,0 +1,67 @@
+/*
+ * frame.h - one frame of speech: two hidden states in, 133 ms of audio and
+ * the next input of the language model out.
+ *
+ *   noise -> latent -> pcm -> semantic features -> next embedding
+ *
+ * All dialogues of a batch take the same steps at once.  Whether a frame was
+ * wanted is known only after it ran (the language model's choice of token is
+ * read back together with the samples), so a frame can be undone.
+ */
+#ifndef VIBE_FRAME_H
+#define VIBE_FRAME_H
+
+#include "engine/backend/ops.h"
+
+struct vibe_models;
+
+/* D dialogues; every tensor is on the device. */
+struct vibe_frame {
+    const struct vibe_models *models; /* borrowed */
+    struct vibe_tensor cfg_scale;     /* [1][1][D] */
+    struct vibe_tensor keys;          /* [D] struct vibe_noise_key */
+    struct vibe_tensor latent;        /* [D][1][latent], connector's scale */
+    struct vibe_tensor unscaled;      /* [D][1][latent], decoder's scale */
+    struct vibe_tensor pcm;           /* [D][hop][1] */
+    struct vibe_tensor semantic;      /* [D][1][semantic] */
+    struct vibe_tensor next;          /* [D][1][hidden] */
+    struct vibe_tensor decoder_state, decoder_before;   /* [D][1][...] */
+    struct vibe_tensor semantic_state, semantic_before; /* [D][1][...] */
+};
+
+/*
+ * Allocate the tensors; the codec starts silent.
+ *
+ *   f   all zero; release with vibe_frame_release, also after an error
+ *
+ * Errors: VIBE_E_NOMEM
+ */
+int vibe_frame_init(struct vibe_frame *f, const struct vibe_models *models,
+                    struct vibe_error *err);
+void vibe_frame_release(struct vibe_frame *f);
+
+/* latent = the noise named by keys [D], host. */
+void vibe_frame_noise(struct vibe_frame *f, struct vibe_stream *s,
+                      const struct vibe_noise_key *keys);
+
+/* The stages in their order; each reads what the one before has left. */
+void vibe_frame_latent(struct vibe_frame *f, struct vibe_stream *s,
+                       const struct vibe_tensor *cond); /* [2 * D][1][H] */
+void vibe_frame_decode(struct vibe_frame *f, struct vibe_stream *s);
+void vibe_frame_listen(struct vibe_frame *f, struct vibe_stream *s);
+void vibe_frame_connect(struct vibe_frame *f, struct vibe_stream *s);
+
+/* All four. */
+void vibe_frame_run(struct vibe_frame *f, struct vibe_stream *s,
+                    const struct vibe_tensor *cond);
+
+/* Remember the codec's state, for vibe_frame_undo. */
+void vibe_frame_save(struct vibe_frame *f, struct vibe_stream *s);
+
+/* Dialogue d did not want what followed vibe_frame_save: bring that back. */
+void vibe_frame_undo(struct vibe_frame *f, struct vibe_stream *s, size_t d);
+
+/* Dialogue d falls silent: its next frame is decoded as a first one. */
+void vibe_frame_silence(struct vibe_frame *f, struct vibe_stream *s, size_t d);
+
+#endif /* VIBE_FRAME_H */

@@ -1,0 +1,223 @@
+/*
+ * vibevoice.h - the engine: a checkpoint on a device that speaks scripts.
+ *
+ * Open an engine once, then speak requests with it, one after another.
+ * Nothing here prints or exits; progress and samples come by callback.
+ *
+ * Audio is 24 kHz mono f32; a frame is VIBE_HOP samples at 7.5 frames/s.
+ */
+#ifndef VIBEVOICE_H
+#define VIBEVOICE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/base/error.h"
+#include "engine/text/script.h"
+
+enum { VIBE_SAMPLE_RATE = 24000 }; /* Hz */
+
+struct vibe_engine;
+
+enum vibe_device { VIBE_DEVICE_AUTO, VIBE_DEVICE_CPU, VIBE_DEVICE_CUDA };
+
+/* How weights are asked to be kept. */
+enum vibe_weight_dtype {
+    VIBE_WEIGHTS_AUTO, /* as the file holds them */
+    VIBE_WEIGHTS_F32,  /* likewise; named for its arithmetic */
+    VIBE_WEIGHTS_BF16,
+    VIBE_WEIGHTS_F8_E4M3,
+};
+
+struct vibe_engine_options {
+    const char *model;     /* directory or .safetensors file */
+    const char *config;    /* config.json, or NULL: beside the model */
+    const char *tokenizer; /* directory, or NULL: beside the model */
+    enum vibe_device device;
+    int device_index; /* of the GPU */
+    enum vibe_weight_dtype dtype;
+    int threads; /* CPU threads; 0: all that this process may use */
+
+    /* Told once when VIBE_DEVICE_AUTO settles for the CPU although this
+     * build knows CUDA, with the reason; may be NULL. */
+    void (*on_notice)(void *user, const char *sentence);
+    void *user;
+};
+
+/*
+ * Open a checkpoint on a device.  Everything is validated before a weight is
+ * read.
+ *
+ *   out   set to the engine, or to NULL on error; vibe_engine_free
+ *
+ * Errors: VIBE_E_IO, VIBE_E_FORMAT, VIBE_E_UNSUPPORTED  the files
+ *         VIBE_E_DEVICE                                 the device
+ *         VIBE_E_NOMEM
+ */
+int vibe_engine_open(struct vibe_engine **out,
+                     const struct vibe_engine_options *options,
+                     struct vibe_error *err);
+
+/* Release everything; NULL is allowed. */
+void vibe_engine_free(struct vibe_engine *engine);
+
+/* What --info prints. */
+struct vibe_engine_info {
+    char device[96];
+    size_t n_tensors, weight_bytes;
+    const char *dtype; /* of most weights, as safetensors spells it */
+    size_t n_parameters;
+    size_t hidden_size, intermediate_size, num_hidden_layers;
+    size_t num_attention_heads, num_key_value_heads, vocab_size;
+    size_t max_position_embeddings;
+    size_t head_layers, latent_size, semantic_size, hop;
+    size_t default_steps; /* the checkpoint's ddpm_num_inference_steps */
+    int is_tied;          /* output head = embedding table */
+    float speech_scaling_factor, speech_bias_factor;
+    /* bytes that one frame of one dialogue reads, at n diffusion steps:
+     * frame_bytes + n * step_bytes */
+    size_t frame_bytes, step_bytes;
+};
+
+void vibe_engine_describe(const struct vibe_engine *engine,
+                          struct vibe_engine_info *out);
+
+/* A reference clip for one speaker. */
+struct vibe_voice {
+    int speaker;          /* id as the script writes it */
+    const float *samples; /* [n] 24 kHz mono, as recorded; borrowed */
+    size_t n;
+    const char *name; /* for messages */
+};
+
+/* Why a dialogue ended. */
+enum vibe_finish {
+    VIBE_FINISH_END,         /* the model said so */
+    VIBE_FINISH_LENGTH,      /* a cap on its length */
+    VIBE_FINISH_INTERRUPTED, /* on_frame returned non-zero */
+};
+
+struct vibe_sampling {
+    int is_on;         /* 0: the most probable control token */
+    float temperature; /* > 0; 1 is the model's own */
+    float top_p;       /* 0 < top_p <= 1 */
+};
+
+struct vibe_request {
+    const struct vibe_script *script; /* borrowed */
+    const struct vibe_voice *voices;  /* [n_voices], borrowed */
+    size_t n_voices;                  /* 0: the model invents the voices */
+    float cfg_scale;                  /* 1: no guidance; 1.3 */
+    int steps;                        /* solver steps, 1 .. 1000; 10 */
+    uint64_t seed;
+    struct vibe_sampling sampling;
+    float max_length_times; /* cap on tokens, times the prompt's; 2 */
+    size_t max_frames;      /* cap on frames; 0: none */
+
+    /*
+     * Called for each frame with n samples (borrowed for the call).  Return 0
+     * to go on, non-zero to finish here.  May be NULL.
+     */
+    int (*on_frame)(void *user, const float *samples, size_t n);
+
+    /* Called once when the prompt is known; may be NULL. */
+    void (*on_prompt)(void *user, size_t n_tokens, size_t max_tokens);
+    void *user;
+
+    const char *dump_dir; /* write intermediate tensors here, or NULL */
+};
+
+struct vibe_result {
+    enum vibe_finish finish;
+    size_t frames, samples, tokens, prompt_tokens;
+    double prompt_s, frames_s; /* wall time of the prompt, of the frames */
+};
+
+/*
+ * Speak one script.
+ *
+ *   result   filled in also after an error, as far as it went
+ *
+ * Errors: VIBE_E_ARG      the request: speakers and voices do not match (msg
+ *                         says which id), a number out of range
+ *         VIBE_E_FORMAT   text that is not UTF-8
+ *         VIBE_E_NOMEM, VIBE_E_DEVICE, VIBE_E_IO (dump_dir)
+ */
+int vibe_speak(struct vibe_engine *engine, const struct vibe_request *request,
+               struct vibe_result *result, struct vibe_error *err);
+
+/*
+ * Check a request as vibe_speak would, without speaking.  Needs the tokenizer
+ * only; *n_tokens (may be NULL) is the length of its prompt.
+ */
+int vibe_request_check(struct vibe_engine *engine,
+                       const struct vibe_request *request, size_t *n_tokens,
+                       struct vibe_error *err);
+
+/*
+ * Is this clip usable as a voice?  Errors: VIBE_E_FORMAT (empty, silent, too
+ * long); msg starts with its name.
+ */
+int vibe_voice_check(const struct vibe_voice *voice, struct vibe_error *err);
+
+/*
+ * Visit the prompt's tokens (--dump-tokens): id, and its text as bytes; a
+ * voice placeholder has n == 0.
+ */
+int vibe_request_tokens(struct vibe_engine *engine,
+                        const struct vibe_request *request,
+                        void (*visit)(void *user, size_t i, int32_t id,
+                                      const char *text, size_t n),
+                        void *user, struct vibe_error *err);
+
+/* One compared tensor of --verify. */
+struct vibe_verify_row {
+    const char *name;
+    double max_error, max_ref; /* largest |error|, largest |recorded| */
+    double bound;              /* what max_error may be */
+    int is_free;               /* free-running: reported, not judged */
+    int is_ok;
+};
+
+struct vibe_verify_summary {
+    size_t n_compared, n_failed;
+    size_t n_tokens, n_tokens_equal; /* free-running sequence */
+    const int32_t *tokens;           /* [n_tokens_got] free-running */
+    size_t n_tokens_got;
+};
+
+/*
+ * Compare with recorded results of the reference implementation: every stage
+ * fed with the recorded inputs, then free-running.
+ *
+ *   golden   golden.safetensors; golden.json is read from beside it
+ *   visit    called per tensor, in order; may be NULL
+ *
+ * Returns VIBE_OK when the comparison could be made; whether all holds is
+ * summary->n_failed == 0.  summary->tokens lives until the engine is freed.
+ *
+ * Errors: VIBE_E_IO, VIBE_E_FORMAT (a recorded tensor is absent or
+ *         misshapen), VIBE_E_NOMEM, VIBE_E_DEVICE
+ */
+int vibe_engine_verify(struct vibe_engine *engine, const char *golden,
+                       void (*visit)(void *user,
+                                     const struct vibe_verify_row *row),
+                       void *user, struct vibe_verify_summary *summary,
+                       struct vibe_error *err);
+
+/*
+ * Compare token ids with recorded ones (vectors.json).
+ *
+ *   visit   called for each vector that differs, with the place of its first
+ *           difference among the ids; may be NULL
+ *
+ * Errors: VIBE_E_IO, VIBE_E_FORMAT, VIBE_E_NOMEM; a difference is none.
+ */
+int vibe_tokenizer_verify_file(const char *tokenizer_dir, const char *vectors,
+                               void (*visit)(void *user, size_t index,
+                                             const char *text,
+                                             size_t first_difference),
+                               void *user, size_t *n_vectors, size_t *n_equal,
+                               struct vibe_error *err);
+
+#endif /* VIBEVOICE_H */
