@@ -67,7 +67,8 @@ static int order_voices(struct vibe_voice *ordered,
     const struct vibe_script *script = request->script;
     const int first = script->lowest > 0 ? 1 : 0; /* is told as 0 */
 
-    for (size_t i = 0; i < script->n_turns; i++)
+    /* without any voice, the model invents all of them */
+    for (size_t i = 0; i < script->n_turns && request->n_voices > 0; i++)
         if (!voice_of(request, script->turns[i].speaker))
             return vibe_fail(err, VIBE_E_ARG, "speaker %d has no voice",
                              script->turns[i].speaker);
