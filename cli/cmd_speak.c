@@ -37,6 +37,7 @@ struct take {
     struct vibe_result result;
     json_t *warnings;
     double start_s;
+    size_t max_frames; /* what the options allow, 0: no cap */
 };
 
 /* Warn about a take, on the screen and in its JSON object. */
@@ -50,10 +51,12 @@ static void warn_take(struct take *take, const char *msg)
 static void on_prompt(void *user, size_t n_tokens, size_t max_tokens)
 {
     struct take *take = user;
-    const struct run *run = take->run;
-    double frame_s = (double)run->info.hop / VIBE_SAMPLE_RATE;
+    double frame_s = (double)take->run->info.hop / VIBE_SAMPLE_RATE;
 
-    take->run->progress.cap_s = (double)max_tokens * frame_s;
+    if (take->max_frames && take->max_frames < max_tokens)
+        max_tokens = take->max_frames;
+    vibe_progress_prompt(&take->run->progress, n_tokens,
+                         (double)max_tokens * frame_s);
     vibe_log(&take->run->cli->log, VIBE_LOG_DEBUG,
              "%s: prompt of %zu tokens, at most %zu more", take->job->name,
              n_tokens, max_tokens);
@@ -206,8 +209,10 @@ static void warn_of_result(struct take *take)
         warn_take(take, "holds no speech: the model ended at once");
     if (take->meter.n_clipped &&
         take->run->jobs.writer.sample != VIBE_SAMPLE_F32) {
-        snprintf(msg, sizeof(msg), "%zu samples were clipped, peak %.2f",
-                 take->meter.n_clipped, (double)take->meter.peak);
+        snprintf(msg, sizeof(msg), "%zu sample%s clipped, peak %.2f",
+                 take->meter.n_clipped,
+                 take->meter.n_clipped == 1 ? " was" : "s were",
+                 (double)take->meter.peak);
         warn_take(take, msg);
     }
 }
@@ -286,6 +291,7 @@ static enum vibe_exit speak_job(struct run *run, size_t index,
     request.on_frame = on_frame;
     request.on_prompt = on_prompt;
     request.user = &take;
+    take.max_frames = request.max_frames;
     vibe_progress_start(&run->progress, job->name, index + 1);
     rc = vibe_speak(run->engine, &request, &take.result, &why->err);
     status = finish_take(&take, rc, why);

@@ -50,6 +50,16 @@ void vibe_progress_start(struct vibe_progress *progress, const char *name,
     progress->printed_s = progress->start_s;
 }
 
+/* "2/3 " when there are several scripts, else "". */
+static const char *write_count(const struct vibe_progress *p, char *buf,
+                               size_t size)
+{
+    buf[0] = '\0';
+    if (p->count > 1)
+        snprintf(buf, size, "%zu/%zu ", p->index, p->count);
+    return buf;
+}
+
 /* "2/3 b.txt: 12.4 s spoken, 7.1 frames/s, 0.95 x real time, ...". */
 static void write_line(const struct vibe_progress *p, double now, char *line,
                        size_t size)
@@ -57,29 +67,27 @@ static void write_line(const struct vibe_progress *p, double now, char *line,
     double wall = now - p->start_s;
     double seconds = (double)p->samples / p->hz;
     double speed = wall > 0 ? seconds / wall : 0;
-    char count[64] = "", made[32], left[32], cap[96] = "";
+    char count[64], made[32], left[32], cap[96] = "";
 
-    if (p->count > 1)
-        snprintf(count, sizeof(count), "%zu/%zu ", p->index, p->count);
     /* The model ends when it has read all; only the cap is known before. */
     if (p->cap_s > 0 && speed > 0)
         snprintf(cap, sizeof(cap), ", at most %s more",
                  vibe_progress_time((p->cap_s - seconds) / speed, left,
                                     sizeof(left)));
     snprintf(line, size, "%s%s: %s spoken, %.1f frames/s, %.2f x real time%s",
-             count, p->name, vibe_progress_time(seconds, made, sizeof(made)),
+             write_count(p, count, sizeof(count)), p->name,
+             vibe_progress_time(seconds, made, sizeof(made)),
              wall > 0 ? (double)p->frames / wall : 0, speed, cap);
 }
 
-static void draw_bar(struct vibe_progress *p, double now)
+/* Put a line where the last one was, as far as it fits. */
+static void draw_bar(struct vibe_progress *p, const char *line)
 {
-    char line[LINE_MAX_LENGTH];
     struct winsize window;
     int width = 80;
 
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1)
         width = window.ws_col;
-    write_line(p, now, line, sizeof(line));
     fprintf(p->log->out, "\r%.*s\033[K", width - 1, line);
     fflush(p->log->out);
     p->log->has_bar = 1;
@@ -93,6 +101,20 @@ static void print_json(const struct vibe_progress *p, double now)
             p->index, p->count, p->frames, (double)p->samples / p->hz,
             now - p->start_s);
     fflush(p->log->out);
+}
+
+void vibe_progress_prompt(struct vibe_progress *progress, size_t n_tokens,
+                          double max_s)
+{
+    char line[LINE_MAX_LENGTH], count[64];
+
+    progress->cap_s = max_s;
+    if (progress->mode != VIBE_PROGRESS_BAR)
+        return;
+    snprintf(line, sizeof(line), "%s%s: reading %zu tokens of prompt",
+             write_count(progress, count, sizeof(count)), progress->name,
+             n_tokens);
+    draw_bar(progress, line);
 }
 
 void vibe_progress_frame(struct vibe_progress *progress, size_t n)
@@ -110,7 +132,8 @@ void vibe_progress_frame(struct vibe_progress *progress, size_t n)
         return;
     progress->printed_s = now;
     if (progress->mode == VIBE_PROGRESS_BAR) {
-        draw_bar(progress, now);
+        write_line(progress, now, line, sizeof(line));
+        draw_bar(progress, line);
     } else if (progress->mode == VIBE_PROGRESS_JSON) {
         print_json(progress, now);
     } else {

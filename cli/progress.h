@@ -36,6 +36,10 @@ enum vibe_progress_mode vibe_progress_choose(enum vibe_progress_mode asked,
 void vibe_progress_start(struct vibe_progress *progress, const char *name,
                          size_t index);
 
+/* The prompt is about to be read; it ends in at most max_s of speech. */
+void vibe_progress_prompt(struct vibe_progress *progress, size_t n_tokens,
+                          double max_s);
+
 /* A frame of n samples was made. */
 void vibe_progress_frame(struct vibe_progress *progress, size_t n);
 
