@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/state.h"
 #include "engine/base/size.h"
 
@@ -34,6 +35,7 @@ static void cpu_close(struct vibe_backend *be)
     struct vibe_cpu *cpu = (struct vibe_cpu *)be;
 
     free(cpu->scratch.data);
+    free(cpu->kernels);
     free(cpu);
 }
 
@@ -81,6 +83,25 @@ void *vibe_cpu_scratch(struct vibe_stream *s, size_t bytes)
     return scratch->data;
 }
 
+/* From plain C up to isa, each set replacing what it does better. */
+static int take_ops(struct vibe_cpu *cpu, struct vibe_error *err)
+{
+    vibe_cpu_reference_init(&cpu->ops);
+    if (cpu->isa == VIBE_CPU_SCALAR)
+        return VIBE_OK;
+    cpu->kernels = calloc(1, sizeof(*cpu->kernels));
+    if (!cpu->kernels)
+        return vibe_fail(err, VIBE_E_NOMEM, "no memory for the CPU backend");
+    vibe_cpu_avx2_init(cpu->kernels);
+    if (cpu->isa >= VIBE_CPU_AVX512)
+        vibe_cpu_avx512_init(cpu->kernels);
+    vibe_cpu_linear_init(&cpu->ops);
+    vibe_cpu_gemm_init(&cpu->ops);
+    vibe_cpu_rows_init(&cpu->ops);
+    vibe_cpu_attention_init(&cpu->ops);
+    return VIBE_OK;
+}
+
 int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
                       int threads, struct vibe_error *err)
 {
@@ -97,7 +118,10 @@ int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
 
     cpu->isa = isa;
     cpu->threads = threads > 0 ? threads : vibe_cpu_threads();
-    vibe_cpu_reference_init(&cpu->ops);
+    if (take_ops(cpu, err)) {
+        free(cpu);
+        return VIBE_E_NOMEM;
+    }
     cpu->ops.alloc = cpu_alloc;
     cpu->ops.free = cpu_free;
     cpu->ops.matrix_load = vibe_cpu_matrix_load;

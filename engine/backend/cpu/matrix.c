@@ -13,14 +13,20 @@ struct layout {
     size_t bytes;
 };
 
+static int is_scaled(const struct vibe_matrix_source *src)
+{
+    for (int i = 0; i < src->n_parts; i++)
+        if (src->part[i].scale)
+            return 1;
+    return 0;
+}
+
 static int plan(struct layout *l, const struct vibe_matrix_source *src)
 {
     size_t elements, bytes;
 
-    l->n_floats = (src->bias ? src->N : 0) + (src->gamma ? src->N : 0);
-    for (int i = 0; i < src->n_parts; i++)
-        if (src->part[i].scale)
-            l->n_floats += src->part[i].n_scales == 1 ? 1 : src->N;
+    l->n_floats = (src->bias ? src->N : 0) + (src->gamma ? src->N : 0) +
+                  (is_scaled(src) ? src->N : 0);
     l->weights_at = vibe_size_round(l->n_floats * sizeof(float), 64);
     l->bytes = l->weights_at;
     if (src->layout == VIBE_LAYOUT_LINEAR)
@@ -89,26 +95,26 @@ static void repack_transposed(char *out, const struct vibe_matrix_source *src,
     }
 }
 
-static void take_parts(struct vibe_matrix *m, float *floats,
+/* Where any part is scaled every row gets a scale: part[0].scale is [N]. */
+static void take_parts(struct vibe_matrix *m, float *scales,
                        const struct vibe_matrix_source *src)
 {
     m->n_parts = src->n_parts;
     for (int i = 0; i < src->n_parts; i++) {
+        const float one = 1.0f;
+        const float *from = src->part[i].scale ? src->part[i].scale : &one;
         struct vibe_matrix_part *p = &m->part[i];
 
         *p = src->part[i];
         if (src->layout != VIBE_LAYOUT_LINEAR)
             p->n = src->N;
         m->bytes += p->n * src->K * vibe_dtype_size(p->dtype);
-        if (!p->scale)
+        if (!scales)
             continue;
-        if (p->n_scales == 1)
-            *floats = *p->scale;
-        else
-            repeat(floats, p->n, p->scale, p->n_scales);
-        p->scale = floats;
-        p->n_scales = p->n_scales == 1 ? 1 : p->n;
-        floats += p->n_scales;
+        repeat(scales, p->n, from, p->scale ? p->n_scales : 1);
+        p->scale = scales;
+        p->n_scales = p->n;
+        scales += p->n;
     }
 }
 
@@ -146,7 +152,7 @@ int vibe_cpu_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
     m->N = src->N;
     m->K = src->K;
     m->is_pair = src->is_pair;
-    take_parts(m, floats, src);
+    take_parts(m, is_scaled(src) ? floats : NULL, src);
     switch (src->layout) {
     case VIBE_LAYOUT_LINEAR:
         return VIBE_OK;

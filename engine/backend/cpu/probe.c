@@ -43,7 +43,8 @@ double vibe_cpu_probe_bandwidth(int threads)
         double start = vibe_clock_s();
         double rate;
 
-#pragma omp parallel for num_threads(threads) schedule(static) reduction(+ : sink)
+#pragma omp parallel for num_threads(threads) schedule(static) \
+    reduction(+ : sink)
         for (size_t i = 0; i < n; i += chunk)
             sink += sum_words(words + i, chunk);
         rate = (double)probe_bytes / (vibe_clock_s() - start);

@@ -74,7 +74,7 @@ static void linear(struct vibe_stream *s, const struct vibe_tensor *y,
                    enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
 {
     size_t M = y->B * y->T;
-    int threads = vibe_cpu_of(s)->threads;
+    int threads = vibe_cpu_team(s, M * w->N * w->K);
 
 #pragma omp parallel for num_threads(threads)
     for (size_t n = 0; n < y->C; n++) {
@@ -205,22 +205,31 @@ static void store_kv(void *out, enum vibe_dtype dtype, const float *in,
         halves[i] = to_bf16(in[i]);
 }
 
+struct rotation {
+    float c[MAX_HEAD_DIM / 2], s[MAX_HEAD_DIM / 2];
+};
+
 /* The product of position and frequency is taken in double: in float it would
  * be off by 2e-3 radians at position 60,000. */
-static void rotate(float *head, size_t head_dim, int32_t pos,
-                   const float *inv_freq)
+static void turn_to(struct rotation *r, size_t pos, const float *inv_freq,
+                    size_t half)
 {
-    size_t half = head_dim / 2;
-
     for (size_t i = 0; i < half; i++) {
         double angle = (double)pos * inv_freq[i];
-        float c = (float)cos(angle);
-        float s = (float)sin(angle);
+
+        r->c[i] = (float)cos(angle);
+        r->s[i] = (float)sin(angle);
+    }
+}
+
+static void rotate(float *head, const struct rotation *r, size_t half)
+{
+    for (size_t i = 0; i < half; i++) {
         float a = head[i];
         float b = head[i + half];
 
-        head[i] = a * c - b * s;
-        head[i + half] = b * c + a * s;
+        head[i] = a * r->c[i] - b * r->s[i];
+        head[i + half] = b * r->c[i] + a * r->s[i];
     }
 }
 
@@ -231,16 +240,20 @@ static void rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
     size_t hd = kv->head_dim;
     size_t n_kv = kv->n_kv_heads;
     size_t n_heads = qkv->C / hd - 2 * n_kv;
+    size_t M = qkv->B * qkv->T;
+    int threads = vibe_cpu_team(s, M * qkv->C * 8);
 
-    (void)s;
-    for (size_t m = 0; m < qkv->B * qkv->T; m++) {
+    assert(hd <= MAX_HEAD_DIM);
+#pragma omp parallel for num_threads(threads)
+    for (size_t m = 0; m < M; m++) {
         float *row = vibe_cpu_row(qkv, m);
-        size_t b = m / qkv->T;
-        size_t pos = (size_t)rows->pos[b] + m % qkv->T;
-        size_t seq = (size_t)rows->seq[b];
+        size_t pos = (size_t)rows->pos[m / qkv->T] + m % qkv->T;
+        size_t seq = (size_t)rows->seq[m / qkv->T];
+        struct rotation r;
 
+        turn_to(&r, pos, inv_freq, hd / 2);
         for (size_t h = 0; h < n_heads + n_kv; h++)
-            rotate(row + h * hd, hd, (int32_t)pos, inv_freq);
+            rotate(row + h * hd, &r, hd / 2);
         for (size_t h = 0; h < 2 * n_kv; h++)
             store_kv(vibe_cpu_kv_row(kv, seq, layer, h / n_kv, h % n_kv, pos),
                      kv->dtype, row + (n_heads + h) * hd, hd);
@@ -291,7 +304,7 @@ static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
     size_t n_heads = y->C / hd;
     size_t group = n_heads / kv->n_kv_heads;
     size_t n_tasks = y->B * y->T * n_heads;
-    int threads = vibe_cpu_of(s)->threads;
+    int threads = vibe_cpu_team(s, n_tasks * hd * 64);
 
     assert(hd <= MAX_HEAD_DIM);
 #pragma omp parallel for num_threads(threads)

@@ -16,7 +16,7 @@ struct vibe_cpu {
     struct vibe_ops ops;
     enum vibe_cpu_isa isa;
     int threads;
-    const struct vibe_cpu_kernels *kernels; /* NULL for the reference */
+    struct vibe_cpu_kernels *kernels; /* NULL for the reference */
     struct vibe_cpu_scratch {
         void *data;
         size_t bytes;
@@ -26,6 +26,13 @@ struct vibe_cpu {
 static inline struct vibe_cpu *vibe_cpu_of(const struct vibe_stream *s)
 {
     return (struct vibe_cpu *)s->be;
+}
+
+/* Threads for that much work, in multiplications: waking the others costs as
+ * much as some ten thousand of them. */
+static inline int vibe_cpu_team(const struct vibe_stream *s, size_t work)
+{
+    return work >= 1 << 17 ? vibe_cpu_of(s)->threads : 1;
 }
 
 /* Row m = b * T + t of t. */
@@ -52,7 +59,7 @@ static inline struct vibe_cpu_weights vibe_cpu_weights_row(
     return (struct vibe_cpu_weights){
         .data = (const char *)p->data + n * w->K * vibe_dtype_size(p->dtype),
         .dtype = p->dtype,
-        .scale = p->scale ? p->scale[p->n_scales == 1 ? 0 : n] : 1.0f,
+        .scale = p->scale ? p->scale[n] : 1.0f,
     };
 }
 
