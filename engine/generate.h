@@ -44,8 +44,13 @@ struct vibe_generator {
     struct vibe_dialogue *dialogues; /* [D] */
     struct vibe_noise_key *keys;     /* [D], scratch */
     int32_t *host_rows;              /* [2 * D], scratch */
-    float *host_logits;              /* [D][VIBE_N_CONTROL], of the last step */
-    float *host_pcm;                 /* [D][hop], of the last step */
+    /* pinned, of the last step: */
+    float *host_logits; /* [D][VIBE_N_CONTROL] */
+    float *host_pcm;    /* [D][hop] */
+    /* A dialogue's first step runs as it is, which also allocates what is
+     * allocated on first use; the second one is captured, the rest replayed. */
+    struct vibe_graph *step;
+    int is_warm;
 };
 
 /*

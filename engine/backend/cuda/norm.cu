@@ -1,0 +1,106 @@
+/* RMS norms, plain and modulated. */
+#include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/reduce.cuh"
+
+enum { THREADS = 256, NARROW = 512 };
+
+/* Where row r = b * T + t of a tensor begins. */
+struct rows {
+    float *data;
+    size_t stride_b, stride_t;
+};
+
+static struct rows rows_of(const struct vibe_tensor *t)
+{
+    struct rows rows = {NULL, 0, 0};
+
+    if (t) {
+        rows.data = (float *)t->data;
+        rows.stride_b = t->stride_b;
+        rows.stride_t = t->stride_t;
+    }
+    return rows;
+}
+
+__device__ static inline float *row_at(struct rows rows, unsigned b, unsigned t)
+{
+    return rows.data + b * rows.stride_b + t * rows.stride_t;
+}
+
+/* Scale one row by its factor; lanes first, first + step, ... */
+__device__ static void finish(float *y, const float *x, const float *w,
+                              const float *shift, const float *scale,
+                              float factor, unsigned C, unsigned first,
+                              unsigned step)
+{
+    for (unsigned c = first; c < C; c += step) {
+        float v = x[c] * factor;
+
+        if (w)
+            v *= w[c];
+        if (scale)
+            v = v * (1.0f + scale[c]) + shift[c];
+        y[c] = v;
+    }
+}
+
+/* One warp does one row of up to NARROW channels; bytes: 2 rows moved. */
+__global__ void norm_narrow(struct rows y, struct rows x, const float *w,
+                            float eps, struct rows shift, struct rows scale,
+                            unsigned n_rows, unsigned T, unsigned C)
+{
+    const unsigned r = blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
+    const unsigned lane = threadIdx.x % 32;
+    const unsigned b = r / T;
+    const unsigned t = r % T;
+    const float *in;
+    float sum = 0.0f;
+
+    if (r >= n_rows)
+        return;
+    in = row_at(x, b, t);
+    for (unsigned c = lane; c < C; c += 32)
+        sum += in[c] * in[c];
+    sum = vibe_warp_sum(sum);
+    finish(row_at(y, b, t), in, w, shift.data ? row_at(shift, b, t) : NULL,
+           scale.data ? row_at(scale, b, t) : NULL,
+           1.0f / sqrtf(sum / (float)C + eps), C, lane, 32);
+}
+
+/* One block does one row. */
+__global__ void norm_wide(struct rows y, struct rows x, const float *w,
+                          float eps, struct rows shift, struct rows scale,
+                          unsigned T, unsigned C)
+{
+    const unsigned b = blockIdx.x / T;
+    const unsigned t = blockIdx.x % T;
+    const float *in = row_at(x, b, t);
+    float sum = 0.0f;
+
+    for (unsigned c = threadIdx.x; c < C; c += THREADS)
+        sum += in[c] * in[c];
+    sum = vibe_block_sum(sum);
+    finish(row_at(y, b, t), in, w, shift.data ? row_at(shift, b, t) : NULL,
+           scale.data ? row_at(scale, b, t) : NULL,
+           1.0f / sqrtf(sum / (float)C + eps), C, threadIdx.x, THREADS);
+}
+
+cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
+                           const struct vibe_tensor *x, const float *w,
+                           float eps, const struct vibe_tensor *shift,
+                           const struct vibe_tensor *scale)
+{
+    const unsigned n_rows = (unsigned)(x->B * x->T);
+    const unsigned T = (unsigned)x->T;
+    const unsigned C = (unsigned)x->C;
+
+    if (C <= NARROW)
+        norm_narrow<<<(n_rows + THREADS / 32 - 1) / (THREADS / 32), THREADS, 0,
+                      stream>>>(rows_of(y), rows_of(x), w, eps, rows_of(shift),
+                                rows_of(scale), n_rows, T, C);
+    else
+        norm_wide<<<n_rows, THREADS, 0, stream>>>(rows_of(y), rows_of(x), w,
+                                                  eps, rows_of(shift),
+                                                  rows_of(scale), T, C);
+    return cudaGetLastError();
+}
