@@ -15,11 +15,12 @@ mixes a text guidance into the choice of the control token.
 """
 import argparse
 import contextlib
+import itertools
 import json
 import math
 import pathlib
 import re
-import shutil
+import string
 import sys
 from unittest import mock
 
@@ -70,7 +71,7 @@ def parse_args():
     p.add_argument("--semantic", type=int, default=24)
     p.add_argument("--voices", default="9,5", help="lengths in frames")
     p.add_argument("--id-gap", type=int, default=0,
-                   help="unused ids between words and control tokens")
+                   help="tokens to add before the control tokens, up to 600")
     p.add_argument("--tokenizer", type=pathlib.Path,
                    default=pathlib.Path(__file__).resolve().parent.parent /
                    "tests/golden/tiny_tied",
@@ -88,14 +89,19 @@ def parse_args():
     return args
 
 
-# Tokenizer: that of another model, its control tokens moved up by --id-gap.
+# Tokenizer: that of another model, with control tokens moved up by merges of
+# capitals that its text does not contain.
 
 def write_tokenizer(args):
     vocab = json.loads((args.tokenizer / "vocab.json").read_text())
-    first = len(vocab)
-    for i in range(args.id_gap):
-        vocab[f"<unused{i}>"] = first + i
+    merges = (args.tokenizer / "merges.txt").read_text().splitlines()
     whole = json.loads((args.tokenizer / "tokenizer.json").read_text())
+    pairs = itertools.permutations(string.ascii_uppercase, 2)
+    unused = [(a, b) for a, b in pairs if a + b not in vocab]
+    for a, b in unused[:args.id_gap]:
+        vocab[a + b] = len(vocab)
+        merges.append(f"{a} {b}")
+        whole["model"]["merges"].append([a, b])
     whole["model"]["vocab"] = vocab
     for token in whole["added_tokens"]:
         token["id"] += args.id_gap
@@ -112,7 +118,7 @@ def write_tokenizer(args):
     dump("vocab.json", vocab)
     dump("tokenizer.json", whole, 2)
     dump("tokenizer_config.json", settings, 1)
-    shutil.copy(args.tokenizer / "merges.txt", args.out / "merges.txt")
+    (args.out / "merges.txt").write_text("\n".join(merges) + "\n")
     ids = {t["content"]: t["id"] for t in whole["added_tokens"]}
     control = {role: ids[text] for role, text in CONTROL.items()}
     return control, -(-(max(ids.values()) + 1) // 32) * 32
