@@ -100,6 +100,8 @@ static void open_refuses_a_header_larger_than_the_file(void **state)
     st_write_raw(f->path, 5000, "{}", 0);
     assert_refused(f, VIBE_E_FORMAT,
                    "header of 5000 bytes, file has 10 (incomplete download?)");
+    st_write_raw(f->path, 3, "{}", 0); /* by one byte */
+    assert_refused(f, VIBE_E_FORMAT, "header of 3 bytes, file has 10");
 }
 
 static void open_refuses_a_header_beyond_the_limit(void **state)
