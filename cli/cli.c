@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -128,6 +129,18 @@ static void on_notice(void *user, const char *sentence)
     vibe_log(&cli->log, VIBE_LOG_WARN, "%s", sentence);
 }
 
+/* "--device cuda:1: only 1 GPU". */
+static enum vibe_exit fail_device(struct vibe_failure *why, int index,
+                                  const char *reason)
+{
+    char number[16] = "";
+
+    if (index > 0)
+        snprintf(number, sizeof(number), ":%d", index);
+    return vibe_cli_fail(why, VIBE_EXIT_DEVICE, NULL, "--device cuda%s: %s",
+                         number, reason);
+}
+
 enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
                                     struct vibe_cli *cli, enum vibe_cli_use use,
                                     struct vibe_failure *why)
@@ -145,11 +158,16 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
         .on_notice = on_notice,
         .user = cli,
     };
+    struct vibe_error err = {0};
+    int rc;
 
     *out = NULL;
     if (!model)
         return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
                              "no model: use --model PATH or VIBEVOICE_MODEL");
+    if (access(model, F_OK) != 0)
+        return vibe_cli_fail(why, VIBE_EXIT_INPUT, model, "%s: %s", model,
+                             strerror(errno));
     if (o->config && check_config(o->config, why) != VIBE_EXIT_OK)
         return why->status;
     if (o->attn_implementation)
@@ -158,7 +176,10 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
                  o->attn_implementation);
     if (use == VIBE_USE_INSPECT && wanted.device == VIBE_DEVICE_AUTO)
         wanted.device = VIBE_DEVICE_CPU;
-    if (vibe_engine_open(out, &wanted, &why->err) != VIBE_OK)
-        return vibe_cli_fail_by(why, VIBE_EXIT_INPUT, model);
-    return VIBE_EXIT_OK;
+    rc = vibe_engine_open(out, &wanted, &err);
+    if (rc == VIBE_E_DEVICE && wanted.device == VIBE_DEVICE_CUDA)
+        return fail_device(why, o->device_index, err.msg);
+    why->err = err;
+    return rc == VIBE_OK ? VIBE_EXIT_OK
+                         : vibe_cli_fail_by(why, VIBE_EXIT_INPUT, model);
 }

@@ -118,6 +118,9 @@ static int open_backend(struct vibe_engine *e,
         options.want_cuda = 0;
         rc = vibe_backend_open(&e->backend, &options, &why);
     }
+    /* whatever the reason, it is the device that cannot be had */
+    if (rc == VIBE_E_UNSUPPORTED)
+        rc = why.code = VIBE_E_DEVICE;
     if (rc != VIBE_OK && err)
         *err = why;
     return rc;

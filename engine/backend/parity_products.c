@@ -112,37 +112,25 @@ static void run_product(struct vibe_lab *lab, const struct product *p,
     vibe_lab_clear(lab);
 }
 
+/* Sizes about the blocks of every kernel; no scale unless said. */
 static const struct product shapes[] = {
     {1, 1, VIBE_STORE, DENSE, {.N = 1, .K = 1}},
     {1, 1, VIBE_STORE, DENSE, {.N = 17, .K = 33, .has_bias = 1}},
     {2, 1, VIBE_STORE, DENSE, {.N = 64, .K = 128, .n_parts = 3, .n_scales = 1}},
     {2, 1, VIBE_ADD, DENSE, {.N = 31, .K = 257, .n_scales = 2}},
     {3, 1, VIBE_ADD, DENSE, {.N = 9, .K = 15, .has_bias = 1, .has_gamma = 1}},
-    {4,
-     1,
-     VIBE_SWIGLU,
-     BROADCAST,
-     {.N = 30, .K = 63, .n_parts = 2, .is_pair = 1, .n_scales = 2}},
-    {2,
-     3,
-     VIBE_SWIGLU,
-     DENSE,
-     {.N = 66, .K = 64, .n_parts = 2, .is_pair = 1, .n_scales = 1}},
+    {4, 1, VIBE_SWIGLU, BROADCAST, {.N = 30, .K = 63, .n_scales = 2}},
+    {2, 3, VIBE_SWIGLU, DENSE, {.N = 66, .K = 64, .n_scales = 1}},
+    {1, 40, VIBE_SWIGLU, DENSE, {.N = 300, .K = 65, .n_scales = 1}},
     {5, 1, VIBE_GATE_ADD, DENSE, {.N = 33, .K = 47, .n_scales = 1}},
     {1, 7, VIBE_GELU, DENSE, {.N = 65, .K = 100, .has_bias = 1}},
     {2, 8, VIBE_STORE, OVERLAP, {.N = 48, .K = 96, .has_bias = 1}},
     {1, 13, VIBE_GELU, OVERLAP, {.N = 5, .K = 7, .has_bias = 1}},
-    {2,
-     20,
-     VIBE_STORE,
-     DENSE,
-     {.N = 47, .K = 513, .n_parts = 3, .n_scales = 2}},
-    {1,
-     37,
-     VIBE_ADD,
-     DENSE,
-     {.N = 130, .K = 300, .has_bias = 1, .has_gamma = 1}},
+    {2, 5, VIBE_STORE, DENSE, {.N = 20, .K = 1024}},
+    {2, 20, VIBE_STORE, DENSE, {.N = 47, .K = 513, .n_parts = 3}},
+    {1, 37, VIBE_ADD, DENSE, {.N = 130, .K = 300, .has_gamma = 1}},
     {3, 65, VIBE_STORE, DENSE, {.N = 33, .K = 1031}},
+    {1, 530, VIBE_STORE, DENSE, {.N = 140, .K = 270}},
 };
 
 static void every_product(struct vibe_lab *lab, int is_gemm)
@@ -155,8 +143,9 @@ static void every_product(struct vibe_lab *lab, int is_gemm)
             struct product p = shapes[i];
 
             p.w.dtype = dtypes[d];
+            p.w.is_pair = p.epilogue == VIBE_SWIGLU;
             if (!p.w.n_parts)
-                p.w.n_parts = 1;
+                p.w.n_parts = p.w.is_pair ? 2 : 1;
             if (!lab->err.code)
                 run_product(lab, &p, is_gemm);
         }

@@ -61,30 +61,24 @@ static const struct element *find_element(const char *name)
     return NULL;
 }
 
-/* "1.2 GiB", or "812 bytes" where a rounded number would hide the fact. */
-static void format_size(char out[32], size_t n)
-{
-    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
-    double x = (double)n / 1024;
-    size_t u = 0;
-
-    if (n < 100000) {
-        snprintf(out, 32, "%zu bytes", n);
-        return;
-    }
-    while (x >= 1000 && u < 4) {
-        x /= 1024;
-        u++;
-    }
-    snprintf(out, 32, "%.1f %s", x, units[u]);
-}
-
-/* Two sizes that differ, said so that they look different. */
+/*
+ * Two sizes that differ, in the unit of the larger ("1.2 GiB" and "0.9 GiB");
+ * in bytes where a rounded number would hide the fact.
+ */
 static void format_sizes(char a[32], char b[32], size_t n_a, size_t n_b)
 {
-    format_size(a, n_a);
-    format_size(b, n_b);
-    if (strcmp(a, b) == 0) {
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
+    const size_t n_max = n_a > n_b ? n_a : n_b;
+    double unit = 1024;
+    size_t u = 0;
+
+    while ((double)n_max >= 1000 * unit && u < 4) {
+        unit *= 1024;
+        u++;
+    }
+    snprintf(a, 32, "%.1f %s", (double)n_a / unit, units[u]);
+    snprintf(b, 32, "%.1f %s", (double)n_b / unit, units[u]);
+    if (n_max < 100000 || strcmp(a, b) == 0) {
         snprintf(a, 32, "%zu bytes", n_a);
         snprintf(b, 32, "%zu bytes", n_b);
     }
@@ -254,8 +248,7 @@ static int check_layout(const struct vibe_safetensors *st,
                         const struct placed *placed, size_t n, size_t data,
                         struct vibe_error *err)
 {
-    size_t end = 0;
-    size_t total;
+    size_t end = 0; /* fits 63 bits, as JSON integers do */
 
     for (size_t i = 0; i < n; i++) {
         const struct placed *p = &placed[i];
@@ -268,18 +261,17 @@ static int check_layout(const struct vibe_safetensors *st,
             return vibe_fail(err, VIBE_E_FORMAT,
                              "%s: %zu bytes before tensor %.80s belong to none",
                              st->path, p->begin - end, p->t.name);
-        end = p->begin + p->t.n_bytes; /* fits: it was read from the header */
+        end = p->begin + p->t.n_bytes;
     }
-    if (vibe_size_add(&total, data, end))
-        total = SIZE_MAX;
-    if (total != st->n_bytes) {
+    if (data + end != st->n_bytes) {
         char says[32];
         char has[32];
 
-        format_sizes(says, has, total, st->n_bytes);
+        format_sizes(says, has, data + end, st->n_bytes);
         return vibe_fail(
             err, VIBE_E_FORMAT, "%s: header says %s, file has %s%s", st->path,
-            says, has, total > st->n_bytes ? " (incomplete download?)" : "");
+            says, has,
+            data + end > st->n_bytes ? " (incomplete download?)" : "");
     }
     return VIBE_OK;
 }

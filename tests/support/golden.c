@@ -29,7 +29,7 @@ static void read_control(struct golden *g, const char *path)
 
 void golden_open(struct golden *g, size_t i)
 {
-    const struct vibe_backend_options options = {.threads = 2};
+    const struct vibe_backend_options options = {.threads = 1};
     char path[128];
 
     assert_true(i < GOLDEN_MODELS);

@@ -25,7 +25,7 @@ struct golden {
     struct vibe_config config;
     struct vibe_weights *w;
     struct vibe_safetensors *recorded;
-    struct vibe_backend *be; /* CPU, two threads */
+    struct vibe_backend *be; /* CPU, one thread: the models are tiny */
     struct vibe_stream stream;
     int32_t control[4]; /* speech_start, speech_end, speech_diffusion, eos */
 };

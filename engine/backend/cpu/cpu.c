@@ -112,6 +112,8 @@ static int take_ops(struct vibe_cpu *cpu, struct vibe_error *err)
     vibe_cpu_gemm_init(&cpu->ops);
     vibe_cpu_rows_init(&cpu->ops);
     vibe_cpu_attention_init(&cpu->ops);
+    if (cpu->isa >= VIBE_CPU_AMX)
+        vibe_cpu_amx_init(&cpu->ops);
     return VIBE_OK;
 }
 

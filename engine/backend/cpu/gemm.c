@@ -156,9 +156,9 @@ static void run_block(struct block *b)
     }
 }
 
-static void gemm(struct vibe_stream *s, const struct vibe_tensor *y,
-                 const struct vibe_tensor *x, const struct vibe_matrix *w,
-                 enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
+void vibe_cpu_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
+                   const struct vibe_tensor *x, const struct vibe_matrix *w,
+                   enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
 {
     struct vibe_cpu_product p = vibe_cpu_product(s, y, x, w, epilogue, gate);
     size_t tile_n = (size_t)p.kernels->tile_n;
@@ -189,5 +189,5 @@ static void gemm(struct vibe_stream *s, const struct vibe_tensor *y,
 
 void vibe_cpu_gemm_init(struct vibe_ops *ops)
 {
-    ops->gemm = gemm;
+    ops->gemm = vibe_cpu_gemm;
 }

@@ -62,4 +62,9 @@ static inline void vibe_cpu_finish_row(const struct vibe_cpu_product *p,
     p->kernels->finish(vibe_cpu_row(p->y, m) + n, z, z_up, &f, count);
 }
 
+/* The op of gemm.c, for weights that gemm_amx.c has no tiles for. */
+void vibe_cpu_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
+                   const struct vibe_tensor *x, const struct vibe_matrix *w,
+                   enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
+
 #endif /* VIBE_BACKEND_CPU_PRODUCT_H */

@@ -354,6 +354,8 @@ static void read_refuses_absurd_stages(void **state)
          "whole numbers"},
         {"acoustic_tokenizer_config.encoder_depths", "[3,3,3,3,3,3,-8]",
          "[3,3,3,3,3,3,-8]", "whole numbers"},
+        {"acoustic_tokenizer_config.encoder_depths", "\"3x3\"", "\"3x3\"",
+         "whole numbers"},
         {"acoustic_tokenizer_config.encoder_depths", "\"3-3\"", "\"3-3\"",
          "one depth more than there are ratios"},
         {"acoustic_tokenizer_config.encoder_depths",
@@ -380,6 +382,29 @@ static void read_refuses_absurd_stages(void **state)
     };
 
     REFUSE_EACH((struct fixture *)*state, VIBE_E_FORMAT, table);
+}
+
+static void read_refuses_ratios_that_default_depths_do_not_fit(void **state)
+{
+    static const struct refusal table[] = {
+        {"semantic_tokenizer_config.encoder_depths", NULL, "nothing",
+         "one depth more than there are ratios"},
+    };
+    struct fixture *f = *state;
+
+    set(f, "semantic_tokenizer_config.encoder_ratios", "[80,40]");
+    REFUSE_EACH(f, VIBE_E_FORMAT, table);
+}
+
+static void read_shortens_what_it_found(void **state)
+{
+    struct fixture *f = *state;
+
+    set(f, "decoder_config.vocab_size",
+        "\"a text that is far too long to be shown in full in a sentence\"");
+    assert_int_equal(parse(f), VIBE_E_FORMAT);
+    assert_non_null(strstr(f->err.msg, "found \"a text that is"));
+    assert_non_null(strstr(f->err.msg, "..., expected a whole number"));
 }
 
 static void read_refuses_missing_numbers(void **state)
@@ -549,6 +574,24 @@ static void preprocessor_reads_both_schemas(void **state)
     assert_true(f->preprocessor.target_db == -18.5f);
 }
 
+static void preprocessor_reads_a_file(void **state)
+{
+    struct fixture *f = *state;
+    struct st_dir dir;
+    const char *path;
+
+    st_dir_make(&dir);
+    path = st_path(&dir, "preprocessor_config.json");
+    st_write_text(path, "{\"db_normalize\":false}");
+    assert_int_equal(vibe_preprocessor_read(&f->preprocessor, path, &f->err),
+                     VIBE_OK);
+    assert_false(f->preprocessor.db_normalize);
+    st_write_text(path, "{");
+    assert_int_equal(vibe_preprocessor_read(&f->preprocessor, path, &f->err),
+                     VIBE_E_FORMAT);
+    st_dir_remove(&dir);
+}
+
 static void preprocessor_refuses_what_it_cannot_do(void **state)
 {
     struct fixture *f = *state;
@@ -577,6 +620,8 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(read_does_not_sample_voices_where_the_codec_does_not),
     VIBE_TEST(read_refuses_absurd_sizes),
     VIBE_TEST(read_refuses_absurd_stages),
+    VIBE_TEST(read_refuses_ratios_that_default_depths_do_not_fit),
+    VIBE_TEST(read_shortens_what_it_found),
     VIBE_TEST(read_refuses_missing_numbers),
     VIBE_TEST(read_refuses_what_the_model_code_does_not_compute),
     VIBE_TEST(read_refuses_stretched_rope_by_its_type),
@@ -585,6 +630,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(read_names_a_missing_file),
     VIBE_TEST(preprocessor_defaults_where_there_is_no_file),
     VIBE_TEST(preprocessor_reads_both_schemas),
+    VIBE_TEST(preprocessor_reads_a_file),
     VIBE_TEST(preprocessor_refuses_what_it_cannot_do),
 };
 

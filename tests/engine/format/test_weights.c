@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/base/error.h"
 #include "engine/format/names.h"
@@ -421,6 +422,22 @@ static void f32_widens_more_than_one_chunk(void **state)
     free(x);
 }
 
+static void f32_leaves_null_where_there_is_no_such_tensor(void **state)
+{
+    struct fixture *f = *state;
+    const size_t shape[] = {6};
+
+    write_pair(f, matrix("b", 1, 1));
+    open_dir(f);
+    f->f32 = (float *)f; /* must not stay */
+
+    assert_int_equal(
+        vibe_weights_f32(f->w, &f->f32, "lin.weight", shape, 1, &f->err),
+        VIBE_E_FORMAT);
+    assert_null(f->f32);
+    assert_says(f, "has shape [2,3], expected [6]");
+}
+
 static void scale_of_one_value_is_honoured(void **state)
 {
     struct fixture *f = *state;
@@ -636,6 +653,45 @@ static void forget_leaves_the_data_readable(void **state)
     assert_memory_equal(f->got.data, bf16_ones, 12);
 }
 
+/* Bytes of files that this process has mapped in. */
+static size_t mapped_in(void)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    char line[128];
+    char *at = line;
+
+    assert_non_null(file);
+    assert_non_null(fgets(line, sizeof(line), file));
+    fclose(file);
+    strtoul(at, &at, 10); /* all pages */
+    strtoul(at, &at, 10); /* those resident */
+    return strtoul(at, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static void forget_unmaps_the_pages_of_a_prefix(void **state)
+{
+    enum { BYTES = 16 << 20 };
+    struct fixture *f = *state;
+    struct st_header h = {0};
+    size_t before;
+    size_t sum = 0;
+
+    st_header_add(&h, "model.audio_tower.encoder.x", "BF16", "[8388608]",
+                  BYTES);
+    st_header_write(&h, st_path(&f->dir, "model.safetensors"));
+    open_dir(f);
+    vibe_weights_get(f->w, 0, &f->got);
+    for (size_t i = 0; i < BYTES; i += 4096)
+        sum += ((const volatile uint8_t *)f->got.data)[i];
+    before = mapped_in();
+    vibe_weights_forget(f->w, "model.acoustic_tokenizer.encoder.");
+
+    assert_int_equal(sum, 0);
+    /* Half of them: the kernel counts pages of a process only roughly. */
+    assert_true(before >= BYTES / 2);
+    assert_true(mapped_in() <= before - BYTES / 2);
+}
+
 static void names_of_transformers_5_become_the_original(void **state)
 {
     static const char *const table[][2] = {
@@ -733,6 +789,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(f32_widens),
     VIBE_TEST(f32_widens_data_at_odd_addresses),
     VIBE_TEST(f32_widens_more_than_one_chunk),
+    VIBE_TEST(f32_leaves_null_where_there_is_no_such_tensor),
     VIBE_TEST(scale_of_one_value_is_honoured),
     VIBE_TEST(scale_per_row_is_honoured),
     VIBE_TEST(scale_of_another_shape_is_refused),
@@ -745,6 +802,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(get_visits_in_the_order_of_the_file),
     VIBE_TEST(dtype_is_what_most_bytes_have),
     VIBE_TEST(forget_leaves_the_data_readable),
+    VIBE_TEST(forget_unmaps_the_pages_of_a_prefix),
     VIBE_TEST(names_of_transformers_5_become_the_original),
     VIBE_TEST(names_that_do_not_fit_are_refused),
 };

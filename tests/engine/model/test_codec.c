@@ -171,7 +171,7 @@ static void streaming_equals_the_record(void **state)
 }
 
 /* However frames are cut into chunks, the samples are those of one call.
- * 1e-5: a few hundred float roundings of numbers near 1. */
+ * 1e-5: a few hundred float roundings of samples below 1. */
 static void any_chunks_equal_one_call(void **state)
 {
     static const size_t cuts[][8] = {

@@ -3,8 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/backend/ops.h"
+#include "engine/format/safetensors_write.h"
+#include "engine/format/weights.h"
 #include "engine/model/kvcache.h"
 #include "tests/support/golden.h"
 #include "tests/support/vibe_test.h"
@@ -380,6 +383,90 @@ static void position_zero_forgets(void **state)
     close_lm(f);
 }
 
+/* Copy a checkpoint, adding a scale for the embedding table and one for each
+ * row of the output head. */
+static void write_scaled(const struct golden *g, const char *path,
+                         const float *table_scale, const float *row_scales)
+{
+    size_t n = vibe_weights_count(g->w);
+    size_t rows = g->config.lm.vocab_size;
+    struct vibe_safetensors_item *items = calloc(n + 2, sizeof(*items));
+
+    assert_non_null(items);
+    for (size_t i = 0; i < n; i++) {
+        struct vibe_weight w;
+
+        vibe_weights_get(g->w, i, &w);
+        items[i] = (struct vibe_safetensors_item){
+            .name = w.name,
+            .dtype = w.dtype,
+            .n_dims = w.n_dims,
+            .data = w.data,
+        };
+        memcpy(items[i].shape, w.shape, sizeof(w.shape));
+    }
+    items[n] = (struct vibe_safetensors_item){
+        "model.language_model.embed_tokens.scale_weight",
+        VIBE_F32,
+        1,
+        {1},
+        table_scale};
+    items[n + 1] = (struct vibe_safetensors_item){
+        "lm_head.scale_weight", VIBE_F32, 1, {rows}, row_scales};
+    assert_int_equal(vibe_safetensors_write(path, items, n + 2, NULL), VIBE_OK);
+    free(items);
+}
+
+static void take_logits(struct fixture *f, float *logits, const float *hidden)
+{
+    struct vibe_tensor in = vibe_tensor_batch(&f->hidden, 0, 1);
+    struct vibe_tensor out = vibe_tensor_batch(&f->logits, 0, 1);
+
+    vibe_write(&f->g.stream, in.data, hidden, f->H * sizeof(float));
+    vibe_qwen2_logits(f->lm, &f->g.stream, &out, &in);
+    golden_take(&f->g, logits, &out);
+}
+
+/* Powers of two, so that scaling is exact. */
+static void scales_of_tables_are_applied(void **state)
+{
+    struct fixture *f = *state;
+    const float table_scale = 4.0f;
+    float row_scales[1024];
+    float plain[VIBE_N_CONTROL], scaled[VIBE_N_CONTROL];
+    float plain_row[MAX_HIDDEN], row[MAX_HIDDEN];
+    const int32_t id = 7;
+    struct vibe_weights *w = NULL;
+    char path[64];
+
+    open_lm(f, 1);
+    take_logits(f, plain, f->prompt);
+    assert_int_equal(vibe_qwen2_embed(f->lm, plain_row, &id, 1, NULL), VIBE_OK);
+    assert_true(f->g.config.lm.vocab_size <= 1024);
+    for (size_t i = 0; i < 1024; i++)
+        row_scales[i] = 1.0f;
+    row_scales[f->g.control[VIBE_CONTROL_END]] = 8.0f;
+    snprintf(path, sizeof(path), "/tmp/vibe_test_qwen2.%ld.safetensors",
+             (long)getpid());
+    write_scaled(&f->g, path, &table_scale, row_scales);
+    assert_int_equal(vibe_weights_open(&w, path, NULL), VIBE_OK);
+    vibe_qwen2_free(f->lm);
+    assert_int_equal(vibe_qwen2_open(&f->lm, f->g.be, w, &f->g.config.lm,
+                                     f->g.control, MAX_ROWS, &f->err),
+                     VIBE_OK);
+
+    take_logits(f, scaled, f->prompt);
+    for (size_t i = 0; i < VIBE_N_CONTROL; i++)
+        assert_true(scaled[i] ==
+                    plain[i] * (i == VIBE_CONTROL_END ? 8.0f : 1.0f));
+    assert_int_equal(vibe_qwen2_embed(f->lm, row, &id, 1, NULL), VIBE_OK);
+    for (size_t c = 0; c < f->H; c++)
+        assert_true(row[c] == 4.0f * plain_row[c]);
+    unlink(path);
+    close_lm(f);
+    vibe_weights_free(w);
+}
+
 /* All layers once and four rows of the output head; the model is all BF16. */
 static void bytes_count_what_a_step_reads(void **state)
 {
@@ -409,6 +496,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(steps_equal_a_prompt),
     VIBE_TEST(a_row_is_alike_in_any_batch),
     VIBE_TEST(position_zero_forgets),
+    VIBE_TEST(scales_of_tables_are_applied),
     VIBE_TEST(bytes_count_what_a_step_reads),
 };
 

@@ -1,5 +1,7 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 #include "engine/base/error.h"
 #include "engine/text/nfc.h"
@@ -73,12 +75,52 @@ static void nfc_copies_nothing_for_plain_text(void **state)
     assert_int_equal(n, strlen(text));
 }
 
+/* Lines and settled characters are shortcuts: utf8proc alone is the judge. */
+static void nfc_of_random_text_is_that_of_utf8proc(void **state)
+{
+    static const char *const alphabet[] = {
+        "a",      "e",      "=",          "\n",     "\n",     "\u0301",
+        "\u0323", "\u0338", "\u00E9",     "\u1EA1", "\u0391", "\u0301",
+        "\u0418", "\u0306", "\u304B",     "\u3099", "\u30CF", "\u309A",
+        "\uAC00", "\u1100", "\u1161",     "\u11A8", "\u4E00", "\uF900",
+        "\u2260", "\u212B", "\u2014",     "\u0915", "\u093C", "\u0344",
+        "\uFF41", "\u037E", "\U0001F642", "\u0F73",
+    };
+    uint64_t rng = 3;
+    char text[128];
+
+    (void)state;
+    for (int i = 0; i < 100000; i++) {
+        utf8proc_uint8_t *want = NULL;
+        char *got = NULL;
+        size_t n_got = 0;
+        size_t n = 0;
+        utf8proc_ssize_t n_want;
+
+        for (int c = 0; c < 12; c++) {
+            /* Knuth's MMIX generator; its upper bits are the random ones. */
+            rng = rng * 6364136223846793005u + 1442695040888963407u;
+            n += (size_t)sprintf(
+                text + n, "%s",
+                alphabet[(rng >> 33) % (sizeof(alphabet) / sizeof(*alphabet))]);
+        }
+        n_want = utf8proc_map((utf8proc_uint8_t *)text, (utf8proc_ssize_t)n,
+                              &want, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+        assert_int_equal(vibe_nfc(&got, &n_got, text, n, NULL), VIBE_OK);
+        assert_int_equal(n_got, n_want);
+        assert_memory_equal(got ? got : text, want, n_got);
+        free(want);
+        free(got);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(nfc_composes_and_reorders),
     VIBE_TEST(nfc_replaces_singletons_and_obeys_exclusions),
     VIBE_TEST(nfc_leaves_compatibility_characters),
     VIBE_TEST(nfc_keeps_u11a7_after_a_hangul_syllable),
     VIBE_TEST(nfc_copies_nothing_for_plain_text),
+    VIBE_TEST(nfc_of_random_text_is_that_of_utf8proc),
 };
 
 VIBE_TEST_MAIN(tests)

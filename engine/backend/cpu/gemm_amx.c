@@ -1,0 +1,383 @@
+/*
+ * vibe_gemm with AMX: bf16 tiles that keep the precision of float.
+ *
+ * Weights of bf16 (and of e4m3, which bf16 holds exactly) are the left
+ * operand, tiles of 16 rows by 32 columns straight from where they are mapped.
+ * Each x is split in two bf16, hi = round(x) and lo = round(x - hi), which
+ * keeps 2^-17 of it; both are multiplied into the same sums.  Sums come out as
+ * [channel][row] and are transposed when they are finished.
+ *
+ * BLOCK_M rows of x are split and packed by all threads together; then every
+ * thread takes blocks of BLOCK_N channels.  A block goes along K in pieces
+ * whose x, 32 rows of it, stay in the first cache while its channels pass.
+ */
+#include "engine/backend/cpu/product.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#include <omp.h>
+#include <string.h>
+
+#include "engine/base/size.h"
+
+#define AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw")))
+
+enum {
+    TILE = 16,   /* rows of a tile, and words in each */
+    TILE_K = 32, /* bf16 in each */
+    BLOCK_M = 512,
+    BLOCK_N = 128,
+    BLOCK_K = 256,
+};
+
+/* x of BLOCK_M rows: [tile of rows][pair of k][row] words of two bf16. */
+struct packed {
+    uint32_t *hi, *lo;
+    size_t n_pairs; /* of k, whole tiles */
+};
+
+/* What one thread works in. */
+struct space {
+    float sums[BLOCK_N * BLOCK_M];
+    uint16_t weights[BLOCK_N * BLOCK_K]; /* those not read in place */
+    float z[TILE * BLOCK_N];
+    uint32_t words[2][TILE][BLOCK_K / 2];
+};
+
+struct job {
+    struct vibe_cpu_product p;
+    struct packed x;
+    size_t m, n_m, n_m_tiles; /* the rows that x holds; tiles are even */
+    size_t n, n_n, up;        /* channels of y, see gemm.c */
+    size_t n_w;               /* rows of W, a multiple of 2 tiles */
+};
+
+/* Round to bf16, ties to even, as float. */
+AMX static inline __m512i round_bf16(__m512i bits)
+{
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16),
+                                   _mm512_set1_epi32(1));
+
+    bits = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF));
+    bits = _mm512_add_epi32(bits, odd);
+    return _mm512_and_si512(bits, _mm512_set1_epi32((int)0xFFFF0000u));
+}
+
+/* Split x[n], n <= BLOCK_K, into bf16; zeros follow up to the next tile. */
+AMX static void split(uint32_t *hi, uint32_t *lo, const float *x, size_t n)
+{
+    uint16_t *hi_out = (uint16_t *)hi, *lo_out = (uint16_t *)lo;
+    size_t end = vibe_size_round(n, TILE_K);
+
+    for (size_t i = 0; i < end; i += 16) {
+        size_t left = i < n ? n - i : 0;
+        __mmask16 mask = left >= 16 ? 0xFFFF : (__mmask16)((1u << left) - 1);
+        __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
+        __m512i h = round_bf16(_mm512_castps_si512(v));
+        __m512 rest = _mm512_sub_ps(v, _mm512_castsi512_ps(h));
+        __m512i l = round_bf16(_mm512_castps_si512(rest));
+
+        _mm256_storeu_si256((__m256i *)(void *)(hi_out + i),
+                            _mm512_cvtepi32_epi16(_mm512_srli_epi32(h, 16)));
+        _mm256_storeu_si256((__m256i *)(void *)(lo_out + i),
+                            _mm512_cvtepi32_epi16(_mm512_srli_epi32(l, 16)));
+    }
+}
+
+/* out[pair * TILE + row] = words[row][pair] */
+static void interleave(const struct job *j, uint32_t *out,
+                       uint32_t words[TILE][BLOCK_K / 2], size_t n_pairs)
+{
+    for (size_t r = 0; r < TILE; r += VIBE_CPU_PACK) {
+        const void *rows[VIBE_CPU_PACK];
+
+        for (size_t i = 0; i < VIBE_CPU_PACK; i++)
+            rows[i] = words[r + i];
+        j->p.kernels->pack[VIBE_F32]((float *)(void *)(out + r), TILE, rows,
+                                     n_pairs);
+    }
+}
+
+/* Pack one tile of rows of x; rows past the end are zero. */
+static void pack_x(const struct job *j, struct space *s, size_t tile)
+{
+    size_t K = j->p.w->K;
+
+    for (size_t k = 0; k < K; k += BLOCK_K) {
+        size_t n_k = K - k < BLOCK_K ? K - k : BLOCK_K;
+        size_t n_pairs = vibe_size_round(n_k, TILE_K) / 2;
+        size_t at = (tile * j->x.n_pairs + k / 2) * TILE;
+
+        for (size_t i = 0; i < TILE; i++) {
+            size_t m = tile * TILE + i;
+
+            if (m < j->n_m) {
+                split(s->words[0][i], s->words[1][i],
+                      vibe_cpu_row(j->p.x, j->m + m) + k, n_k);
+                continue;
+            }
+            memset(s->words[0][i], 0, n_pairs * sizeof(uint32_t));
+            memset(s->words[1][i], 0, n_pairs * sizeof(uint32_t));
+        }
+        interleave(j, j->x.hi + at, s->words[0], n_pairs);
+        interleave(j, j->x.lo + at, s->words[1], n_pairs);
+    }
+}
+
+/* Row i of the block's rows of W; those past the end repeat the last. */
+static struct vibe_cpu_weights weights_row(const struct job *j, size_t i)
+{
+    const struct vibe_matrix *w = j->p.w;
+    size_t half = w->is_pair && i >= j->up;
+
+    i -= half * j->up;
+    i = i < j->n_n ? i : j->n_n - 1;
+    return vibe_cpu_weights_row(w, j->n + i + half * w->N / 2);
+}
+
+/* 16 rows of W as a tile is loaded from. */
+struct left {
+    const void *data;
+    size_t stride; /* bytes */
+};
+
+/* Columns k .. k + n_k - 1 of 16 rows: in place if they are bf16, follow each
+ * other and fill whole tiles, else a copy. */
+static struct left lay_weights(const struct job *j, struct space *s, size_t row,
+                               size_t k, size_t n_k)
+{
+    struct vibe_cpu_weights first = weights_row(j, row);
+    struct vibe_cpu_weights last = weights_row(j, row + TILE - 1);
+    size_t stride = j->p.w->K * sizeof(uint16_t);
+    uint16_t *copy = s->weights + row * BLOCK_K;
+    float wide[BLOCK_K];
+
+    if (first.dtype == VIBE_BF16 && last.dtype == VIBE_BF16 &&
+        (const char *)last.data ==
+            (const char *)first.data + (TILE - 1) * stride &&
+        n_k % TILE_K == 0)
+        return (struct left){(const uint16_t *)first.data + k, stride};
+
+    for (size_t i = 0; i < TILE; i++) {
+        struct vibe_cpu_weights w = weights_row(j, row + i);
+        size_t at = k * vibe_dtype_size(w.dtype);
+        uint16_t *out = copy + i * BLOCK_K;
+
+        memset(out, 0, BLOCK_K * sizeof(*out));
+        if (w.dtype == VIBE_BF16) {
+            memcpy(out, (const char *)w.data + at, n_k * sizeof(*out));
+            continue;
+        }
+        vibe_dtype_to_f32(wide, (const char *)w.data + at, w.dtype, n_k);
+        for (size_t c = 0; c < n_k; c++) {
+            uint32_t bits;
+
+            memcpy(&bits, wide + c, sizeof(bits));
+            out[c] = (uint16_t)(bits >> 16); /* exact: 4 of 8 bits are used */
+        }
+    }
+    return (struct left){copy, BLOCK_K * sizeof(uint16_t)};
+}
+
+/* 2 x 2 tiles of sums += 2 tiles of rows of W times 2 tiles of rows of x;
+ * tiles 0-3 are sums, 4-5 weights, 6-7 x. */
+AMX static void multiply(float *sums, const struct left w[2],
+                         const uint32_t *const hi[2],
+                         const uint32_t *const lo[2], size_t n_k, int is_first)
+{
+    const size_t ld = BLOCK_M * sizeof(float);
+    float *below = sums + TILE * BLOCK_M;
+
+    if (is_first) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    } else {
+        _tile_loadd(0, sums, ld);
+        _tile_loadd(1, sums + TILE, ld);
+        _tile_loadd(2, below, ld);
+        _tile_loadd(3, below + TILE, ld);
+    }
+    for (size_t k = 0; k < n_k; k += TILE_K) {
+        size_t at = k / 2 * TILE;
+
+        _tile_loadd(4, (const uint16_t *)w[0].data + k, w[0].stride);
+        _tile_loadd(6, hi[0] + at, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, hi[1] + at, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, (const uint16_t *)w[1].data + k, w[1].stride);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_loadd(6, lo[0] + at, 64);
+        _tile_dpbf16ps(3, 5, 7);
+        _tile_loadd(7, lo[1] + at, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, sums, ld);
+    _tile_stored(1, sums + TILE, ld);
+    _tile_stored(2, below, ld);
+    _tile_stored(3, below + TILE, ld);
+}
+
+/* Ask for the next piece of the rows of W: rows lie far apart, which no
+ * prefetcher of the hardware follows. */
+static void fetch_ahead(const struct left *w, size_t n_k)
+{
+    for (size_t r = 0; r < TILE; r++)
+        for (size_t at = 0; at < BLOCK_K * sizeof(uint16_t); at += 64)
+            __builtin_prefetch((const char *)w->data + r * w->stride +
+                                   n_k * sizeof(uint16_t) + at,
+                               0, 2);
+}
+
+/* Columns k .. k + n_k - 1 of the whole block. */
+static void run_piece(const struct job *j, struct space *s, size_t k,
+                      size_t n_k)
+{
+    struct left w[BLOCK_N / TILE];
+
+    for (size_t i = 0; i < j->n_w; i += TILE) {
+        w[i / TILE] = lay_weights(j, s, i, k, n_k);
+        if (k + n_k < j->p.w->K)
+            fetch_ahead(&w[i / TILE], n_k);
+    }
+    for (size_t tile = 0; tile < j->n_m_tiles; tile += 2) {
+        size_t at = (tile * j->x.n_pairs + k / 2) * TILE;
+        size_t next = at + j->x.n_pairs * TILE;
+        const uint32_t *hi[2] = {j->x.hi + at, j->x.hi + next};
+        const uint32_t *lo[2] = {j->x.lo + at, j->x.lo + next};
+
+        for (size_t i = 0; i < j->n_w; i += 2 * TILE)
+            multiply(s->sums + i * BLOCK_M + tile * TILE, w + i / TILE, hi, lo,
+                     n_k, k == 0);
+    }
+}
+
+/* Transpose sums and store them, 16 rows of y at a time. */
+static void finish_block(const struct job *j, struct space *s)
+{
+    for (size_t m = 0; m < j->n_m; m += TILE) {
+        for (size_t n = 0; n < j->n_w; n += VIBE_CPU_PACK) {
+            const void *rows[VIBE_CPU_PACK];
+
+            for (size_t i = 0; i < VIBE_CPU_PACK; i++)
+                rows[i] = s->sums + (n + i) * BLOCK_M + m;
+            j->p.kernels->pack[VIBE_F32](s->z + n, BLOCK_N, rows, TILE);
+        }
+        for (size_t i = 0; i < TILE && m + i < j->n_m; i++) {
+            const float *z = s->z + i * BLOCK_N;
+
+            vibe_cpu_finish_row(&j->p, j->m + m + i, j->n, j->n_n, z,
+                                j->p.w->is_pair ? z + j->up : NULL);
+        }
+    }
+}
+
+/* Channels n and following of y, for the rows that x holds. */
+static void run_block(const struct job *rows, struct space *s, size_t n,
+                      size_t width)
+{
+    struct job j = *rows;
+    size_t K = j.p.w->K;
+
+    j.n = n;
+    j.n_n = j.p.y->C - n < width ? j.p.y->C - n : width;
+    j.up = vibe_size_round(j.n_n, TILE);
+    j.n_w = vibe_size_round(j.p.w->is_pair ? 2 * j.up : j.up, 2 * TILE);
+    for (size_t k = 0; k < K; k += BLOCK_K)
+        run_piece(&j, s, k, K - k < BLOCK_K ? K - k : BLOCK_K);
+    finish_block(&j, s);
+}
+
+/* Tiles are a thread's own: 8 of 16 rows of 64 bytes. */
+AMX static void enter_tiles(void)
+{
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } config = {.palette = 1};
+
+    for (int i = 0; i < 8; i++) {
+        config.bytes[i] = 64;
+        config.rows[i] = TILE;
+    }
+    _tile_loadconfig(&config);
+}
+
+AMX static void leave_tiles(void)
+{
+    _tile_release();
+}
+
+static void run(const struct job *job, struct space *spaces)
+{
+    size_t width = job->p.w->is_pair ? BLOCK_N / 2 : BLOCK_N;
+
+#pragma omp parallel num_threads(job->p.threads)
+    {
+        struct space *s = &spaces[omp_get_thread_num()];
+        struct job j = *job;
+
+        enter_tiles();
+        for (j.m = 0; j.m < j.p.M; j.m += BLOCK_M) {
+            j.n_m = j.p.M - j.m < BLOCK_M ? j.p.M - j.m : BLOCK_M;
+            j.n_m_tiles = vibe_size_round(j.n_m, 2 * TILE) / TILE;
+#pragma omp for schedule(static)
+            for (size_t tile = 0; tile < j.n_m_tiles; tile++)
+                pack_x(&j, s, tile);
+#pragma omp for schedule(dynamic)
+            for (size_t n = 0; n < j.p.y->C; n += width)
+                run_block(&j, s, n, width);
+        }
+        leave_tiles();
+    }
+}
+
+static int is_for_tiles(const struct vibe_matrix *w)
+{
+    for (int i = 0; i < w->n_parts; i++)
+        if (w->part[i].dtype != VIBE_BF16 && w->part[i].dtype != VIBE_F8_E4M3)
+            return 0;
+    return 1;
+}
+
+static void gemm(struct vibe_stream *s, const struct vibe_tensor *y,
+                 const struct vibe_tensor *x, const struct vibe_matrix *w,
+                 enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
+{
+    struct job j = {.p = vibe_cpu_product(s, y, x, w, epilogue, gate)};
+    size_t rows = j.p.M < BLOCK_M ? vibe_size_round(j.p.M, 2 * TILE) : BLOCK_M;
+    size_t words, bytes;
+    struct space *spaces;
+
+    if (!is_for_tiles(w)) {
+        vibe_cpu_gemm(s, y, x, w, epilogue, gate);
+        return;
+    }
+    j.x.n_pairs = vibe_size_round(w->K, TILE_K) / 2;
+    words = rows * j.x.n_pairs;
+    bytes = (size_t)j.p.threads * sizeof(*spaces);
+    spaces = vibe_cpu_scratch(s, bytes + 2 * words * sizeof(*j.x.hi));
+    if (!spaces)
+        return;
+    j.x.hi = (uint32_t *)(void *)(spaces + j.p.threads);
+    j.x.lo = j.x.hi + words;
+    run(&j, spaces);
+}
+
+void vibe_cpu_amx_init(struct vibe_ops *ops)
+{
+    ops->gemm = gemm;
+}
+#else
+/* Never called: vibe_cpu_has(VIBE_CPU_AMX) is false here. */
+void vibe_cpu_amx_init(struct vibe_ops *ops)
+{
+    (void)ops;
+}
+#endif
