@@ -172,8 +172,7 @@ static int place_rows(struct vibe_generator *g, struct vibe_error *err)
     return rc;
 }
 
-/* The language model over rows that have been placed. */
-static void run_lm(struct vibe_generator *g)
+void vibe_generator_run_lm(struct vibe_generator *g)
 {
     const size_t D = g->models->n_dialogues;
     const struct vibe_rows rows = {.seq = g->seq.data, .pos = g->pos.data};
@@ -196,7 +195,7 @@ int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err)
     const int rc = place_rows(g, err);
 
     if (rc == VIBE_OK)
-        run_lm(g);
+        vibe_generator_run_lm(g);
     return rc;
 }
 
@@ -205,7 +204,7 @@ static void run_step(void *user)
 {
     struct vibe_generator *g = user;
 
-    run_lm(g);
+    vibe_generator_run_lm(g);
     vibe_frame_save(&g->frame, g->s);
     vibe_frame_run(&g->frame, g->s, &g->hidden);
     vibe_read(g->s, g->host_pcm, g->frame.pcm.data,

@@ -81,6 +81,9 @@ struct vibe_ops {
     void (*read)(struct vibe_stream *s, void *host, const void *device,
                  size_t bytes);
 
+    /* bytes per second that reading the device's memory reaches; 0: unknown */
+    double (*probe_bandwidth)(struct vibe_backend *be);
+
     void (*graph_run)(struct vibe_stream *s, struct vibe_graph **graph,
                       void (*body)(void *user), void *user);
     void (*graph_free)(struct vibe_graph *graph);

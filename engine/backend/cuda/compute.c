@@ -51,8 +51,7 @@ static void rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
                  const struct vibe_kv *kv, size_t layer,
                  const struct vibe_rows *rows, const float *inv_freq)
 {
-    vibe_cuda_latch(s,
-                    vibe_cuda_rope(queue(s), qkv, kv, layer, rows, inv_freq),
+    vibe_cuda_latch(s, vibe_cuda_rope(queue(s), qkv, kv, layer, rows, inv_freq),
                     "rope");
 }
 
@@ -93,9 +92,9 @@ static void solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
                         const struct vibe_tensor *v, const float *cfg_scale,
                         const struct vibe_solver_coef *coef)
 {
-    vibe_cuda_latch(
-        s, vibe_cuda_solver_step(queue(s), x, m1, v, cfg_scale, coef),
-        "solver_step");
+    vibe_cuda_latch(s,
+                    vibe_cuda_solver_step(queue(s), x, m1, v, cfg_scale, coef),
+                    "solver_step");
 }
 
 static void noise(struct vibe_stream *s, const struct vibe_tensor *x,
