@@ -5,6 +5,7 @@
 
 #include "engine/model/kvcache.h"
 #include "engine/models.h"
+#include "offload/transfer.h"
 
 static int init_tensors(struct vibe_generator *g, struct vibe_error *err)
 {
@@ -28,6 +29,7 @@ static int init_tensors(struct vibe_generator *g, struct vibe_error *err)
 
 static int init_host(struct vibe_generator *g, struct vibe_error *err)
 {
+    struct vibe_backend *be = g->models->be;
     const size_t D = g->models->n_dialogues;
     const size_t H = g->models->config.lm.hidden_size;
 
@@ -35,8 +37,10 @@ static int init_host(struct vibe_generator *g, struct vibe_error *err)
     g->dialogues = calloc(D, sizeof(*g->dialogues));
     g->keys = calloc(D, sizeof(*g->keys));
     g->host_rows = calloc(2 * D, sizeof(*g->host_rows));
-    g->host_logits = calloc(D * VIBE_N_CONTROL, sizeof(float));
-    g->host_pcm = calloc(D * g->models->config.hop, sizeof(float));
+    g->host_logits = be->transfer->pinned_alloc(be, D * VIBE_N_CONTROL *
+                                                        sizeof(float));
+    g->host_pcm = be->transfer->pinned_alloc(be, D * g->models->config.hop *
+                                                     sizeof(float));
     if (!g->control_embeds || !g->dialogues || !g->keys || !g->host_rows ||
         !g->host_logits || !g->host_pcm)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu dialogues", D);
@@ -89,19 +93,22 @@ void vibe_generator_free(struct vibe_generator *g)
 {
     struct vibe_tensor *owned[] = {&g->x, &g->hidden, &g->logits, &g->seq,
                                    &g->pos};
+    struct vibe_backend *be;
 
     if (!g)
         return;
+    be = g->models->be;
+    vibe_graph_free(g->s, &g->step);
     vibe_kvcache_free(g->cache);
     vibe_frame_release(&g->frame);
     for (size_t i = 0; i < sizeof(owned) / sizeof(owned[0]); i++)
-        vibe_tensor_release(owned[i], g->models->be);
+        vibe_tensor_release(owned[i], be);
     free(g->control_embeds);
     free(g->dialogues);
     free(g->keys);
     free(g->host_rows);
-    free(g->host_logits);
-    free(g->host_pcm);
+    be->transfer->pinned_free(be, g->host_logits);
+    be->transfer->pinned_free(be, g->host_pcm);
     free(g);
 }
 
@@ -126,6 +133,8 @@ int vibe_generator_begin(struct vibe_generator *g, size_t d,
         .n_positive = T - 1,
         .seed = seed,
     };
+    g->is_warm = 0;
+    vibe_graph_free(g->s, &g->step);
     vibe_frame_silence(&g->frame, g->s, d);
     vibe_write(g->s, (float *)g->frame.cfg_scale.data + d, &cfg_scale,
                sizeof(cfg_scale));
@@ -163,15 +172,12 @@ static int place_rows(struct vibe_generator *g, struct vibe_error *err)
     return rc;
 }
 
-int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err)
+void vibe_generator_run_lm(struct vibe_generator *g)
 {
     const size_t D = g->models->n_dialogues;
     const struct vibe_rows rows = {.seq = g->seq.data, .pos = g->pos.data};
     const struct vibe_tensor positive = vibe_tensor_batch(&g->hidden, 0, D);
-    int rc = place_rows(g, err);
 
-    if (rc != VIBE_OK)
-        return rc;
     for (size_t branch = 0; branch < 2; branch++) {
         const struct vibe_tensor x = vibe_tensor_batch(&g->x, branch * D, D);
 
@@ -182,14 +188,34 @@ int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err)
     vibe_qwen2_logits(g->models->lm, g->s, &g->logits, &positive);
     vibe_read(g->s, g->host_logits, g->logits.data,
               D * VIBE_N_CONTROL * sizeof(float));
-    return VIBE_OK;
+}
+
+int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err)
+{
+    const int rc = place_rows(g, err);
+
+    if (rc == VIBE_OK)
+        vibe_generator_run_lm(g);
+    return rc;
+}
+
+/* What a step does once its rows are placed and its noise is drawn. */
+static void run_step(void *user)
+{
+    struct vibe_generator *g = user;
+
+    vibe_generator_run_lm(g);
+    vibe_frame_save(&g->frame, g->s);
+    vibe_frame_run(&g->frame, g->s, &g->hidden);
+    vibe_read(g->s, g->host_pcm, g->frame.pcm.data,
+              g->models->n_dialogues * g->models->config.hop * sizeof(float));
 }
 
 int vibe_generator_step(struct vibe_generator *g, const float *noise,
                         struct vibe_error *err)
 {
     const size_t D = g->models->n_dialogues;
-    int rc = vibe_generator_lm(g, err);
+    int rc = place_rows(g, err);
 
     if (rc != VIBE_OK)
         return rc;
@@ -198,10 +224,11 @@ int vibe_generator_step(struct vibe_generator *g, const float *noise,
                    D * g->frame.latent.C * sizeof(float));
     else
         vibe_frame_noise(&g->frame, g->s, g->keys);
-    vibe_frame_save(&g->frame, g->s);
-    vibe_frame_run(&g->frame, g->s, &g->hidden);
-    vibe_read(g->s, g->host_pcm, g->frame.pcm.data,
-              D * g->models->config.hop * sizeof(float));
+    if (g->is_warm)
+        vibe_graph_run(g->s, &g->step, run_step, g);
+    else
+        run_step(g);
+    g->is_warm = 1;
     return vibe_stream_check(g->s, err);
 }
 

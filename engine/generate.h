@@ -44,8 +44,13 @@ struct vibe_generator {
     struct vibe_dialogue *dialogues; /* [D] */
     struct vibe_noise_key *keys;     /* [D], scratch */
     int32_t *host_rows;              /* [2 * D], scratch */
-    float *host_logits;              /* [D][VIBE_N_CONTROL], of the last step */
-    float *host_pcm;                 /* [D][hop], of the last step */
+    /* pinned, of the last step: */
+    float *host_logits; /* [D][VIBE_N_CONTROL] */
+    float *host_pcm;    /* [D][hop] */
+    /* A dialogue's first step runs as it is, which also allocates what is
+     * allocated on first use; the second one is captured, the rest replayed. */
+    struct vibe_graph *step;
+    int is_warm;
 };
 
 /*
@@ -81,6 +86,9 @@ int vibe_generator_begin(struct vibe_generator *g, size_t d,
  * Errors: VIBE_E_NOMEM
  */
 int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err);
+
+/* The same over rows that are already placed. */
+void vibe_generator_run_lm(struct vibe_generator *g);
 
 /*
  * Make one step of every dialogue and wait for it: host_logits and host_pcm

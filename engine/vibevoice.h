@@ -205,6 +205,53 @@ int vibe_engine_verify(struct vibe_engine *engine, const char *golden,
                        void *user, struct vibe_verify_summary *summary,
                        struct vibe_error *err);
 
+/* One stage of a frame. */
+enum vibe_stage {
+    VIBE_STAGE_LM,
+    VIBE_STAGE_HEAD,
+    VIBE_STAGE_DECODER,
+    VIBE_STAGE_SEMANTIC,
+    VIBE_STAGE_CONNECTORS,
+    VIBE_N_STAGES,
+};
+
+/* What vibe_engine_bench measured; medians over frames. */
+struct vibe_bench {
+    double frame_s;                    /* one frame, read back and all */
+    double stage_s[VIBE_N_STAGES];     /* each stage by itself */
+    size_t stage_bytes[VIBE_N_STAGES]; /* weights that it reads */
+    double bandwidth;    /* bytes per second, probed; 0: unknown */
+    double prefill_s;    /* of a prompt of n_prompt tokens */
+    size_t memory_bytes; /* device memory in use; 0 on the CPU */
+};
+
+/*
+ * Time frames of one dialogue that has been going on for n_context tokens.
+ *
+ *   n_frames   to time, > 0
+ *   steps      of the solver
+ *   n_prompt   tokens of a prompt to time; 0: none
+ *
+ * Errors: VIBE_E_ARG (a number out of range), VIBE_E_NOMEM, VIBE_E_DEVICE
+ */
+int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
+                      size_t n_frames, int steps, size_t n_context,
+                      size_t n_prompt, struct vibe_error *err);
+
+/*
+ * Compare every op of a device with the CPU's on fresh random inputs.
+ *
+ *   options    device, device_index and threads are used
+ *   report     called per case
+ *   n_failed   set to the number of cases that failed
+ *
+ * Errors: VIBE_E_DEVICE, VIBE_E_UNSUPPORTED, VIBE_E_NOMEM
+ */
+int vibe_self_test(const struct vibe_engine_options *options, uint64_t seed,
+                   void (*report)(void *user, const char *op, const char *shape,
+                                  double max_err, double bound, int is_ok),
+                   void *user, size_t *n_failed, struct vibe_error *err);
+
 /*
  * Compare token ids with recorded ones (vectors.json).
  *

@@ -33,6 +33,20 @@ void vibe_read(struct vibe_stream *s, void *host, const void *device,
         s->be->ops->read(s, host, device, bytes);
 }
 
+void vibe_graph_run(struct vibe_stream *s, struct vibe_graph **graph,
+                    void (*body)(void *user), void *user)
+{
+    if (is_live(s))
+        s->be->ops->graph_run(s, graph, body, user);
+}
+
+void vibe_graph_free(struct vibe_stream *s, struct vibe_graph **graph)
+{
+    if (*graph)
+        s->be->ops->graph_free(*graph);
+    *graph = NULL;
+}
+
 static void check_product(const struct vibe_tensor *y,
                           const struct vibe_tensor *x,
                           const struct vibe_matrix *w,

@@ -60,6 +60,8 @@ struct vibe_noise_key {
     uint32_t frame;
 };
 
+struct vibe_graph; /* captured work, see vibe_graph_run */
+
 struct vibe_ops {
     /* memory; sizes in bytes; alloc returns zeroed memory or NULL */
     void *(*alloc)(struct vibe_backend *be, size_t bytes);
@@ -78,6 +80,13 @@ struct vibe_ops {
                   size_t bytes);
     void (*read)(struct vibe_stream *s, void *host, const void *device,
                  size_t bytes);
+
+    /* bytes per second that reading the device's memory reaches; 0: unknown */
+    double (*probe_bandwidth)(struct vibe_backend *be);
+
+    void (*graph_run)(struct vibe_stream *s, struct vibe_graph **graph,
+                      void (*body)(void *user), void *user);
+    void (*graph_free)(struct vibe_graph *graph);
 
     /* ops; the calls below say what each one does */
     void (*linear)(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -125,6 +134,19 @@ void vibe_write(struct vibe_stream *s, void *device, const void *host,
                 size_t bytes);
 void vibe_read(struct vibe_stream *s, void *host, const void *device,
                size_t bytes);
+
+/*
+ * Run body, which enqueues the same ops on the same tensors every time.  A GPU
+ * calls it once, captures what it enqueues and replays that from then on; the
+ * CPU calls it every time.  body may copy to pinned host memory
+ * (transfer.h) but not allocate, write, check or free.
+ *
+ *   graph   NULL before the first run; vibe_graph_free forgets what was
+ *           captured, as when tensors or steps change
+ */
+void vibe_graph_run(struct vibe_stream *s, struct vibe_graph **graph,
+                    void (*body)(void *user), void *user);
+void vibe_graph_free(struct vibe_stream *s, struct vibe_graph **graph);
 
 /*
  * y = epilogue(W x + bias), for few rows: bound by reading W once.

@@ -65,6 +65,24 @@ static void copy_out(struct vibe_stream *s, void *host, const void *device,
     memcpy(host, device, bytes);
 }
 
+static double probe_bandwidth(struct vibe_backend *be)
+{
+    return vibe_cpu_probe_bandwidth(((struct vibe_cpu *)be)->threads);
+}
+
+/* Nothing is captured: there is no queue to replay into. */
+static void graph_run(struct vibe_stream *s, struct vibe_graph **graph,
+                      void (*body)(void *user), void *user)
+{
+    (void)s, (void)graph;
+    body(user);
+}
+
+static void graph_free(struct vibe_graph *graph)
+{
+    (void)graph;
+}
+
 void *vibe_cpu_scratch(struct vibe_stream *s, size_t bytes)
 {
     struct vibe_cpu_scratch *scratch = &vibe_cpu_of(s)->scratch;
@@ -132,6 +150,9 @@ int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
     cpu->ops.stream_init = stream_init;
     cpu->ops.stream_release = stream_nothing;
     cpu->ops.sync = stream_nothing;
+    cpu->ops.probe_bandwidth = probe_bandwidth;
+    cpu->ops.graph_run = graph_run;
+    cpu->ops.graph_free = graph_free;
     cpu->ops.write = copy_in;
     cpu->ops.read = copy_out;
     cpu->base.ops = &cpu->ops;
