@@ -60,7 +60,7 @@ static void a_cache_starts_empty(void **state)
 
     assert_int_equal(vibe_kvcache_bytes(f->cache), 0);
     assert_int_equal(vibe_kvcache_position_bytes(f->cache),
-                     2 * 2 * 3 * 4 * sizeof(float));
+                     sizeof(float) * 2 * 2 * 3 * 4);
 }
 
 static void blocks_are_made_when_first_needed(void **state)
@@ -100,7 +100,7 @@ static void blocks_stay_with_their_sequence(void **state)
 
     assert_ptr_equal(kv->table[0], block);
     assert_int_equal(vibe_kvcache_bytes(f->cache),
-                     3 * VIBE_KV_BLOCK_TOKENS *
+                     (size_t)3 * VIBE_KV_BLOCK_TOKENS *
                          vibe_kvcache_position_bytes(f->cache));
 }
 

@@ -162,7 +162,7 @@ static void parts_are_stacked_with_their_biases(void **state)
 
     assert_int_equal(vibe_stream_check(&f->stream, NULL), VIBE_OK);
     assert_memory_equal(got, want, sizeof(want)); /* small integers: exact */
-    assert_int_equal(vibe_params_bytes(&f->params), 3 * 2 * sizeof(float));
+    assert_int_equal(vibe_params_bytes(&f->params), sizeof(float) * 3 * 2);
     vibe_tensor_release(&out, f->be);
     vibe_tensor_release(&in, f->be);
 }

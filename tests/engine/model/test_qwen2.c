@@ -82,7 +82,7 @@ static void open_lm(struct fixture *f, size_t model)
     f->x = golden_put(g, NULL, MAX_ROWS, 1, f->H);
     f->hidden = golden_put(g, NULL, MAX_ROWS, 1, f->H);
     f->logits = golden_put(g, NULL, MAX_ROWS, 1, VIBE_N_CONTROL);
-    f->at = g->be->ops->alloc(g->be, 2 * MAX_ROWS * sizeof(*f->at));
+    f->at = g->be->ops->alloc(g->be, sizeof(*f->at) * 2 * MAX_ROWS);
     assert_non_null(f->at);
     embed_prompt(f);
 }
