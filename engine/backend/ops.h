@@ -60,6 +60,14 @@ struct vibe_noise_key {
     uint32_t frame;
 };
 
+/* What a row goes through before a product: rmsnorm(x; w, eps), and with
+ * shift and scale * (1 + scale) + shift. */
+struct vibe_norm {
+    const float *w; /* [K] device, or NULL for 1 */
+    float eps;
+    const struct vibe_tensor *shift, *scale; /* [B][T][K], or both NULL */
+};
+
 struct vibe_graph; /* captured work, see vibe_graph_run */
 
 struct vibe_ops {
