@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "engine/backend/cuda.h"
+#include "engine/backend/cuda/matrix.h"
 
 enum { MIN_CC = 75 };
 
@@ -115,6 +116,8 @@ static void cuda_close(struct vibe_backend *be)
 {
     struct vibe_cuda *cuda = vibe_cuda_of(be);
 
+    vibe_cuda_staging_free(cuda);
+    vibe_cuda_lt_free(cuda);
     cudaFree(cuda->scratch);
     cudaFree(cuda->done);
     if (cuda->compute)
@@ -151,6 +154,7 @@ int vibe_cuda_open(struct vibe_backend **out,
     cuda->base.ops = &cuda->ops;
     cuda->base.transfer = &vibe_cuda_transfer;
     cuda->base.is_cuda = 1;
+    cuda->is_exact = 1;
     *out = &cuda->base;
     return VIBE_OK;
 }

@@ -66,8 +66,10 @@ struct operands {
     float scale, bias, mul, old;
 };
 
-__device__ static inline struct operands read_operands(
-    const struct epilogue &e, size_t y_at, size_t gate_at, unsigned n)
+__device__ static inline struct operands read_operands(const struct epilogue &e,
+                                                       size_t y_at,
+                                                       size_t gate_at,
+                                                       unsigned n)
 {
     struct operands o = {1.0f, 0.0f, 1.0f, 0.0f};
 

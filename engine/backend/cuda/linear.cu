@@ -23,9 +23,9 @@ enum {
     LANE = 8,    /* elements that a lane takes of a step */
     STEP = 32 * LANE,
     MAX_ROWS = VIBE_CUDA_GEMV_ROWS,
-    NARROW = 512,          /* up to here a warp norms a row, as in norm.cu */
+    NARROW = 512,            /* up to here a warp norms a row, as in norm.cu */
     SHARED_BYTES = 47 << 10, /* for normed rows, beside what is static */
-    IS_EARLY = 1,          /* start before the kernel ahead has ended */
+    IS_EARLY = 1,            /* start before the kernel ahead has ended */
 };
 
 struct gemv {
@@ -40,20 +40,20 @@ struct gemv {
     float eps;
 };
 
-/* What a warp loads at once: at least 2 KB. */
-template <int dtype> struct batch {
-    enum { STEPS = dtype == VIBE_F8_E4M3 ? 2 : 1 };
+/* What a warp loads at once: 2 KB or more, where registers allow. */
+template <int dtype, int M> struct batch {
+    enum { STEPS = dtype == VIBE_F8_E4M3 && M <= 2 ? 2 : 1 };
 
     weights8<dtype> w[STEPS][OUTPUTS];
 };
 
-template <int dtype>
-__device__ static inline void load_batch(batch<dtype> &b, const gemv &a,
+template <int dtype, int M>
+__device__ static inline void load_batch(batch<dtype, M> &b, const gemv &a,
                                          unsigned first, unsigned step,
                                          unsigned lane)
 {
 #pragma unroll
-    for (int u = 0; u < batch<dtype>::STEPS; u++) {
+    for (int u = 0; u < batch<dtype, M>::STEPS; u++) {
         const unsigned k = (step + u * a.slices) * STEP + lane * LANE;
 
 #pragma unroll
@@ -110,12 +110,12 @@ __device__ static inline void load_x(float v[LANE], const gemv &a,
 
 template <int dtype, int M, int is_normed>
 __device__ static inline void accumulate(float sums[M][OUTPUTS],
-                                         const batch<dtype> &b, const gemv &a,
-                                         const float *staged, unsigned step,
-                                         unsigned lane)
+                                         const batch<dtype, M> &b,
+                                         const gemv &a, const float *staged,
+                                         unsigned step, unsigned lane)
 {
 #pragma unroll
-    for (int u = 0; u < batch<dtype>::STEPS; u++) {
+    for (int u = 0; u < batch<dtype, M>::STEPS; u++) {
         const unsigned k = (step + u * a.slices) * STEP + lane * LANE;
         float w[OUTPUTS][LANE];
 
@@ -187,8 +187,8 @@ __device__ static inline void stage(float *staged, const gemv &a)
         }
     } else {
         for (unsigned m = 0; m < a.n_rows; m++) {
-            const float sum =
-                vibe_block_sum(square_sum(a, m, threadIdx.x, THREADS));
+            const float sum = vibe_block_sum(
+                square_sum(a, m, threadIdx.x, THREADS));
 
             stage_row(staged + m * padded, a, m,
                       1.0f / sqrtf(sum / (float)a.K + a.eps), threadIdx.x,
@@ -217,10 +217,10 @@ __global__ void __launch_bounds__(THREADS, M <= 8 ? 2 : 1)
     const unsigned group = warp / a.slices;
     const unsigned n_groups = WARPS / a.slices;
     const unsigned n_steps = (a.K + STEP - 1) / STEP;
-    const unsigned stride = batch<dtype>::STEPS * a.slices;
+    const unsigned stride = batch<dtype, M>::STEPS * a.slices;
     unsigned unit = blockIdx.x;
     unsigned side = 0;
-    batch<dtype> now, next;
+    batch<dtype, M> now, next;
 
     load_batch(now, a, (unit * n_groups + group) * OUTPUTS, slice, lane);
     let_next_start();
@@ -241,8 +241,8 @@ __global__ void __launch_bounds__(THREADS, M <= 8 ? 2 : 1)
                 const unsigned n = first + lane % OUTPUTS;
 
                 if (m < a.n_rows && n < a.e.N)
-                    operands[j] =
-                        read_operands(a.e, a.y_at[m], a.gate_at[m], n);
+                    operands[j] = read_operands(a.e, a.y_at[m], a.gate_at[m],
+                                                n);
             }
         }
         for (unsigned step = slice; step < n_steps; step += stride) {
@@ -288,8 +288,7 @@ __global__ void __launch_bounds__(THREADS, M <= 8 ? 2 : 1)
             if (!is_stored)
                 continue;
             if (a.e.kind != VIBE_SWIGLU)
-                a.e.y.data[a.y_at[m] + n] =
-                    finished(a.e.kind, operands[j], z);
+                a.e.y.data[a.y_at[m] + n] = finished(a.e.kind, operands[j], z);
             else if (n % 2 == 0)
                 a.e.y.data[a.y_at[m] + n / 2] = silu(z) * up;
         }
@@ -409,12 +408,19 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
     const size_t M = rounded_rows(n_rows);
     const enum vibe_dtype dtype = p->w->part[0].dtype;
     const void *kernel = p->norm ? choose<1>(dtype, M) : choose<0>(dtype, M);
-    const unsigned room = (unsigned)cuda->n_sm * (M <= 8 ? 2 : 1);
+    const size_t shared = p->norm ? staged_bytes(M, p->w->K) : 0;
     struct gemv a;
+    unsigned room;
+    int per_sm = 0;
+    cudaError_t rc = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+        &per_sm, kernel, THREADS, shared);
 
+    if (rc != cudaSuccess)
+        return rc;
     fill(&a, p, first, n_rows);
+    room = (unsigned)(cuda->n_sm * per_sm);
     return launch(kernel, dim3(a.n_units < room ? a.n_units : room), THREADS,
-                  p->norm ? staged_bytes(M, p->w->K) : 0, cuda->compute,
+                  shared, cuda->compute,
                   IS_EARLY && vibe_cuda_compiled_for() >= 90, &a);
 }
 

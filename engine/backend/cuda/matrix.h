@@ -102,10 +102,15 @@ cudaError_t vibe_cuda_finish(const struct vibe_cuda *cuda,
  * be older than the GPU, and then lacks its instructions.  0 on error. */
 int vibe_cuda_compiled_for(void);
 
-/* [M][N] f32 = x [M][stride] bf16 times the transpose of w, by cuBLASLt.
- * Returns 0, or 1 where the library is absent or refuses; workspace is
- * VIBE_CUDA_LT_WORKSPACE bytes. */
+/*
+ * sums [M][N] = x [M][stride of K] bf16 times the transpose of w, by cuBLASLt.
+ *
+ *   workspace   VIBE_CUDA_LT_WORKSPACE bytes
+ *
+ * Returns 1, with nothing done, where the library refuses; it must be there.
+ */
 enum { VIBE_CUDA_LT_WORKSPACE = 32 << 20 };
+int vibe_cuda_lt_is_there(struct vibe_cuda *cuda);
 int vibe_cuda_lt_multiply(struct vibe_cuda *cuda, float *sums, const void *x,
                           size_t M, const struct vibe_matrix *w,
                           void *workspace);
