@@ -164,8 +164,9 @@ void vibe_graph_free(struct vibe_stream *s, struct vibe_graph **graph);
  *   gate   [B][T][N] for VIBE_GATE_ADD, else NULL
  *
  * vibe_gemm computes the same for many rows (a prompt, the columns of a
- * convolution): bound by arithmetic.  The two round differently, so a caller
- * chooses by what the rows are, never by how many dialogues run together.
+ * convolution): bound by arithmetic, and may choose its method by T, the rows
+ * of one dialogue.  The two round differently, so a caller chooses by what the
+ * rows are, never by how many dialogues run together.
  */
 void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
                  const struct vibe_tensor *x, const struct vibe_matrix *w,

@@ -61,26 +61,30 @@ static void make_x(struct vibe_lab *lab, struct vibe_tensor x[VIBE_SIDES],
     }
 }
 
-/* The last row alone has the bits it has among others. */
+/*
+ * The last row alone has the bits it has among others; for a gemm, which may
+ * choose its method by T, the rows of the last dialogue.
+ */
 static void check_alone(struct vibe_lab *lab, product_op *op, const char *name,
                         const struct product *p, const struct vibe_tensor *y,
                         const struct vibe_tensor *x,
                         const struct vibe_matrix *w)
 {
+    size_t T = op == vibe_gemm ? p->T : 1;
     struct vibe_tensor both[VIBE_SIDES];
-    struct vibe_tensor alone, x_row, y_row;
+    struct vibe_tensor alone, x_rows, y_rows;
 
-    vibe_lab_tensor(lab, both, VIBE_FILL_POISON, 1, 1, y->C);
+    vibe_lab_tensor(lab, both, VIBE_FILL_POISON, 1, T, y->C);
     if (lab->err.code)
         return;
     alone = both[VIBE_TESTED];
-    x_row = vibe_tensor_batch(x, p->B - 1, 1);
-    x_row = vibe_tensor_rows(&x_row, p->T - 1, 1);
-    y_row = vibe_tensor_batch(y, p->B - 1, 1);
-    y_row = vibe_tensor_rows(&y_row, p->T - 1, 1);
+    x_rows = vibe_tensor_batch(x, p->B - 1, 1);
+    x_rows = vibe_tensor_rows(&x_rows, p->T - T, T);
+    y_rows = vibe_tensor_batch(y, p->B - 1, 1);
+    y_rows = vibe_tensor_rows(&y_rows, p->T - T, T);
 
-    op(&lab->s[VIBE_TESTED], &alone, &x_row, w, p->epilogue, NULL);
-    vibe_lab_same(lab, name, &y_row, &alone, "row alone, %s K=%zu of %zux%zu",
+    op(&lab->s[VIBE_TESTED], &alone, &x_rows, w, p->epilogue, NULL);
+    vibe_lab_same(lab, name, &y_rows, &alone, "alone, %s K=%zu of %zux%zu",
                   vibe_dtype_name(p->w.dtype), p->w.K, p->B, p->T);
 }
 
@@ -130,6 +134,12 @@ static const struct product shapes[] = {
     {2, 20, VIBE_STORE, DENSE, {.N = 47, .K = 513, .n_parts = 3}},
     {1, 37, VIBE_ADD, DENSE, {.N = 130, .K = 300, .has_gamma = 1}},
     {3, 65, VIBE_STORE, DENSE, {.N = 33, .K = 1031}},
+    /* K in uneven slices, more outputs than fit a GPU at once */
+    {3, 1, VIBE_STORE, DENSE, {.N = 4001, .K = 2104, .has_bias = 1}},
+    {1, 1, VIBE_STORE, DENSE, {.N = 33001, .K = 40, .n_scales = 2}},
+    {12, 1, VIBE_STORE, DENSE, {.N = 37, .K = 776}},
+    {2, 70, VIBE_STORE, OVERLAP, {.N = 97, .K = 1080, .has_bias = 1}},
+    {1, 521, VIBE_GELU, DENSE, {.N = 2181, .K = 41, .n_scales = 1}},
     {1, 530, VIBE_STORE, DENSE, {.N = 140, .K = 270}},
 };
 
