@@ -158,10 +158,34 @@ cudaError_t vibe_cuda_rope(cudaStream_t stream, const struct vibe_tensor *qkv,
 
 /* What a block keeps of one chunk, for up to GROUP query heads. */
 struct tile {
-    float score[GROUP][CHUNK];
-    float top[GROUP], weight[GROUP]; /* running maximum and sum of weights */
-    float shrink[GROUP];             /* of what was summed before */
+    float score[GROUP][CHUNK];       /* scores, then weights relative to top */
+    float top[GROUP], weight[GROUP]; /* maximum of scores, sum of weights */
 };
+
+/* A sum over part of a row's past: weights are relative to top. */
+struct partial {
+    float top, weight, sum;
+};
+
+__device__ static inline struct partial nothing(void)
+{
+    const struct partial none = {-INFINITY, 0.0f, 0.0f};
+
+    return none;
+}
+
+/* Append what comes after; the only way parts are put together, so a row has
+ * the same bits however its chunks were shared out. */
+__device__ static inline void append(struct partial *all, struct partial next)
+{
+    const float top = fmaxf(all->top, next.top);
+    const float before = expf(all->top - top); /* 0 for nothing */
+    const float after = expf(next.top - top);
+
+    all->weight = fmaf(next.weight, after, all->weight * before);
+    all->sum = fmaf(next.sum, after, all->sum * before);
+    all->top = top;
+}
 
 /*
  * Scores of n positions from first on: LANES lanes share a position, each
@@ -187,7 +211,7 @@ __device__ static void score_chunk(struct tile *tile, const float *q,
 
                 for (unsigned g = 0; g < GROUP; g++)
                     if (g < n_heads)
-                        dot[g] += q[g * hd + c] * k;
+                        dot[g] = fmaf(q[g * hd + c], k, dot[g]);
             }
         for (unsigned g = 0; g < GROUP; g++) {
             for (int offset = LANES / 2; offset > 0; offset /= 2)
@@ -199,15 +223,14 @@ __device__ static void score_chunk(struct tile *tile, const float *q,
     __syncthreads();
 }
 
-/* Turn scores into weights relative to the running maximum; warp g does head
- * g, g + n_warps, ... */
+/* Turn scores into weights relative to their maximum; warp g does head g,
+ * g + n_warps, ... */
 __device__ static void soften(struct tile *tile, unsigned n_heads, unsigned n)
 {
     const unsigned lane = threadIdx.x % 32;
 
     for (unsigned g = threadIdx.x / 32; g < n_heads; g += THREADS / 32) {
-        float top = tile->top[g];
-        float shrink;
+        float top = -INFINITY;
         float sum = 0.0f;
 
         for (unsigned p = lane; p < n; p += 32)
@@ -221,17 +244,14 @@ __device__ static void soften(struct tile *tile, unsigned n_heads, unsigned n)
         }
         sum = vibe_warp_sum(sum);
         if (lane == 0) {
-            shrink = expf(tile->top[g] - top); /* 0 for the first chunk */
-            tile->shrink[g] = shrink;
-            tile->weight[g] = tile->weight[g] * shrink + sum;
             tile->top[g] = top;
+            tile->weight[g] = sum;
         }
-        __syncwarp();
     }
     __syncthreads();
 }
 
-/* sum[g] = sum[g] * shrink + weights * values of channel c. */
+/* sum[g] = weights * values of channel c. */
 template <typename T>
 __device__ static void add_values(float *sum, const struct tile *tile,
                                   unsigned n_heads, struct cache cache, int seq,
@@ -242,57 +262,43 @@ __device__ static void add_values(float *sum, const struct tile *tile,
     const T *values = kv_at<T>(cache, seq, first, 1, head) + c;
 
     for (unsigned g = 0; g < GROUP; g++)
-        sum[g] *= g < n_heads ? tile->shrink[g] : 0.0f;
+        sum[g] = 0.0f;
     for (unsigned p = 0; p < n; p++) {
         const float v = widen(values[(size_t)p * hd]);
 
         for (unsigned g = 0; g < GROUP; g++)
             if (g < n_heads)
-                sum[g] += tile->score[g][p] * v;
+                sum[g] = fmaf(tile->score[g][p], v, sum[g]);
     }
-}
-
-__device__ static void begin_tile(struct tile *tile)
-{
-    if (threadIdx.x < GROUP) {
-        tile->top[threadIdx.x] = -INFINITY;
-        tile->weight[threadIdx.x] = 0.0f;
-    }
-    __syncthreads();
 }
 
 /* q of n_heads heads, scaled by 1 / sqrt(head_dim), to shared memory. */
-__device__ static void load_q(float *q, const float *from, unsigned n)
+__device__ static void load_q(float *q, const float *from, unsigned n,
+                              float scale)
 {
     for (unsigned i = threadIdx.x; i < n; i += THREADS)
-        q[i] = from[i];
+        q[i] = from[i] * scale;
+    __syncthreads();
 }
 
 /*
- * Add up the parts of one row and KV head in the order of the chunks; heads
- * of the group one after another, one thread per channel.
+ * Put the parts of one row and KV head together; heads of the group one after
+ * another, one thread per channel.
  */
 __device__ static void combine(float *y, const float *parts, unsigned n_parts,
                                size_t part_stride, unsigned n_heads,
                                unsigned hd)
 {
     for (unsigned i = threadIdx.x; i < n_heads * hd; i += THREADS) {
-        const unsigned g = i / hd;
-        const float *part = parts + (size_t)g * (hd + PARTS);
-        float top = -INFINITY;
-        float weight = 0.0f;
-        float sum = 0.0f;
+        const float *part = parts + (size_t)(i / hd) * (hd + PARTS);
+        struct partial all = nothing();
 
-        for (unsigned k = 0; k < n_parts; k++)
-            top = fmaxf(top, part[k * part_stride + hd]);
-        for (unsigned k = 0; k < n_parts; k++) {
-            const float *p = part + k * part_stride;
-            const float factor = expf(p[hd] - top);
+        for (unsigned k = 0; k < n_parts; k++, part += part_stride) {
+            const struct partial next = {part[hd], part[hd + 1], part[i % hd]};
 
-            weight += p[hd + 1] * factor;
-            sum += p[i % hd] * factor;
+            append(&all, next);
         }
-        y[i] = sum / weight;
+        y[i] = all.sum / all.weight;
     }
 }
 
@@ -335,11 +341,9 @@ __global__ void attention_split(float *y, size_t y_stride, const float *qkv,
     float *mine = parts + ((size_t)row * cache.n_kv_heads + head) * max_chunks *
                               part_stride;
 
-    if (blockIdx.x < n_chunks) {
-        load_q(q, qkv + row * qkv_stride + head * group * hd, group * hd);
-        for (unsigned i = threadIdx.x; i < group * hd; i += THREADS)
-            q[i] *= scale;
-    }
+    if (blockIdx.x >= n_chunks)
+        return;
+    load_q(q, qkv + row * qkv_stride + head * group * hd, group * hd, scale);
     for (unsigned k = blockIdx.x; k < n_chunks; k += gridDim.x) {
         const unsigned first = k * cache.chunk;
         const unsigned n = min(cache.chunk, length - first);
@@ -348,12 +352,11 @@ __global__ void attention_split(float *y, size_t y_stride, const float *qkv,
         for (unsigned g0 = 0; g0 < group; g0 += GROUP) {
             const unsigned n_heads = min(GROUP, group - g0);
 
-            begin_tile(&tile);
             score_chunk<T>(&tile, q + g0 * hd, n_heads, cache, seq[row], head,
                            first, n);
             soften(&tile, n_heads, n);
             for (unsigned c = threadIdx.x; c < hd; c += THREADS) {
-                float sum[GROUP] = {0.0f};
+                float sum[GROUP];
 
                 add_values<T>(sum, &tile, n_heads, cache, seq[row], head, first,
                               n, c);
@@ -369,7 +372,7 @@ __global__ void attention_split(float *y, size_t y_stride, const float *qkv,
             __syncthreads();
         }
     }
-    if (is_last(done + row * cache.n_kv_heads + head, gridDim.x))
+    if (is_last(done + row * cache.n_kv_heads + head, min(n_chunks, gridDim.x)))
         combine(y + row * y_stride + head * group * hd, mine, n_chunks,
                 part_stride, group, hd);
 }
@@ -391,21 +394,21 @@ __global__ void attention_walk(float *y, size_t y_stride_b, size_t y_stride_t,
     const unsigned length = (unsigned)pos[b] + t + 1;
     float *out = y + b * y_stride_b + t * y_stride_t + head * group * hd;
 
-    load_q(q, qkv + b * stride_b + t * stride_t + head * group * hd,
-           group * hd);
-    for (unsigned i = threadIdx.x; i < group * hd; i += THREADS)
-        q[i] *= scale;
+    load_q(q, qkv + b * stride_b + t * stride_t + head * group * hd, group * hd,
+           scale);
     for (unsigned g0 = 0; g0 < group; g0 += GROUP) {
         const unsigned n_heads = min(GROUP, group - g0);
 
         /* one channel per thread in each round; wide heads take more */
         for (unsigned c0 = 0; c0 < hd; c0 += THREADS) {
             const unsigned c = c0 + threadIdx.x;
-            float sum[GROUP] = {0.0f};
+            struct partial all[GROUP];
 
-            begin_tile(&tile);
+            for (unsigned g = 0; g < GROUP; g++)
+                all[g] = nothing();
             for (unsigned first = 0; first < length; first += cache.chunk) {
                 const unsigned n = min(cache.chunk, length - first);
+                float sum[GROUP] = {0.0f};
 
                 score_chunk<T>(&tile, q + g0 * hd, n_heads, cache, seq[b], head,
                                first, n);
@@ -413,11 +416,18 @@ __global__ void attention_walk(float *y, size_t y_stride_b, size_t y_stride_t,
                 if (c < hd)
                     add_values<T>(sum, &tile, n_heads, cache, seq[b], head,
                                   first, n, c);
+                for (unsigned g = 0; g < GROUP; g++)
+                    if (g < n_heads) {
+                        const struct partial next = {tile.top[g],
+                                                     tile.weight[g], sum[g]};
+
+                        append(&all[g], next);
+                    }
                 __syncthreads();
             }
-            for (unsigned g = 0; g < n_heads && c < hd; g++)
-                out[(g0 + g) * hd + c] = sum[g] / tile.weight[g];
-            __syncthreads();
+            for (unsigned g = 0; g < GROUP; g++)
+                if (g < n_heads && c < hd)
+                    out[(g0 + g) * hd + c] = all[g].sum / all[g].weight;
         }
     }
 }
