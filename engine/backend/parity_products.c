@@ -135,11 +135,11 @@ static const struct product shapes[] = {
     {1, 37, VIBE_ADD, DENSE, {.N = 130, .K = 300, .has_gamma = 1}},
     {3, 65, VIBE_STORE, DENSE, {.N = 33, .K = 1031}},
     /* K in uneven slices, more outputs than fit a GPU at once */
-    {3, 1, VIBE_STORE, DENSE, {.N = 4001, .K = 2104, .has_bias = 1}},
+    {3, 1, VIBE_STORE, DENSE, {.N = 2001, .K = 2104, .has_bias = 1}},
     {1, 1, VIBE_STORE, DENSE, {.N = 33001, .K = 40, .n_scales = 2}},
     {12, 1, VIBE_STORE, DENSE, {.N = 37, .K = 776}},
     {2, 70, VIBE_STORE, OVERLAP, {.N = 97, .K = 1080, .has_bias = 1}},
-    {1, 521, VIBE_GELU, DENSE, {.N = 2181, .K = 41, .n_scales = 1}},
+    {1, 521, VIBE_GELU, DENSE, {.N = 2181, .K = 17, .n_scales = 1}},
     {1, 530, VIBE_STORE, DENSE, {.N = 140, .K = 270}},
 };
 

@@ -24,7 +24,7 @@ enum {
     STEP = 32 * LANE,
     MAX_ROWS = VIBE_CUDA_GEMV_ROWS,
     NARROW = 512,            /* up to here a warp norms a row, as in norm.cu */
-    SHARED_BYTES = 47 << 10, /* for normed rows, beside what is static */
+    SHARED_BYTES = 45 << 10, /* for normed rows, beside 3 KB of static ones */
     IS_EARLY = 1,            /* start before the kernel ahead has ended */
 };
 

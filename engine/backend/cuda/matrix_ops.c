@@ -8,7 +8,9 @@
 
 enum {
     GEMV_T = 16, /* up to here a gemm is bound by reading its weights */
-    LT_T = 64,   /* from here cuBLASLt is worth rounding x */
+    LT_T = 64,   /* from here, and for so many weights, cuBLASLt is worth
+                    rounding x: matrices of the language model */
+    LT_WEIGHTS = 1 << 20,
     MAX_GRID_Y = 65535,
 };
 
@@ -97,13 +99,14 @@ static void multiply_on_tensor_cores(struct vibe_stream *s,
     size_t split = vibe_cuda_mma_split(p->w);
     size_t row = vibe_size_round(p->w->N, 64) * split * sizeof(float);
     size_t most = split > 1 ? partial_bytes / row / 64 * 64 : M;
-    size_t group = M < most ? M : most;
+    size_t group = M;
     float *partial = NULL;
     cudaError_t rc = cudaSuccess;
 
-    if (most > (size_t)MAX_GRID_Y * 32)
-        group = group < (size_t)MAX_GRID_Y * 32 ? group
-                                                : (size_t)MAX_GRID_Y * 32;
+    if (group > most)
+        group = most;
+    if (group > (size_t)MAX_GRID_Y * 32)
+        group = (size_t)MAX_GRID_Y * 32;
     if (split > 1) {
         partial = vibe_cuda_scratch(s, vibe_size_round(group, 64) * row);
         if (!partial)
@@ -115,34 +118,60 @@ static void multiply_on_tensor_cores(struct vibe_stream *s,
     vibe_cuda_latch(s, rc, "gemm");
 }
 
-/* Returns 1 where cuBLASLt cannot and nothing was done. */
-static int multiply_by_library(struct vibe_stream *s,
-                               const struct vibe_cuda_product *p)
+/* Round x, multiply by cuBLASLt, finish: for one dialogue, because the library
+ * chooses by the number of rows.  Returns 1 where it cannot, with y as it was.
+ */
+static int multiply_dialogue(struct vibe_stream *s,
+                             const struct vibe_cuda_product *p)
 {
     struct vibe_cuda *cuda = vibe_cuda_of(s->be);
-    size_t M = p->x->B * p->x->T;
+    size_t T = p->x->T;
     size_t x_bytes = vibe_size_round(
-        M * vibe_cuda_stride(p->w->K) * vibe_dtype_size(VIBE_BF16), 256);
-    size_t sum_bytes = vibe_size_round(M * p->w->N * sizeof(float), 256);
-    char *scratch;
+        T * vibe_cuda_stride(p->w->K) * vibe_dtype_size(VIBE_BF16), 256);
+    size_t sum_bytes = vibe_size_round(T * p->w->N * sizeof(float), 256);
+    char *scratch = vibe_cuda_scratch(s, x_bytes + sum_bytes +
+                                             VIBE_CUDA_LT_WORKSPACE);
     float *sums;
     cudaError_t rc;
 
-    if (!vibe_cuda_lt_is_there(cuda))
-        return 1;
-    scratch = vibe_cuda_scratch(s,
-                                x_bytes + sum_bytes + VIBE_CUDA_LT_WORKSPACE);
     if (!scratch)
         return 0;
     sums = (float *)(void *)(scratch + x_bytes);
     rc = vibe_cuda_round(cuda, scratch, p->x);
     if (rc == cudaSuccess &&
-        vibe_cuda_lt_multiply(cuda, sums, scratch, M, p->w,
+        vibe_cuda_lt_multiply(cuda, sums, scratch, T, p->w,
                               scratch + x_bytes + sum_bytes))
         return 1;
     if (rc == cudaSuccess)
         rc = vibe_cuda_finish(cuda, p, sums);
     vibe_cuda_latch(s, rc, "gemm");
+    return 0;
+}
+
+/* Returns 1 where cuBLASLt cannot, with y as it was. */
+static int multiply_by_library(struct vibe_stream *s,
+                               const struct vibe_cuda_product *p)
+{
+    if (!vibe_cuda_lt_is_there(vibe_cuda_of(s->be)))
+        return 1;
+    for (size_t b = 0; b < p->x->B && s->err.code == VIBE_OK; b++) {
+        struct vibe_tensor y = vibe_tensor_batch(p->y, b, 1);
+        struct vibe_tensor x = vibe_tensor_batch(p->x, b, 1);
+        struct vibe_tensor gate = {0};
+        struct vibe_cuda_product one = *p;
+
+        if (p->gate)
+            gate = vibe_tensor_batch(p->gate, b, 1);
+        one.y = &y;
+        one.x = &x;
+        one.gate = p->gate ? &gate : NULL;
+        if (!multiply_dialogue(s, &one))
+            continue;
+        if (b == 0)
+            return 1;
+        /* what the first dialogue's shape could, this one's can too */
+        vibe_cuda_latch(s, cudaErrorUnknown, "cuBLASLt");
+    }
     return 0;
 }
 
@@ -175,8 +204,9 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
         vibe_cuda_latch(s, vibe_cuda_few(cuda, &p), "gemm");
         return;
     }
-    if (!cuda->is_exact && x->T >= LT_T && dtype == VIBE_BF16 &&
-        x->B * x->T <= MAX_GRID_Y && multiply_by_library(s, &p) == 0)
+    if (!cuda->is_exact && dtype == VIBE_BF16 && x->T >= LT_T &&
+        x->T <= MAX_GRID_Y && w->N * w->K >= LT_WEIGHTS &&
+        multiply_by_library(s, &p) == 0)
         return;
     if (has_tensor_cores(cuda, dtype))
         multiply_on_tensor_cores(s, &p);
