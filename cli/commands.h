@@ -27,4 +27,11 @@ enum vibe_exit vibe_cmd_tokens(struct vibe_cli *cli, struct vibe_failure *why);
 /* --verify: compare with recorded results. */
 enum vibe_exit vibe_cmd_verify(struct vibe_cli *cli, struct vibe_failure *why);
 
+/* --test-speed: time frames. */
+enum vibe_exit vibe_cmd_speed(struct vibe_cli *cli, struct vibe_failure *why);
+
+/* --self-test: compare every op of a device with the CPU's. */
+enum vibe_exit vibe_cmd_self_test(struct vibe_cli *cli,
+                                  struct vibe_failure *why);
+
 #endif /* VIBE_CLI_COMMANDS_H */

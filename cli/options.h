@@ -110,7 +110,8 @@ struct vibe_options {
     int on_existing;           /* enum vibe_on_existing */
 
     /* Instead of speaking */
-    int is_dry_run, is_info, is_dump_tokens;
+    int is_dry_run, is_info, is_dump_tokens, is_test_speed, is_self_test;
+    int64_t frames, context, prompt; /* of --test-speed */
     const char *dump_tensors, *verify;
     int show; /* enum vibe_show */
 
@@ -161,7 +162,8 @@ enum vibe_option_team {
     VIBE_TEAM_TARGET,   /* --output, --output-dir */
     VIBE_TEAM_EXISTING, /* --overwrite, --no-clobber, --skip-existing */
     VIBE_TEAM_LOUDNESS, /* --quiet, --verbose */
-    VIBE_TEAM_ACTION,   /* --info, --dump-tokens, --verify, --dry-run */
+    VIBE_TEAM_ACTION,   /* --info, --dump-tokens, --verify, --dry-run,
+                           --test-speed, --self-test */
 };
 
 struct vibe_option {

@@ -8,8 +8,6 @@
 #include "engine/model/codec.h"
 #include "engine/model/codec_encoder.h"
 #include "engine/model/diffusion.h"
-#include "engine/model/kvcache.h"
-#include "offload/transfer.h"
 
 static void run_lm(void *user)
 {
@@ -168,7 +166,6 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
     struct vibe_generator *g = engine->generator;
     struct vibe_backend *be = engine->backend;
     const size_t max = engine->config.lm.max_position_embeddings;
-    const size_t before = be->transfer->free_bytes(be);
     double *times = calloc(n_frames + 1, sizeof(*times));
     int rc = VIBE_OK;
 
@@ -194,7 +191,6 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
     if (rc == VIBE_OK) {
         count_bytes(&engine->models, out, (size_t)steps);
         out->bandwidth = be->ops->probe_bandwidth(be);
-        out->memory_bytes = before - be->transfer->free_bytes(be);
     }
     free(times);
     return rc;
