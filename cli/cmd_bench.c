@@ -3,7 +3,6 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "cli/cli.h"
 #include "cli/commands.h"
@@ -21,17 +20,15 @@ static const char *const stage_names[VIBE_N_STAGES] = {
 /* What the numbers of a run say together. */
 struct speed {
     struct vibe_bench bench;
-    size_t bytes;     /* of weights, a frame */
-    double stages_s;  /* sum of the stages */
-    double bound_s;   /* bytes / bandwidth; 0: unknown */
-    double rtf;       /* seconds of work for a second of speech */
-    double rss_bytes; /* peak */
+    size_t bytes;    /* of weights, a frame */
+    double stages_s; /* sum of the stages */
+    double bound_s;  /* bytes / bandwidth; 0: unknown */
+    double rtf;      /* seconds of work for a second of speech */
 };
 
 static void sum_up(struct speed *speed, size_t hop)
 {
     const struct vibe_bench *b = &speed->bench;
-    struct rusage usage;
 
     for (size_t i = 0; i < VIBE_N_STAGES; i++) {
         speed->bytes += b->stage_bytes[i];
@@ -40,8 +37,6 @@ static void sum_up(struct speed *speed, size_t hop)
     if (b->bandwidth > 0)
         speed->bound_s = (double)speed->bytes / b->bandwidth;
     speed->rtf = b->frame_s * VIBE_SAMPLE_RATE / (double)hop;
-    if (getrusage(RUSAGE_SELF, &usage) == 0)
-        speed->rss_bytes = 1024.0 * (double)usage.ru_maxrss;
 }
 
 /* One line of the table; share is of the read bandwidth. */
@@ -78,7 +73,7 @@ static void print_speed(const struct speed *speed, const char *device,
     if (o->prompt > 0)
         printf("prompt of %" PRId64 " tokens: %.3f s\n", o->prompt,
                b->prefill_s);
-    printf("peak memory: %.0f MB of the host\n", 1e-6 * speed->rss_bytes);
+    printf("peak memory: %.0f MB of the host\n", 1e-6 * (double)b->rss_bytes);
 }
 
 static void print_speed_json(const struct speed *speed, const char *device,
@@ -106,7 +101,7 @@ static void print_speed_json(const struct speed *speed, const char *device,
     vibe_json_number(object, "bound_ms", 1e3 * speed->bound_s);
     vibe_json_number(object, "rtf", speed->rtf);
     vibe_json_number(object, "prompt_s", b->prefill_s);
-    vibe_json_number(object, "rss_bytes", speed->rss_bytes);
+    vibe_json_count(object, "rss_bytes", b->rss_bytes);
     vibe_json_print(object);
 }
 

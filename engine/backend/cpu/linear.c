@@ -2,91 +2,122 @@
 #include "engine/backend/cpu/product.h"
 
 enum {
-    STRIPE = 64,              /* rows of W that a task finishes together */
-    STRIPE_BYTES = 128 << 10, /* fewer of them when rows are longer */
-    ROWS = 24,                /* rows of x that W passes by at once */
+    STRIPE = 64, /* channels that are summed before they are finished */
+    ROWS = 24,   /* rows of x that W passes by at once */
+    TASK_BYTES = 512 << 10,
+    TASKS = 4, /* for each thread, at least */
 };
 
-/* Sums of one task, of a pair both halves. */
+/* Sums of one stripe, of a pair both halves. */
 struct sums {
     float z[2][ROWS][STRIPE];
 };
 
-/* Rows n .. n + 3 of W times rows m .. m + count - 1 of x, to column at. */
-static void dot_rows(const struct vibe_cpu_product *p, float z[ROWS][STRIPE],
-                     const void *const w[4], enum vibe_dtype dtype, size_t at,
+/* Four rows of W of one dtype, and where their sums go: a column each. */
+struct quad {
+    const void *w[VIBE_CPU_DOT_W];
+    float *z[VIBE_CPU_DOT_W]; /* [ROWS][STRIPE] from there on; NULL: nowhere */
+    enum vibe_dtype dtype;
+    size_t n; /* rows of W that lie between this quad and the next */
+};
+
+/* Rows m .. m + count - 1 of x times a quad. */
+static void dot_rows(const struct vibe_cpu_product *p, const struct quad *q,
                      size_t m, size_t count)
 {
     const struct vibe_cpu_kernels *k = p->kernels;
+    const struct vibe_tensor *x = p->x;
+    size_t stride = x->T == 1 ? x->stride_b : x->stride_t;
     float out[VIBE_CPU_DOT_W * VIBE_CPU_DOT_X];
-    size_t step = (size_t)k->dot_x;
 
     for (size_t i = 0, n_x; i < count; i += n_x) {
         size_t row = m + i;
-        size_t left = p->x->T - row % p->x->T; /* rows a stride_t apart */
 
-        n_x = count - i < step ? count - i : step;
-        if (p->x->T == 1) {
-            k->dot[dtype](out, w, vibe_cpu_row(p->x, row), p->x->stride_b,
-                          p->w->K, (int)n_x);
-        } else {
-            n_x = n_x < left ? n_x : left;
-            k->dot[dtype](out, w, vibe_cpu_row(p->x, row), p->x->stride_t,
-                          p->w->K, (int)n_x);
-        }
-        for (size_t r = 0; r < VIBE_CPU_DOT_W; r++)
+        n_x = count - i < (size_t)k->dot_x ? count - i : (size_t)k->dot_x;
+        if (x->T > 1 && x->T - row % x->T < n_x) /* the batch ends here */
+            n_x = x->T - row % x->T;
+        k->dot[q->dtype](out, q->w, vibe_cpu_row(x, row), stride, p->w->K,
+                         (int)n_x, q->n);
+        for (size_t r = 0; r < VIBE_CPU_DOT_W && q->z[r]; r++)
             for (size_t j = 0; j < n_x; j++)
-                z[i + j][at + r] = out[r * VIBE_CPU_DOT_X + j];
+                q->z[r][(i + j) * STRIPE] = out[r * VIBE_CPU_DOT_X + j];
     }
 }
 
-/* The next rows of W, at most 4 of one dtype; the last is repeated. */
-static size_t next_rows(const struct vibe_matrix *w, size_t n, size_t end,
-                        const void *rows[4], enum vibe_dtype *dtype)
+/* Put row n of W in place r, its sums in column z; all places after it hold
+ * the same row for nobody.  False, with nothing done, for another dtype. */
+static int put(struct quad *q, const struct vibe_matrix *w, size_t r, size_t n,
+               float *z)
 {
-    struct vibe_cpu_weights first = vibe_cpu_weights_row(w, n);
-    size_t count = 1;
+    struct vibe_cpu_weights row = vibe_cpu_weights_row(w, n);
 
-    *dtype = first.dtype;
-    rows[0] = first.data;
-    while (count < VIBE_CPU_DOT_W && n + count < end) {
-        struct vibe_cpu_weights row = vibe_cpu_weights_row(w, n + count);
-
-        if (row.dtype != first.dtype)
-            break;
-        rows[count++] = row.data;
+    if (r > 0 && row.dtype != q->dtype)
+        return 0;
+    q->dtype = row.dtype;
+    for (size_t i = r; i < VIBE_CPU_DOT_W; i++) {
+        q->w[i] = row.data;
+        q->z[i] = i == r ? z : NULL;
     }
-    for (size_t i = count; i < VIBE_CPU_DOT_W; i++)
-        rows[i] = rows[count - 1];
-    return count;
+    return 1;
 }
 
-/* Channels n .. n + count - 1 of y. */
-static void stripe(const struct vibe_cpu_product *p, size_t n, size_t count)
+/* Take channels n + i and following, as many as make a quad before end. */
+static size_t fill(struct quad *q, const struct vibe_matrix *w, struct sums *s,
+                   size_t n, size_t i, size_t end)
 {
-    size_t halves = p->w->is_pair ? 2 : 1;
+    size_t got = 0;
+
+    while (got < VIBE_CPU_DOT_W && i + got < end &&
+           put(q, w, got, n + i + got, &s->z[0][0][i + got]))
+        got++;
+    q->n = VIBE_CPU_DOT_W;
+    return got;
+}
+
+/* The same of a pair: two channels of each half side by side, so that both
+ * halves are read as they lie. */
+static size_t fill_pair(struct quad *q, const struct vibe_matrix *w,
+                        struct sums *s, size_t n, size_t i, size_t end)
+{
+    size_t got = 0;
+
+    while (got < VIBE_CPU_DOT_W / 2 && i + got < end) {
+        size_t up = w->N / 2 + n + i + got;
+
+        put(q, w, 2 * got, n + i + got, &s->z[0][0][i + got]);
+        if (!put(q, w, 2 * got + 1, up, &s->z[1][0][i + got]))
+            return got;
+        got++;
+    }
+    q->n = VIBE_CPU_DOT_W / 2;
+    return got;
+}
+
+/* Channels n .. n + count - 1 of y, for some rows. */
+static void stripe(const struct vibe_cpu_product *p, size_t n, size_t count,
+                   size_t m, size_t n_m)
+{
     struct sums s;
+    struct quad q;
 
-    for (size_t m = 0; m < p->M; m += ROWS) {
-        size_t n_m = p->M - m < ROWS ? p->M - m : ROWS;
-
-        for (size_t half = 0; half < halves; half++) {
-            size_t first = n + half * p->w->N / 2;
-            const void *rows[VIBE_CPU_DOT_W];
-            enum vibe_dtype dtype;
-
-            for (size_t i = 0; i < count;) {
-                size_t got = next_rows(p->w, first + i, first + count, rows,
-                                       &dtype);
-
-                dot_rows(p, s.z[half], rows, dtype, i, m, n_m);
-                i += got;
-            }
-        }
-        for (size_t i = 0; i < n_m; i++)
-            vibe_cpu_finish_row(p, m + i, n, count, s.z[0][i],
-                                halves == 2 ? s.z[1][i] : NULL);
+    for (size_t i = 0, got; i < count; i += got) {
+        got = (p->w->is_pair ? fill_pair : fill)(&q, p->w, &s, n, i, count);
+        dot_rows(p, &q, m, n_m);
     }
+    for (size_t i = 0; i < n_m; i++)
+        vibe_cpu_finish_row(p, m + i, n, count, s.z[0][i],
+                            p->w->is_pair ? s.z[1][i] : NULL);
+}
+
+/* Channels a task takes: whole stripes, in one run of memory. */
+static size_t task_channels(const struct vibe_cpu_product *p)
+{
+    size_t C = p->y->C;
+    size_t by_bytes = TASK_BYTES / (p->w->bytes / C + 1);
+    size_t by_tasks = C / (TASKS * (size_t)p->threads);
+    size_t n = by_bytes < by_tasks ? by_bytes : by_tasks;
+
+    return n < VIBE_CPU_DOT_W ? VIBE_CPU_DOT_W : n & ~(size_t)3;
 }
 
 static void linear(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -94,13 +125,17 @@ static void linear(struct vibe_stream *s, const struct vibe_tensor *y,
                    enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
 {
     struct vibe_cpu_product p = vibe_cpu_product(s, y, x, w, epilogue, gate);
-    size_t step = STRIPE_BYTES / (w->bytes / w->N + 1) & ~(size_t)3;
+    size_t step = task_channels(&p);
 
-    step = step < VIBE_CPU_DOT_W ? VIBE_CPU_DOT_W : step;
-    step = step > STRIPE - VIBE_CPU_DOT_W ? STRIPE - VIBE_CPU_DOT_W : step;
 #pragma omp parallel for num_threads(p.threads) schedule(dynamic)
-    for (size_t n = 0; n < y->C; n += step)
-        stripe(&p, n, y->C - n < step ? y->C - n : step);
+    for (size_t first = 0; first < y->C; first += step) {
+        size_t end = y->C - first < step ? y->C : first + step;
+
+        for (size_t n = first; n < end; n += STRIPE)
+            for (size_t m = 0; m < p.M; m += ROWS)
+                stripe(&p, n, end - n < STRIPE ? end - n : STRIPE, m,
+                       p.M - m < ROWS ? p.M - m : ROWS);
+    }
 }
 
 void vibe_cpu_linear_init(struct vibe_ops *ops)
