@@ -143,11 +143,11 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
     if (!model)
         return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
                              "no model: use --model PATH or VIBEVOICE_MODEL");
+    if (o->config && check_config(o->config, why) != VIBE_EXIT_OK)
+        return why->status;
     if (access(model, F_OK) != 0)
         return vibe_cli_fail(why, VIBE_EXIT_INPUT, model, "%s: %s", model,
                              strerror(errno));
-    if (o->config && check_config(o->config, why) != VIBE_EXIT_OK)
-        return why->status;
     if (o->attn_implementation)
         vibe_log(&cli->log, VIBE_LOG_DEBUG,
                  "--attn-implementation %s is ignored: there is one",
