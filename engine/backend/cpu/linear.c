@@ -61,14 +61,14 @@ static int put(struct quad *q, const struct vibe_matrix *w, size_t r, size_t n,
     return 1;
 }
 
-/* Take channels n + i and following, as many as make a quad before end. */
-static size_t fill(struct quad *q, const struct vibe_matrix *w, struct sums *s,
-                   size_t n, size_t i, size_t end)
+/* Take rows n .. n + count - 1 of W, as many as make a quad. */
+static size_t fill(struct quad *q, const struct vibe_matrix *w, float *z,
+                   size_t n, size_t count)
 {
     size_t got = 0;
 
-    while (got < VIBE_CPU_DOT_W && i + got < end &&
-           put(q, w, got, n + i + got, &s->z[0][0][i + got]))
+    while (got < VIBE_CPU_DOT_W && got < count &&
+           put(q, w, got, n + got, z + got))
         got++;
     q->n = VIBE_CPU_DOT_W;
     return got;
@@ -76,18 +76,14 @@ static size_t fill(struct quad *q, const struct vibe_matrix *w, struct sums *s,
 
 /* The same of a pair: two channels of each half side by side, so that both
  * halves are read as they lie. */
-static size_t fill_pair(struct quad *q, const struct vibe_matrix *w,
-                        struct sums *s, size_t n, size_t i, size_t end)
+static size_t fill_pair(struct quad *q, const struct vibe_matrix *w, float *z,
+                        float *z_up, size_t n, size_t count)
 {
     size_t got = 0;
 
-    while (got < VIBE_CPU_DOT_W / 2 && i + got < end) {
-        size_t up = w->N / 2 + n + i + got;
-
-        put(q, w, 2 * got, n + i + got, &s->z[0][0][i + got]);
-        if (!put(q, w, 2 * got + 1, up, &s->z[1][0][i + got]))
-            return got;
-        got++;
+    for (; got < VIBE_CPU_DOT_W / 2 && got < count; got++) {
+        put(q, w, 2 * got, n + got, z + got);
+        put(q, w, 2 * got + 1, w->N / 2 + n + got, z_up + got);
     }
     q->n = VIBE_CPU_DOT_W / 2;
     return got;
@@ -97,16 +93,24 @@ static size_t fill_pair(struct quad *q, const struct vibe_matrix *w,
 static void stripe(const struct vibe_cpu_product *p, size_t n, size_t count,
                    size_t m, size_t n_m)
 {
+    const struct vibe_matrix *w = p->w;
+    int is_even = w->is_pair && w->part[0].dtype == w->part[1].dtype;
     struct sums s;
     struct quad q;
 
-    for (size_t i = 0, got; i < count; i += got) {
-        got = (p->w->is_pair ? fill_pair : fill)(&q, p->w, &s, n, i, count);
+    for (size_t i = 0; is_even && i < count;) {
+        i += fill_pair(&q, w, &s.z[0][0][i], &s.z[1][0][i], n + i, count - i);
         dot_rows(p, &q, m, n_m);
     }
+    for (size_t half = 0; !is_even && half < (w->is_pair ? 2 : 1); half++)
+        for (size_t i = 0; i < count;) {
+            i += fill(&q, w, &s.z[half][0][i], half * w->N / 2 + n + i,
+                      count - i);
+            dot_rows(p, &q, m, n_m);
+        }
     for (size_t i = 0; i < n_m; i++)
         vibe_cpu_finish_row(p, m + i, n, count, s.z[0][i],
-                            p->w->is_pair ? s.z[1][i] : NULL);
+                            w->is_pair ? s.z[1][i] : NULL);
 }
 
 /* Channels a task takes: whole stripes, in one run of memory. */
