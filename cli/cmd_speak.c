@@ -41,6 +41,11 @@ struct take {
     size_t max_frames; /* what the options allow, 0: no cap */
 };
 
+static double take_seconds(const struct take *take)
+{
+    return (double)take->meter.n / VIBE_SAMPLE_RATE;
+}
+
 /* Warn about a take, on the screen and in its JSON object. */
 static void warn_take(struct take *take, const char *msg)
 {
@@ -89,6 +94,9 @@ static int on_frame(void *user, const float *samples, size_t n)
     }
     vibe_meter_add(&take->meter, samples, n);
     vibe_progress_frame(&take->run->progress, n);
+    vibe_log(&take->run->cli->log, VIBE_LOG_TRACE,
+             "%s: %.3f s spoken at %.3f s", take->job->name, take_seconds(take),
+             vibe_clock_s() - take->start_s);
     return vibe_signals_pending() != 0;
 }
 
@@ -103,11 +111,6 @@ static const char *finish_name(enum vibe_finish finish)
         return "interrupted";
     }
     return "end";
-}
-
-static double take_seconds(const struct take *take)
-{
-    return (double)take->meter.n / VIBE_SAMPLE_RATE;
 }
 
 /* The JSON object of a file that was written. */
