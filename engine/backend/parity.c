@@ -156,7 +156,7 @@ void vibe_lab_matrix(struct vibe_lab *lab, struct vibe_matrix *both[VIBE_SIDES],
                      const struct vibe_lab_matrix *spec)
 {
     int is_transposed = spec->layout == VIBE_LAYOUT_CONV_TRANSPOSE;
-    char *data = calloc(spec->N * spec->K, sizeof(float));
+    char *data = calloc(spec->N * spec->K, 4); /* for any dtype */
     float *scales = random_scales(lab, spec->N, spec->K);
     float *bias = host_floats(lab, VIBE_FILL_RANDOM,
                               is_transposed ? spec->out : spec->N);
@@ -177,7 +177,7 @@ void vibe_lab_matrix(struct vibe_lab *lab, struct vibe_matrix *both[VIBE_SIDES],
     assert(lab->n_matrices < VIBE_LAB_MATRICES);
     if (!data || !scales)
         vibe_fail(&lab->err, VIBE_E_NOMEM, "no memory for parity weights");
-    for (int i = 0; i < spec->n_parts && !lab->err.code; i++) {
+    for (int i = 0; i < spec->n_parts && data && scales; i++) {
         struct vibe_matrix_part *p = &src.part[i];
 
         *p = random_part(lab, data, spec, i, row);

@@ -38,7 +38,7 @@ static char *make_pool(void)
 }
 
 /* Bytes per second over the pool, best of a few passes. */
-static double measure(struct vibe_backend *be, char *pool,
+static double measure(struct vibe_backend *be, const char *pool,
                       enum vibe_dtype dtype, size_t M, size_t N, size_t K)
 {
     size_t bytes = N * K * vibe_dtype_size(dtype);
@@ -86,7 +86,7 @@ int main(int argc, char **argv)
     };
     static const size_t rows[] = {1, 2, 4, 8, 20};
     struct vibe_backend_options options = {
-        .threads = argc > 1 ? atoi(argv[1]) : 0,
+        .threads = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 0,
     };
     struct vibe_error err;
     struct vibe_backend *be = NULL;

@@ -98,6 +98,7 @@ static void repack_transposed(char *out, const struct vibe_matrix_source *src,
     size_t stride = src->N / src->out;
     size_t step = src->out * 2 * stride;
 
+    assert(stride > 0);
 #pragma omp parallel for num_threads(threads)
     for (size_t o = 0; o < src->out; o++) {
         for (size_t i = 0; i < src->in; i += GATHER) {
