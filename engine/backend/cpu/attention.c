@@ -51,7 +51,7 @@ static void score(const struct job *a, float s[][CHUNK], const float *q,
 
         for (size_t r = 0; r < VIBE_CPU_DOT_W; r++)
             w[r] = keys + (i + r < n ? i + r : n - 1) * row;
-        a->k->dot[a->kv->dtype](out, w, q, hd, hd, n_h, VIBE_CPU_DOT_W);
+        a->k->dot[a->kv->dtype](out, w, q, hd, hd, n_h);
         for (size_t r = 0; r < VIBE_CPU_DOT_W && i + r < n; r++)
             for (int h = 0; h < n_h; h++)
                 s[h][i + r] = out[r * VIBE_CPU_DOT_X + (size_t)h];

@@ -35,12 +35,12 @@ struct vibe_cpu_kernels {
     /*
      * Dot products of 4 rows of W with n_x <= dot_x rows of x:
      * out[r * VIBE_CPU_DOT_X + i] = sum_k w[r][k] * x[i * stride + k].
-     * The next call will likely want the rows n_next below each of these; they
-     * are asked for in time.
+     * Memory is asked for ahead of its use, past the end of each row too: it
+     * pays when the next call takes the rows that follow these.
      */
     void (*dot[VIBE_CPU_DTYPES])(float *out, const void *const w[4],
                                  const float *x, size_t stride, size_t K,
-                                 int n_x, size_t n_next);
+                                 int n_x);
     int dot_x;
 
     /* panel[k * ld + j] = rows[j][k] as f32, for 8 rows and K columns. */

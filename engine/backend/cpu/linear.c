@@ -2,8 +2,8 @@
 #include "engine/backend/cpu/product.h"
 
 enum {
-    STRIPE = 64, /* channels that are summed before they are finished */
-    ROWS = 24,   /* rows of x that W passes by at once */
+    STRIPE = 128, /* channels that are summed before they are finished */
+    ROWS = 24,    /* rows of x that W passes by at once */
     TASK_BYTES = 512 << 10,
     TASKS = 4, /* for each thread, at least */
 };
@@ -13,104 +13,76 @@ struct sums {
     float z[2][ROWS][STRIPE];
 };
 
-/* Four rows of W of one dtype, and where their sums go: a column each. */
+/* Up to four rows of W of one dtype, and where their sums go. */
 struct quad {
+    const struct vibe_cpu_product *p;
+    size_t m, n_m; /* rows of x */
     const void *w[VIBE_CPU_DOT_W];
-    float *z[VIBE_CPU_DOT_W]; /* [ROWS][STRIPE] from there on; NULL: nowhere */
+    float *z[VIBE_CPU_DOT_W]; /* [n_m], STRIPE apart */
+    size_t n;
     enum vibe_dtype dtype;
-    size_t n; /* rows of W that lie between this quad and the next */
 };
 
-/* Rows m .. m + count - 1 of x times a quad. */
-static void dot_rows(const struct vibe_cpu_product *p, const struct quad *q,
-                     size_t m, size_t count)
+/* Multiply what is in the quad and empty it. */
+static void flush(struct quad *q)
 {
-    const struct vibe_cpu_kernels *k = p->kernels;
-    const struct vibe_tensor *x = p->x;
+    const struct vibe_cpu_kernels *k = q->p->kernels;
+    const struct vibe_tensor *x = q->p->x;
     size_t stride = x->T == 1 ? x->stride_b : x->stride_t;
     float out[VIBE_CPU_DOT_W * VIBE_CPU_DOT_X];
 
-    for (size_t i = 0, n_x; i < count; i += n_x) {
-        size_t row = m + i;
+    for (size_t r = q->n; r < VIBE_CPU_DOT_W; r++)
+        q->w[r] = q->w[q->n - 1];
+    for (size_t i = 0, n_x; i < q->n_m; i += n_x) {
+        size_t row = q->m + i;
 
-        n_x = count - i < (size_t)k->dot_x ? count - i : (size_t)k->dot_x;
+        n_x = q->n_m - i < (size_t)k->dot_x ? q->n_m - i : (size_t)k->dot_x;
         if (x->T > 1 && x->T - row % x->T < n_x) /* the batch ends here */
             n_x = x->T - row % x->T;
-        k->dot[q->dtype](out, q->w, vibe_cpu_row(x, row), stride, p->w->K,
-                         (int)n_x, q->n);
-        for (size_t r = 0; r < VIBE_CPU_DOT_W && q->z[r]; r++)
+        k->dot[q->dtype](out, q->w, vibe_cpu_row(x, row), stride, q->p->w->K,
+                         (int)n_x);
+        for (size_t r = 0; r < q->n; r++)
             for (size_t j = 0; j < n_x; j++)
                 q->z[r][(i + j) * STRIPE] = out[r * VIBE_CPU_DOT_X + j];
     }
+    q->n = 0;
 }
 
-/* Put row n of W in place r, its sums in column z; all places after it hold
- * the same row for nobody.  False, with nothing done, for another dtype. */
-static int put(struct quad *q, const struct vibe_matrix *w, size_t r, size_t n,
-               float *z)
+/* Add row n of W, whose sums go to z. */
+static void push(struct quad *q, size_t n, float *z)
 {
-    struct vibe_cpu_weights row = vibe_cpu_weights_row(w, n);
+    struct vibe_cpu_weights row = vibe_cpu_weights_row(q->p->w, n);
 
-    if (r > 0 && row.dtype != q->dtype)
-        return 0;
+    if (q->n && row.dtype != q->dtype)
+        flush(q);
     q->dtype = row.dtype;
-    for (size_t i = r; i < VIBE_CPU_DOT_W; i++) {
-        q->w[i] = row.data;
-        q->z[i] = i == r ? z : NULL;
-    }
-    return 1;
+    q->w[q->n] = row.data;
+    q->z[q->n++] = z;
 }
 
-/* Take rows n .. n + count - 1 of W, as many as make a quad. */
-static size_t fill(struct quad *q, const struct vibe_matrix *w, float *z,
-                   size_t n, size_t count)
-{
-    size_t got = 0;
-
-    while (got < VIBE_CPU_DOT_W && got < count &&
-           put(q, w, got, n + got, z + got))
-        got++;
-    q->n = VIBE_CPU_DOT_W;
-    return got;
-}
-
-/* The same of a pair: two channels of each half side by side, so that both
- * halves are read as they lie. */
-static size_t fill_pair(struct quad *q, const struct vibe_matrix *w, float *z,
-                        float *z_up, size_t n, size_t count)
-{
-    size_t got = 0;
-
-    for (; got < VIBE_CPU_DOT_W / 2 && got < count; got++) {
-        put(q, w, 2 * got, n + got, z + got);
-        put(q, w, 2 * got + 1, w->N / 2 + n + got, z_up + got);
-    }
-    q->n = VIBE_CPU_DOT_W / 2;
-    return got;
-}
-
-/* Channels n .. n + count - 1 of y, for some rows. */
+/*
+ * Channels n .. n + count - 1 of y, for some rows.  W is read in four places
+ * at once (of a pair: two in each half), each of which goes on where it was:
+ * rows of a few KB, four by four, would be too short for a prefetcher.
+ */
 static void stripe(const struct vibe_cpu_product *p, size_t n, size_t count,
                    size_t m, size_t n_m)
 {
-    const struct vibe_matrix *w = p->w;
-    int is_even = w->is_pair && w->part[0].dtype == w->part[1].dtype;
+    size_t halves = p->w->is_pair ? 2 : 1;
+    size_t places = VIBE_CPU_DOT_W / halves;
+    size_t apart = (count + places - 1) / places;
+    struct quad q = {.p = p, .m = m, .n_m = n_m};
     struct sums s;
-    struct quad q;
 
-    for (size_t i = 0; is_even && i < count;) {
-        i += fill_pair(&q, w, &s.z[0][0][i], &s.z[1][0][i], n + i, count - i);
-        dot_rows(p, &q, m, n_m);
+    for (size_t i = 0; i < apart; i++) {
+        for (size_t half = 0; half < halves; half++)
+            for (size_t c = i; c < count; c += apart)
+                push(&q, half * p->w->N / 2 + n + c, &s.z[half][0][c]);
+        flush(&q);
     }
-    for (size_t half = 0; !is_even && half < (w->is_pair ? 2 : 1); half++)
-        for (size_t i = 0; i < count;) {
-            i += fill(&q, w, &s.z[half][0][i], half * w->N / 2 + n + i,
-                      count - i);
-            dot_rows(p, &q, m, n_m);
-        }
     for (size_t i = 0; i < n_m; i++)
         vibe_cpu_finish_row(p, m + i, n, count, s.z[0][i],
-                            w->is_pair ? s.z[1][i] : NULL);
+                            halves == 2 ? s.z[1][i] : NULL);
 }
 
 /* Channels a task takes: whole stripes, in one run of memory. */
