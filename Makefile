@@ -117,7 +117,7 @@ $(BUILD)/alone/%.h.ok: %.h $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(C_FLAGS) -Werror -Wno-pedantic -MMD -MP -MT $@ -MF $(@:.ok=.d) -c -o $(@:.ok=.o) -include $< -x c /dev/null && touch $@
 # After its object, so that a changed header is linted again too.
-$(BUILD)/tidy/%.ok: $(BUILD)/%.o .clang-tidy scripts/tidy.h
+$(BUILD)/tidy/%.ok: $(BUILD)/%.o .clang-tidy tests/.clang-tidy scripts/tidy.h
 	@mkdir -p $(@D)
 	$(SAY) LINT $*
 	$(Q)scripts/tidy $* $(LANG_FLAGS) -fopenmp $(CPPFLAGS) && touch $@

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/json.h"
 #include "engine/vibevoice.h"
 
 /* Presets of how much of a model a GPU holds: not what a config.json is. */
@@ -43,30 +44,6 @@ enum vibe_exit vibe_cli_fail_by(struct vibe_failure *why, enum vibe_exit io,
     return why->status;
 }
 
-struct json_t *vibe_cli_json_text(const char *text)
-{
-    json_t *value = json_string(text);
-    char *copy;
-
-    if (value)
-        return value;
-    copy = strdup(text);
-    for (char *c = copy; c && *c; c++)
-        if ((unsigned char)*c >= 0x80)
-            *c = '?';
-    value = copy ? json_string(copy) : NULL;
-    free(copy);
-    return value;
-}
-
-void vibe_cli_print_json(struct json_t *value)
-{
-    json_dumpf(value, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
-    fputc('\n', stdout);
-    fflush(stdout);
-    json_decref(value);
-}
-
 void vibe_cli_report(struct vibe_cli *cli, const struct vibe_failure *why)
 {
     if (!why->err.msg[0])
@@ -75,13 +52,14 @@ void vibe_cli_report(struct vibe_cli *cli, const struct vibe_failure *why)
     if (why->status == VIBE_EXIT_USAGE)
         fputs("Try 'vibevoice --help' for more information.\n", cli->log.out);
     if (cli->options->is_json) {
-        json_t *body = json_object();
+        json_t *body = json_object(), *object = json_object();
 
-        json_object_set_new(body, "code", json_integer((int)why->status));
-        json_object_set_new(body, "message", vibe_cli_json_text(why->err.msg));
+        vibe_json_count(body, "code", (size_t)why->status);
+        vibe_json_text(body, "message", why->err.msg);
         if (why->file[0])
-            json_object_set_new(body, "file", vibe_cli_json_text(why->file));
-        vibe_cli_print_json(json_pack("{s:o}", "error", body));
+            vibe_json_text(body, "file", why->file);
+        json_object_set_new(object, "error", body);
+        vibe_json_print(object);
     }
 }
 
@@ -165,11 +143,11 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
     if (!model)
         return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
                              "no model: use --model PATH or VIBEVOICE_MODEL");
+    if (o->config && check_config(o->config, why) != VIBE_EXIT_OK)
+        return why->status;
     if (access(model, F_OK) != 0)
         return vibe_cli_fail(why, VIBE_EXIT_INPUT, model, "%s: %s", model,
                              strerror(errno));
-    if (o->config && check_config(o->config, why) != VIBE_EXIT_OK)
-        return why->status;
     if (o->attn_implementation)
         vibe_log(&cli->log, VIBE_LOG_DEBUG,
                  "--attn-implementation %s is ignored: there is one",

@@ -70,11 +70,4 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
 /* The model that the options name, or ./models, or NULL. */
 const char *vibe_cli_model(const struct vibe_options *options);
 
-/* Print one JSON value on a line of standard output and release it. */
-struct json_t;
-void vibe_cli_print_json(struct json_t *value);
-
-/* A JSON string; bytes that are not UTF-8 become '?'. */
-struct json_t *vibe_cli_json_text(const char *text);
-
 #endif /* VIBE_CLI_CLI_H */

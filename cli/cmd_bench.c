@@ -3,10 +3,10 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/json.h"
 #include "engine/vibevoice.h"
 
 static const char *const stage_names[VIBE_N_STAGES] = {
@@ -20,17 +20,15 @@ static const char *const stage_names[VIBE_N_STAGES] = {
 /* What the numbers of a run say together. */
 struct speed {
     struct vibe_bench bench;
-    size_t bytes;     /* of weights, a frame */
-    double stages_s;  /* sum of the stages */
-    double bound_s;   /* bytes / bandwidth; 0: unknown */
-    double rtf;       /* seconds of work for a second of speech */
-    double rss_bytes; /* peak */
+    size_t bytes;    /* of weights, a frame */
+    double stages_s; /* sum of the stages */
+    double bound_s;  /* bytes / bandwidth; 0: unknown */
+    double rtf;      /* seconds of work for a second of speech */
 };
 
 static void sum_up(struct speed *speed, size_t hop)
 {
     const struct vibe_bench *b = &speed->bench;
-    struct rusage usage;
 
     for (size_t i = 0; i < VIBE_N_STAGES; i++) {
         speed->bytes += b->stage_bytes[i];
@@ -39,8 +37,6 @@ static void sum_up(struct speed *speed, size_t hop)
     if (b->bandwidth > 0)
         speed->bound_s = (double)speed->bytes / b->bandwidth;
     speed->rtf = b->frame_s * VIBE_SAMPLE_RATE / (double)hop;
-    if (getrusage(RUSAGE_SELF, &usage) == 0)
-        speed->rss_bytes = 1024.0 * (double)usage.ru_maxrss;
 }
 
 /* One line of the table; share is of the read bandwidth. */
@@ -77,27 +73,36 @@ static void print_speed(const struct speed *speed, const char *device,
     if (o->prompt > 0)
         printf("prompt of %" PRId64 " tokens: %.3f s\n", o->prompt,
                b->prefill_s);
-    printf("peak memory: %.0f MB of the host\n", 1e-6 * speed->rss_bytes);
+    printf("peak memory: %.0f MB of the host\n", 1e-6 * (double)b->rss_bytes);
 }
 
 static void print_speed_json(const struct speed *speed, const char *device,
                              const struct vibe_options *o)
 {
     const struct vibe_bench *b = &speed->bench;
+    json_t *object = json_object();
     json_t *stages = json_object();
 
-    for (size_t i = 0; i < VIBE_N_STAGES; i++)
-        json_object_set_new(stages, stage_names[i],
-                            json_pack("{s:f, s:I}", "ms", 1e3 * b->stage_s[i],
-                                      "bytes", (json_int_t)b->stage_bytes[i]));
-    vibe_cli_print_json(json_pack(
-        "{s:o, s:I, s:I, s:I, s:f, s:o, s:I, s:f, s:f, s:f, s:f, s:f}",
-        "device", vibe_cli_json_text(device), "frames", (json_int_t)o->frames,
-        "steps", (json_int_t)o->steps, "context", (json_int_t)o->context,
-        "frame_ms", 1e3 * b->frame_s, "stages", stages, "bytes",
-        (json_int_t)speed->bytes, "bandwidth", b->bandwidth, "bound_ms",
-        1e3 * speed->bound_s, "rtf", speed->rtf, "prefill_s", b->prefill_s,
-        "rss_bytes", speed->rss_bytes));
+    for (size_t i = 0; i < VIBE_N_STAGES; i++) {
+        json_t *stage = json_object();
+
+        vibe_json_number(stage, "ms", 1e3 * b->stage_s[i]);
+        vibe_json_count(stage, "bytes", b->stage_bytes[i]);
+        json_object_set_new(stages, stage_names[i], stage);
+    }
+    vibe_json_text(object, "device", device);
+    vibe_json_count(object, "frames", (size_t)o->frames);
+    vibe_json_count(object, "steps", (size_t)o->steps);
+    vibe_json_count(object, "context", (size_t)o->context);
+    json_object_set_new(object, "stages", stages);
+    vibe_json_number(object, "frame_ms", 1e3 * b->frame_s);
+    vibe_json_count(object, "bytes", speed->bytes);
+    vibe_json_number(object, "bandwidth", b->bandwidth);
+    vibe_json_number(object, "bound_ms", 1e3 * speed->bound_s);
+    vibe_json_number(object, "rtf", speed->rtf);
+    vibe_json_number(object, "prompt_s", b->prefill_s);
+    vibe_json_count(object, "rss_bytes", b->rss_bytes);
+    vibe_json_print(object);
 }
 
 enum vibe_exit vibe_cmd_speed(struct vibe_cli *cli, struct vibe_failure *why)
@@ -144,14 +149,19 @@ struct tallies {
 
 static void print_tally(const struct tally *tally, int is_json)
 {
-    if (is_json)
-        vibe_cli_print_json(json_pack("{s:s, s:I, s:I, s:f}", "op", tally->op,
-                                      "cases", (json_int_t)tally->n, "failed",
-                                      (json_int_t)tally->n_failed, "worst",
-                                      tally->worst));
-    else
+    json_t *object;
+
+    if (!is_json) {
         printf("%-16s %4zu cases   worst %6.3f of bound   %s\n", tally->op,
                tally->n, tally->worst, tally->n_failed ? "FAILED" : "ok");
+        return;
+    }
+    object = json_object();
+    vibe_json_text(object, "op", tally->op);
+    vibe_json_count(object, "cases", tally->n);
+    vibe_json_count(object, "failed", tally->n_failed);
+    vibe_json_number(object, "worst", tally->worst);
+    vibe_json_print(object);
 }
 
 static struct tally *tally_of(struct tallies *all, const char *op)

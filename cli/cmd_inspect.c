@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/jobs.h"
+#include "cli/json.h"
 #include "cli/request.h"
 #include "engine/vibevoice.h"
 
@@ -53,42 +54,38 @@ static void print_info(const char *model, const struct vibe_engine_info *info,
            human_bytes(frame, bytes, sizeof(bytes)), o->steps);
 }
 
-static void set_size(json_t *object, const char *key, size_t value)
-{
-    json_object_set_new(object, key, json_integer((json_int_t)value));
-}
-
 static void print_info_json(const char *model,
                             const struct vibe_engine_info *info)
 {
     json_t *object = json_object();
 
-    json_object_set_new(object, "model", vibe_cli_json_text(model));
-    json_object_set_new(object, "device", vibe_cli_json_text(info->device));
-    json_object_set_new(object, "dtype", vibe_cli_json_text(info->dtype));
-    set_size(object, "tensors", info->n_tensors);
-    set_size(object, "parameters", info->n_parameters);
-    set_size(object, "weight_bytes", info->weight_bytes);
-    set_size(object, "hidden_size", info->hidden_size);
-    set_size(object, "intermediate_size", info->intermediate_size);
-    set_size(object, "num_hidden_layers", info->num_hidden_layers);
-    set_size(object, "num_attention_heads", info->num_attention_heads);
-    set_size(object, "num_key_value_heads", info->num_key_value_heads);
-    set_size(object, "vocab_size", info->vocab_size);
-    set_size(object, "max_position_embeddings", info->max_position_embeddings);
-    set_size(object, "head_layers", info->head_layers);
-    set_size(object, "latent_size", info->latent_size);
-    set_size(object, "semantic_size", info->semantic_size);
-    set_size(object, "hop", info->hop);
-    set_size(object, "default_steps", info->default_steps);
-    json_object_set_new(object, "tied", json_boolean(info->is_tied));
-    json_object_set_new(object, "speech_scaling_factor",
-                        json_real((double)info->speech_scaling_factor));
-    json_object_set_new(object, "speech_bias_factor",
-                        json_real((double)info->speech_bias_factor));
-    set_size(object, "frame_bytes", info->frame_bytes);
-    set_size(object, "step_bytes", info->step_bytes);
-    vibe_cli_print_json(object);
+    vibe_json_text(object, "model", model);
+    vibe_json_text(object, "device", info->device);
+    vibe_json_text(object, "dtype", info->dtype);
+    vibe_json_count(object, "tensors", info->n_tensors);
+    vibe_json_count(object, "parameters", info->n_parameters);
+    vibe_json_count(object, "weight_bytes", info->weight_bytes);
+    vibe_json_count(object, "hidden_size", info->hidden_size);
+    vibe_json_count(object, "intermediate_size", info->intermediate_size);
+    vibe_json_count(object, "num_hidden_layers", info->num_hidden_layers);
+    vibe_json_count(object, "num_attention_heads", info->num_attention_heads);
+    vibe_json_count(object, "num_key_value_heads", info->num_key_value_heads);
+    vibe_json_count(object, "vocab_size", info->vocab_size);
+    vibe_json_count(object, "max_position_embeddings",
+                    info->max_position_embeddings);
+    vibe_json_count(object, "head_layers", info->head_layers);
+    vibe_json_count(object, "latent_size", info->latent_size);
+    vibe_json_count(object, "semantic_size", info->semantic_size);
+    vibe_json_count(object, "hop", info->hop);
+    vibe_json_count(object, "default_steps", info->default_steps);
+    vibe_json_bool(object, "tied", info->is_tied);
+    vibe_json_number(object, "speech_scaling_factor",
+                     (double)info->speech_scaling_factor);
+    vibe_json_number(object, "speech_bias_factor",
+                     (double)info->speech_bias_factor);
+    vibe_json_count(object, "frame_bytes", info->frame_bytes);
+    vibe_json_count(object, "step_bytes", info->step_bytes);
+    vibe_json_print(object);
 }
 
 enum vibe_exit vibe_cmd_info(struct vibe_cli *cli, struct vibe_failure *why)
@@ -168,9 +165,13 @@ static enum vibe_exit dump_job(const struct vibe_cli *cli,
         json_decref(ids);
         return vibe_cli_fail_by(why, VIBE_EXIT_INPUT, job->path);
     }
-    if (ids)
-        vibe_cli_print_json(json_pack(
-            "{s:o, s:o}", "script", vibe_cli_json_text(job->name), "ids", ids));
+    if (ids) {
+        json_t *object = json_object();
+
+        vibe_json_text(object, "script", job->name);
+        json_object_set_new(object, "ids", ids);
+        vibe_json_print(object);
+    }
     return VIBE_EXIT_OK;
 }
 

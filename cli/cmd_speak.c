@@ -9,6 +9,7 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/jobs.h"
+#include "cli/json.h"
 #include "cli/progress.h"
 #include "cli/request.h"
 #include "cli/signals.h"
@@ -40,12 +41,17 @@ struct take {
     size_t max_frames; /* what the options allow, 0: no cap */
 };
 
+static double take_seconds(const struct take *take)
+{
+    return (double)take->meter.n / VIBE_SAMPLE_RATE;
+}
+
 /* Warn about a take, on the screen and in its JSON object. */
 static void warn_take(struct take *take, const char *msg)
 {
     vibe_log(&take->run->cli->log, VIBE_LOG_WARN, "%s: %s", take->job->output,
              msg);
-    json_array_append_new(take->warnings, vibe_cli_json_text(msg));
+    json_array_append_new(take->warnings, vibe_json_string(msg));
 }
 
 static void on_prompt(void *user, size_t n_tokens, size_t max_tokens)
@@ -88,6 +94,9 @@ static int on_frame(void *user, const float *samples, size_t n)
     }
     vibe_meter_add(&take->meter, samples, n);
     vibe_progress_frame(&take->run->progress, n);
+    vibe_log(&take->run->cli->log, VIBE_LOG_TRACE,
+             "%s: %.3f s spoken at %.3f s", take->job->name, take_seconds(take),
+             vibe_clock_s() - take->start_s);
     return vibe_signals_pending() != 0;
 }
 
@@ -104,11 +113,6 @@ static const char *finish_name(enum vibe_finish finish)
     return "end";
 }
 
-static double take_seconds(const struct take *take)
-{
-    return (double)take->meter.n / VIBE_SAMPLE_RATE;
-}
-
 /* The JSON object of a file that was written. */
 static void print_object(const struct take *take, const char *file)
 {
@@ -117,34 +121,24 @@ static void print_object(const struct take *take, const char *file)
     double wall = vibe_clock_s() - take->start_s;
     json_t *object = json_object();
 
-    json_object_set_new(object, "file", vibe_cli_json_text(file));
-    json_object_set_new(object, "script",
-                        take->job->path ? vibe_cli_json_text(take->job->path)
-                                        : json_null());
-    json_object_set_new(object, "seconds", json_real(seconds));
-    json_object_set_new(object, "frames",
-                        json_integer((json_int_t)take->result.frames));
-    json_object_set_new(object, "wall_s", json_real(wall));
-    json_object_set_new(object, "rtf",
-                        seconds > 0 ? json_real(wall / seconds) : json_null());
-    json_object_set_new(object, "seed",
-                        json_integer((json_int_t)take->run->seed));
-    json_object_set_new(object, "cfg_scale", json_real(o->cfg_scale));
-    json_object_set_new(object, "steps", json_integer(o->steps));
-    json_object_set_new(object, "dtype",
-                        vibe_cli_json_text(take->run->info.dtype));
-    json_object_set_new(object, "device",
-                        vibe_cli_json_text(take->run->info.device));
-    json_object_set_new(object, "prompt_tokens",
-                        json_integer((json_int_t)take->result.prompt_tokens));
-    json_object_set_new(object, "prompt_s", json_real(take->result.prompt_s));
-    json_object_set_new(object, "peak", json_real(take->meter.peak));
-    json_object_set_new(object, "clipped",
-                        json_integer((json_int_t)take->meter.n_clipped));
-    json_object_set_new(object, "finish",
-                        json_string(finish_name(take->result.finish)));
+    vibe_json_text(object, "file", file);
+    vibe_json_text(object, "script", take->job->path);
+    vibe_json_number(object, "seconds", seconds);
+    vibe_json_count(object, "frames", take->result.frames);
+    vibe_json_number(object, "wall_s", wall);
+    vibe_json_number(object, "rtf", wall / seconds);
+    vibe_json_count(object, "seed", take->run->seed);
+    vibe_json_number(object, "cfg_scale", o->cfg_scale);
+    vibe_json_count(object, "steps", (size_t)o->steps);
+    vibe_json_text(object, "dtype", take->run->info.dtype);
+    vibe_json_text(object, "device", take->run->info.device);
+    vibe_json_count(object, "prompt_tokens", take->result.prompt_tokens);
+    vibe_json_number(object, "prompt_s", take->result.prompt_s);
+    vibe_json_number(object, "peak", (double)take->meter.peak);
+    vibe_json_count(object, "clipped", take->meter.n_clipped);
+    vibe_json_text(object, "finish", finish_name(take->result.finish));
     json_object_set(object, "warnings", take->warnings);
-    vibe_cli_print_json(object);
+    vibe_json_print(object);
 }
 
 /* Tell the user of a file: the sum for people, its path for programs. */
@@ -337,6 +331,19 @@ static enum vibe_exit speak_all(struct run *run, struct vibe_failure *why)
     return run->n_failed ? VIBE_EXIT_FAILED : VIBE_EXIT_OK;
 }
 
+static void print_plan_object(const struct vibe_job *job, size_t n_tokens)
+{
+    json_t *object = json_object();
+
+    vibe_json_text(object, "file", job->output);
+    vibe_json_text(object, "script", job->path);
+    vibe_json_count(object, "turns", job->script.n_turns);
+    vibe_json_count(object, "voices", job->n_voices);
+    vibe_json_count(object, "prompt_tokens", n_tokens);
+    vibe_json_bool(object, "skipped", job->is_skipped);
+    vibe_json_print(object);
+}
+
 /* --dry-run: what would be done, a script a line. */
 static enum vibe_exit print_plan(struct run *run, struct vibe_failure *why)
 {
@@ -351,13 +358,7 @@ static enum vibe_exit print_plan(struct run *run, struct vibe_failure *why)
         const struct vibe_job *job = &run->jobs.items[i];
 
         if (run->cli->options->is_json) {
-            vibe_cli_print_json(
-                json_pack("{s:o, s:o, s:I, s:I, s:I, s:b}", "file",
-                          vibe_cli_json_text(job->output), "script",
-                          vibe_cli_json_text(job->name), "turns",
-                          (json_int_t)job->script.n_turns, "voices",
-                          (json_int_t)job->n_voices, "prompt_tokens",
-                          (json_int_t)n_tokens[i], "skipped", job->is_skipped));
+            print_plan_object(job, n_tokens[i]);
             continue;
         }
         printf("%s -> %s: %zu turns, %zu speakers, %zu voices, prompt of %zu "

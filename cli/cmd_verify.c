@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/json.h"
 #include "engine/vibevoice.h"
 
 /* What the visitors need to know. */
@@ -20,10 +21,17 @@ static void print_header(void)
            "bound");
 }
 
-/* JSON has no word for NaN. */
-static json_t *json_number(double value)
+static void print_row_json(const struct vibe_verify_row *row)
 {
-    return isfinite(value) ? json_real(value) : json_null();
+    json_t *object = json_object();
+
+    vibe_json_text(object, "tensor", row->name);
+    vibe_json_number(object, "max_error", row->max_error);
+    vibe_json_number(object, "max_ref", row->max_ref);
+    vibe_json_number(object, "bound", row->is_free ? NAN : row->bound);
+    vibe_json_bool(object, "free", row->is_free);
+    vibe_json_bool(object, "ok", row->is_ok);
+    vibe_json_print(object);
 }
 
 static void print_row(void *user, const struct vibe_verify_row *row)
@@ -31,12 +39,7 @@ static void print_row(void *user, const struct vibe_verify_row *row)
     struct listing *listing = user;
 
     if (listing->is_json) {
-        vibe_cli_print_json(json_pack(
-            "{s:o, s:o, s:o, s:o, s:b, s:b}", "tensor",
-            vibe_cli_json_text(row->name), "max_error", row->max_error,
-            "max_ref", json_number(row->max_ref), "bound",
-            row->is_free ? json_null() : json_real(row->bound), "free",
-            row->is_free, "ok", row->is_ok));
+        print_row_json(row);
         return;
     }
     if (row->is_free && !listing->is_free) {
@@ -65,15 +68,17 @@ static void print_summary(const struct vibe_verify_summary *sum, int is_ok)
 
 static void print_summary_json(const struct vibe_verify_summary *sum, int is_ok)
 {
-    json_t *tokens = json_array();
+    json_t *object = json_object(), *tokens = json_array();
 
     for (size_t i = 0; i < sum->n_tokens_got; i++)
         json_array_append_new(tokens, json_integer(sum->tokens[i]));
-    vibe_cli_print_json(json_pack(
-        "{s:I, s:I, s:I, s:I, s:o, s:b}", "compared",
-        (json_int_t)sum->n_compared, "failed", (json_int_t)sum->n_failed,
-        "tokens_recorded", (json_int_t)sum->n_tokens, "tokens_equal",
-        (json_int_t)sum->n_tokens_equal, "tokens", tokens, "ok", is_ok));
+    vibe_json_count(object, "compared", sum->n_compared);
+    vibe_json_count(object, "failed", sum->n_failed);
+    vibe_json_count(object, "tokens_recorded", sum->n_tokens);
+    vibe_json_count(object, "tokens_equal", sum->n_tokens_equal);
+    json_object_set_new(object, "tokens", tokens);
+    vibe_json_bool(object, "ok", is_ok);
+    vibe_json_print(object);
 }
 
 static enum vibe_exit verify_model(struct vibe_cli *cli,
@@ -110,14 +115,27 @@ static void print_vector(void *user, size_t index, const char *text,
 {
     const struct listing *listing = user;
 
-    if (listing->is_json)
-        vibe_cli_print_json(
-            json_pack("{s:I, s:o, s:I}", "vector", (json_int_t)index, "text",
-                      vibe_cli_json_text(text), "first_difference",
-                      (json_int_t)first_difference));
-    else
-        printf("vector %zu differs from id %zu: %s\n", index, first_difference,
-               text);
+    if (listing->is_json) {
+        json_t *object = json_object();
+
+        vibe_json_count(object, "vector", index);
+        vibe_json_text(object, "text", text);
+        vibe_json_count(object, "first_difference", first_difference);
+        vibe_json_print(object);
+        return;
+    }
+    printf("vector %zu differs from id %zu: %s\n", index, first_difference,
+           text);
+}
+
+static void print_vectors_json(size_t n, size_t n_equal, int is_ok)
+{
+    json_t *object = json_object();
+
+    vibe_json_count(object, "vectors", n);
+    vibe_json_count(object, "equal", n_equal);
+    vibe_json_bool(object, "ok", is_ok);
+    vibe_json_print(object);
 }
 
 static enum vibe_exit verify_tokenizer(struct vibe_cli *cli, const char *folder,
@@ -133,9 +151,7 @@ static enum vibe_exit verify_tokenizer(struct vibe_cli *cli, const char *folder,
         return vibe_cli_fail_by(why, VIBE_EXIT_INPUT, o->verify);
     is_ok = n > 0 && n_equal == n;
     if (o->is_json)
-        vibe_cli_print_json(json_pack("{s:I, s:I, s:b}", "vectors",
-                                      (json_int_t)n, "equal",
-                                      (json_int_t)n_equal, "ok", is_ok));
+        print_vectors_json(n, n_equal, is_ok);
     else
         printf("%zu of %zu vectors equal: %s\n", n_equal, n,
                is_ok ? "all holds" : "FAILED");

@@ -1,5 +1,6 @@
 /* bench.c - how long do frames take, and do the ops compute? */
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "engine/backend/ops.h"
 #include "engine/backend/parity.h"
@@ -152,6 +153,15 @@ static void count_bytes(const struct vibe_models *m, struct vibe_bench *out,
                                                   m->semantic_connector);
 }
 
+static size_t peak_rss(void)
+{
+    struct rusage usage;
+
+    /* Linux counts in KiB */
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (size_t)usage.ru_maxrss * 1024
+                                               : 0;
+}
+
 int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
                       size_t n_frames, int steps, size_t n_context,
                       size_t n_prompt, struct vibe_error *err)
@@ -190,6 +200,7 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
         rc = time_stage(g, &out->stage_s[i], times, n_frames, bodies[i], err);
     if (rc == VIBE_OK) {
         count_bytes(&engine->models, out, (size_t)steps);
+        out->rss_bytes = peak_rss();
         out->bandwidth = be->ops->probe_bandwidth(be);
     }
     free(times);

@@ -89,10 +89,17 @@ int vibe_generator_open(struct vibe_generator **out, struct vibe_models *models,
     return VIBE_OK;
 }
 
-void vibe_generator_free(struct vibe_generator *g)
+static void release_tensors(struct vibe_generator *g, struct vibe_backend *be)
 {
     struct vibe_tensor *owned[] = {&g->x, &g->hidden, &g->logits, &g->seq,
                                    &g->pos};
+
+    for (size_t i = 0; i < sizeof(owned) / sizeof(owned[0]); i++)
+        vibe_tensor_release(owned[i], be);
+}
+
+void vibe_generator_free(struct vibe_generator *g)
+{
     struct vibe_backend *be;
 
     if (!g)
@@ -101,8 +108,7 @@ void vibe_generator_free(struct vibe_generator *g)
     vibe_graph_free(g->s, &g->step);
     vibe_kvcache_free(g->cache);
     vibe_frame_release(&g->frame);
-    for (size_t i = 0; i < sizeof(owned) / sizeof(owned[0]); i++)
-        vibe_tensor_release(owned[i], be);
+    release_tensors(g, be);
     free(g->control_embeds);
     free(g->dialogues);
     free(g->keys);

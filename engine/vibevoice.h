@@ -220,9 +220,9 @@ struct vibe_bench {
     double frame_s;                    /* one frame, read back and all */
     double stage_s[VIBE_N_STAGES];     /* each stage by itself */
     size_t stage_bytes[VIBE_N_STAGES]; /* weights that it reads */
-    double bandwidth;    /* bytes per second, probed; 0: unknown */
-    double prefill_s;    /* of a prompt of n_prompt tokens */
-    size_t memory_bytes; /* device memory in use; 0 on the CPU */
+    double bandwidth; /* bytes per second, probed; 0: unknown */
+    double prefill_s; /* of a prompt of n_prompt tokens */
+    size_t rss_bytes; /* peak of the process, before probing */
 };
 
 /*

@@ -11,8 +11,8 @@
 #include "engine/models.h"
 #include "engine/vibevoice.h"
 
-/* Frames that the encoder takes at once: 4.3 s of audio, 80 MB of scratch. */
-enum { CHUNK_FRAMES = 32 };
+/* Frames that the encoder takes at once: a second of audio, 20 MB of scratch. */
+enum { CHUNK_FRAMES = 8 };
 
 /* A clip that has been encoded, known by a hash of what was encoded. */
 struct encoded {

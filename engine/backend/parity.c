@@ -132,15 +132,34 @@ static float *random_scales(struct vibe_lab *lab, size_t n, size_t K)
     return scales;
 }
 
+/* Rows of random weights, from row on; data has 4 bytes for each. */
+static struct vibe_matrix_part random_part(struct vibe_lab *lab, char *data,
+                                           const struct vibe_lab_matrix *spec,
+                                           int i, size_t row)
+{
+    struct vibe_matrix_part p = {.dtype = spec->dtype, .n = spec->N - row};
+    size_t size;
+
+    if (i + 1 < spec->n_parts)
+        p.n = spec->N / (size_t)spec->n_parts;
+    if (spec->is_mixed && i == 1)
+        p.dtype = spec->dtype == VIBE_F32 ? VIBE_BF16 : VIBE_F32;
+    size = vibe_dtype_size(p.dtype);
+    data += row * spec->K * sizeof(float);
+    for (size_t k = 0; k < p.n * spec->K; k++)
+        random_weight(lab, data + k * size, p.dtype);
+    p.data = data;
+    return p;
+}
+
 void vibe_lab_matrix(struct vibe_lab *lab, struct vibe_matrix *both[VIBE_SIDES],
                      const struct vibe_lab_matrix *spec)
 {
-    size_t size = vibe_dtype_size(spec->dtype);
-    size_t out = spec->layout == VIBE_LAYOUT_CONV_TRANSPOSE ? spec->out
-                                                            : spec->N;
-    char *data = calloc(spec->N * spec->K, size);
+    int is_transposed = spec->layout == VIBE_LAYOUT_CONV_TRANSPOSE;
+    char *data = calloc(spec->N * spec->K, 4); /* for any dtype */
     float *scales = random_scales(lab, spec->N, spec->K);
-    float *bias = host_floats(lab, VIBE_FILL_RANDOM, out);
+    float *bias = host_floats(lab, VIBE_FILL_RANDOM,
+                              is_transposed ? spec->out : spec->N);
     float *gamma = host_floats(lab, VIBE_FILL_RANDOM, spec->N);
     struct vibe_matrix_source src = {
         .n_parts = spec->n_parts,
@@ -158,17 +177,10 @@ void vibe_lab_matrix(struct vibe_lab *lab, struct vibe_matrix *both[VIBE_SIDES],
     assert(lab->n_matrices < VIBE_LAB_MATRICES);
     if (!data || !scales)
         vibe_fail(&lab->err, VIBE_E_NOMEM, "no memory for parity weights");
-    if (lab->err.code)
-        goto out;
-    for (size_t i = 0; i < spec->N * spec->K; i++)
-        random_weight(lab, data + i * size, spec->dtype);
-    for (int i = 0; i < spec->n_parts; i++) {
+    for (int i = 0; i < spec->n_parts && data && scales; i++) {
         struct vibe_matrix_part *p = &src.part[i];
-        size_t left = spec->N - row;
 
-        p->n = i + 1 < spec->n_parts ? spec->N / (size_t)spec->n_parts : left;
-        p->data = data + row * spec->K * size;
-        p->dtype = spec->dtype;
+        *p = random_part(lab, data, spec, i, row);
         p->scale = spec->n_scales ? scales + row : NULL;
         p->n_scales = spec->n_scales == 2 ? p->n : 1;
         row += p->n;
@@ -178,11 +190,7 @@ void vibe_lab_matrix(struct vibe_lab *lab, struct vibe_matrix *both[VIBE_SIDES],
         if (!lab->err.code)
             vibe_matrix_load(both[side], lab->be[side], &src, &lab->err);
     }
-    lab->hosts[lab->n_matrices++] = data;
-    data = NULL; /* now owned by the lab */
-
-out:
-    free(data);
+    lab->hosts[lab->n_matrices++] = data; /* parts point into it */
     free(scales);
     free(bias);
     free(gamma);

@@ -61,6 +61,7 @@ struct vibe_lab_matrix {
     size_t out;
     int n_parts; /* the last one has the rows that do not divide */
     int is_pair;
+    int is_mixed; /* the second part is of another dtype */
     int n_scales; /* 0, 1: per part, 2: per row */
     int has_bias, has_gamma;
 };

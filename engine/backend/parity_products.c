@@ -126,6 +126,8 @@ static const struct product shapes[] = {
     {4, 1, VIBE_SWIGLU, BROADCAST, {.N = 30, .K = 63, .n_scales = 2}},
     {2, 3, VIBE_SWIGLU, DENSE, {.N = 66, .K = 64, .n_scales = 1}},
     {1, 40, VIBE_SWIGLU, DENSE, {.N = 300, .K = 65, .n_scales = 1}},
+    {1, 9, VIBE_SWIGLU, DENSE, {.N = 90, .K = 37, .is_mixed = 1}},
+    {4, 1, VIBE_STORE, DENSE, {.N = 70, .K = 40, .n_parts = 3, .is_mixed = 1}},
     {5, 1, VIBE_GATE_ADD, DENSE, {.N = 33, .K = 47, .n_scales = 1}},
     {1, 7, VIBE_GELU, DENSE, {.N = 65, .K = 100, .has_bias = 1}},
     {2, 8, VIBE_STORE, OVERLAP, {.N = 48, .K = 96, .has_bias = 1}},

@@ -261,7 +261,7 @@ class Attention(nn.Module):
         q = self.q_proj(x).view(B, T, self.heads, self.dim).transpose(1, 2)
         k = self.k_proj(x).view(B, T, self.kv_heads, self.dim).transpose(1, 2)
         v = self.v_proj(x).view(B, T, self.kv_heads, self.dim).transpose(1, 2)
-        q, k = rotate(q, *rope), rotate(k, *rope)
+        q, k = rotate(q, *rope).to(v.dtype), rotate(k, *rope).to(v.dtype)
         if cache is not None:
             if self in cache:
                 k = torch.cat([cache[self][0], k], 2)

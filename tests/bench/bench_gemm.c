@@ -207,7 +207,8 @@ static void codec(struct vibe_backend *be)
 int main(int argc, char **argv)
 {
     struct vibe_backend_options options = {
-        .threads = argc > 1 ? atoi(argv[1]) : vibe_cpu_threads(),
+        .threads = argc > 1 ? (int)strtol(argv[1], NULL, 10)
+                            : vibe_cpu_threads(),
     };
     struct vibe_error err;
     struct vibe_backend *be = NULL;

@@ -2,7 +2,7 @@
  * bench_linear - how near vibe_linear comes to the speed of memory.
  *
  * Runs the matrices of one decoder layer of the 1.5B and 7B models over
- * 512 MB of weights in pages of 4 KB, as a mapped file has them, and prints
+ * 640 MB of weights in pages of 4 KB, as a mapped file has them, and prints
  * weight bytes per second beside what a plain reading loop gets.
  *
  *   bench_linear [threads]
@@ -18,7 +18,7 @@
 
 enum { PASSES = 3 };
 
-static const size_t pool_bytes = (size_t)512 << 20;
+static const size_t pool_bytes = (size_t)640 << 20;
 
 /* Mapped weights: pseudo-random bytes that are finite in every dtype. */
 static char *make_pool(void)
@@ -38,7 +38,7 @@ static char *make_pool(void)
 }
 
 /* Bytes per second over the pool, best of a few passes. */
-static double measure(struct vibe_backend *be, char *pool,
+static double measure(struct vibe_backend *be, const char *pool,
                       enum vibe_dtype dtype, size_t M, size_t N, size_t K)
 {
     size_t bytes = N * K * vibe_dtype_size(dtype);
@@ -86,7 +86,7 @@ int main(int argc, char **argv)
     };
     static const size_t rows[] = {1, 2, 4, 8, 20};
     struct vibe_backend_options options = {
-        .threads = argc > 1 ? atoi(argv[1]) : 0,
+        .threads = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 0,
     };
     struct vibe_error err;
     struct vibe_backend *be = NULL;

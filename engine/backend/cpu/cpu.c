@@ -169,7 +169,7 @@ static enum vibe_cpu_isa isa_by_name(const char *name)
 {
     enum vibe_cpu_isa isa = VIBE_CPU_SCALAR;
 
-    while (isa < VIBE_CPU_N_ISA && strcmp(name, vibe_cpu_isa_name(isa)))
+    while (isa < VIBE_CPU_N_ISA && strcmp(name, vibe_cpu_isa_name(isa)) != 0)
         isa++;
     return isa;
 }

@@ -24,6 +24,7 @@
 
 enum {
     TILE = 16,   /* rows of a tile, and words in each */
+    PAIR = 32,   /* rows of two */
     TILE_K = 32, /* bf16 in each */
     BLOCK_M = 512,
     BLOCK_N = 128,
@@ -186,7 +187,7 @@ AMX static void multiply(float *sums, const struct left w[2],
                          const uint32_t *const lo[2], size_t n_k, int is_first)
 {
     const size_t ld = BLOCK_M * sizeof(float);
-    float *below = sums + TILE * BLOCK_M;
+    float *below = sums + (size_t)TILE * BLOCK_M;
 
     if (is_first) {
         _tile_zero(0);
@@ -228,7 +229,7 @@ AMX static void multiply(float *sums, const struct left w[2],
 static void fetch_ahead(const struct left *w, size_t n_k)
 {
     for (size_t r = 0; r < TILE; r++)
-        for (size_t at = 0; at < BLOCK_K * sizeof(uint16_t); at += 64)
+        for (size_t at = 0; at < n_k * sizeof(uint16_t); at += 64)
             __builtin_prefetch((const char *)w->data + r * w->stride +
                                    n_k * sizeof(uint16_t) + at,
                                0, 2);
@@ -238,7 +239,7 @@ static void fetch_ahead(const struct left *w, size_t n_k)
 static void run_piece(const struct job *j, struct space *s, size_t k,
                       size_t n_k)
 {
-    struct left w[BLOCK_N / TILE];
+    struct left w[BLOCK_N / TILE] = {{0}};
 
     for (size_t i = 0; i < j->n_w; i += TILE) {
         w[i / TILE] = lay_weights(j, s, i, k, n_k);
@@ -251,7 +252,7 @@ static void run_piece(const struct job *j, struct space *s, size_t k,
         const uint32_t *hi[2] = {j->x.hi + at, j->x.hi + next};
         const uint32_t *lo[2] = {j->x.lo + at, j->x.lo + next};
 
-        for (size_t i = 0; i < j->n_w; i += 2 * TILE)
+        for (size_t i = 0; i < j->n_w; i += PAIR)
             multiply(s->sums + i * BLOCK_M + tile * TILE, w + i / TILE, hi, lo,
                      n_k, k == 0);
     }
@@ -287,7 +288,7 @@ static void run_block(const struct job *rows, struct space *s, size_t n,
     j.n = n;
     j.n_n = j.p.y->C - n < width ? j.p.y->C - n : width;
     j.up = vibe_size_round(j.n_n, TILE);
-    j.n_w = vibe_size_round(j.p.w->is_pair ? 2 * j.up : j.up, 2 * TILE);
+    j.n_w = vibe_size_round(j.p.w->is_pair ? 2 * j.up : j.up, PAIR);
     for (size_t k = 0; k < K; k += BLOCK_K)
         run_piece(&j, s, k, K - k < BLOCK_K ? K - k : BLOCK_K);
     finish_block(&j, s);
@@ -326,7 +327,7 @@ static void run(const struct job *job, struct space *spaces)
         enter_tiles();
         for (j.m = 0; j.m < j.p.M; j.m += BLOCK_M) {
             j.n_m = j.p.M - j.m < BLOCK_M ? j.p.M - j.m : BLOCK_M;
-            j.n_m_tiles = vibe_size_round(j.n_m, 2 * TILE) / TILE;
+            j.n_m_tiles = vibe_size_round(j.n_m, PAIR) / TILE;
 #pragma omp for schedule(static)
             for (size_t tile = 0; tile < j.n_m_tiles; tile++)
                 pack_x(&j, s, tile);
@@ -351,7 +352,7 @@ static void gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                  enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
 {
     struct job j = {.p = vibe_cpu_product(s, y, x, w, epilogue, gate)};
-    size_t rows = j.p.M < BLOCK_M ? vibe_size_round(j.p.M, 2 * TILE) : BLOCK_M;
+    size_t rows = j.p.M < BLOCK_M ? vibe_size_round(j.p.M, PAIR) : BLOCK_M;
     size_t words, bytes;
     struct space *spaces;
 

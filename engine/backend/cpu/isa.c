@@ -2,6 +2,7 @@
 #include <math.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -92,19 +93,24 @@ int vibe_cpu_has(enum vibe_cpu_isa isa)
     return 0;
 }
 
-/* CPUs that the control group grants, or 0 for no limit. */
+/* CPUs that the control group grants, or 0 for no limit: "max PERIOD" or
+ * "QUOTA PERIOD". */
 static int quota_threads(void)
 {
+    char line[64] = "", *end = NULL;
     double quota, period;
     FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
-    int n = 0;
 
     if (!f)
         return 0;
-    if (fscanf(f, "%lf %lf", &quota, &period) == 2 && period > 0)
-        n = (int)ceil(quota / period);
+    if (!fgets(line, sizeof(line), f))
+        line[0] = '\0';
     fclose(f);
-    return n;
+    quota = strtod(line, &end);
+    if (end == line)
+        return 0;
+    period = strtod(end, NULL);
+    return quota > 0 && period > 0 ? (int)ceil(quota / period) : 0;
 }
 
 int vibe_cpu_threads(void)

@@ -35,6 +35,8 @@ struct vibe_cpu_kernels {
     /*
      * Dot products of 4 rows of W with n_x <= dot_x rows of x:
      * out[r * VIBE_CPU_DOT_X + i] = sum_k w[r][k] * x[i * stride + k].
+     * Memory is asked for ahead of its use, past the end of each row too: it
+     * pays when the next call takes the rows that follow these.
      */
     void (*dot[VIBE_CPU_DTYPES])(float *out, const void *const w[4],
                                  const float *x, size_t stride, size_t K,

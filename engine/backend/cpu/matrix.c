@@ -45,15 +45,28 @@ static void repeat(float *out, size_t N, const float *in, size_t n)
         memcpy(out + i, in, n * sizeof(*out));
 }
 
-/* out[c][r] = in[r][c], elements of size bytes; in has in_stride elements from
- * row to row, out has rows. */
-static void transpose(char *out, const char *in, size_t rows, size_t columns,
-                      size_t in_stride, size_t size)
+/* Columns of the file that are taken before the next row of ours: the lines
+ * they lie in stay in the first cache for all taps. */
+enum { GATHER = 256 };
+
+/* out[i] = in[i * stride], numbers of size bytes. */
+static void gather(char *out, const char *in, size_t n, size_t stride,
+                   size_t size)
 {
-    for (size_t c = 0; c < columns; c++)
-        for (size_t r = 0; r < rows; r++)
-            memcpy(out + (c * rows + r) * size, in + (r * in_stride + c) * size,
-                   size);
+    switch (size) {
+    case 1:
+        for (size_t i = 0; i < n; i++)
+            out[i] = in[i * stride];
+        return;
+    case 2:
+        for (size_t i = 0; i < n; i++)
+            memcpy(out + 2 * i, in + 2 * i * stride, 2);
+        return;
+    case 4:
+        for (size_t i = 0; i < n; i++)
+            memcpy(out + 4 * i, in + 4 * i * stride, 4);
+        return;
+    }
 }
 
 /* [N][in][taps] to [N][taps][in]. */
@@ -65,9 +78,14 @@ static void repack_conv(char *out, const struct vibe_matrix_source *src,
     size_t taps = src->K / src->in;
 
 #pragma omp parallel for num_threads(threads)
-    for (size_t n = 0; n < src->N; n++)
-        transpose(out + n * src->K * size, in + n * src->K * size, src->in,
-                  taps, taps, size);
+    for (size_t n = 0; n < src->N; n++) {
+        char *to = out + n * src->K * size;
+        const char *from = in + n * src->K * size;
+
+        for (size_t tap = 0; tap < taps; tap++)
+            gather(to + tap * src->in * size, from + tap * size, src->in, taps,
+                   size);
+    }
 }
 
 /* [in][out][2 * stride] to row phase * out + o, column 0 .. in - 1: tap
@@ -78,19 +96,22 @@ static void repack_transposed(char *out, const struct vibe_matrix_source *src,
     const char *in = src->part[0].data;
     size_t size = vibe_dtype_size(src->part[0].dtype);
     size_t stride = src->N / src->out;
+    size_t step = src->out * 2 * stride;
 
+    assert(stride > 0);
 #pragma omp parallel for num_threads(threads)
-    for (size_t n = 0; n < src->N; n++) {
-        size_t phase = n / src->out;
-        size_t o = n % src->out;
-        const char *taps = in + o * 2 * stride * size;
-        char *row = out + n * src->K * size;
+    for (size_t o = 0; o < src->out; o++) {
+        for (size_t i = 0; i < src->in; i += GATHER) {
+            size_t n = src->in - i < GATHER ? src->in - i : GATHER;
+            const char *taps = in + (i * step + o * 2 * stride) * size;
 
-        for (size_t i = 0; i < src->in; i++) {
-            const char *w = taps + i * src->out * 2 * stride * size;
+            for (size_t tap = 0; tap < 2 * stride; tap++) {
+                size_t row = tap % stride * src->out + o;
+                size_t column = (tap < stride ? src->in : 0) + i;
 
-            memcpy(row + i * size, w + (phase + stride) * size, size);
-            memcpy(row + (src->in + i) * size, w + phase * size, size);
+                gather(out + (row * src->K + column) * size, taps + tap * size,
+                       n, step, size);
+            }
         }
     }
 }

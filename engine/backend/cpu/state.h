@@ -38,7 +38,7 @@ static inline int vibe_cpu_team(const struct vibe_stream *s, size_t work)
 /* Row m = b * T + t of t. */
 static inline float *vibe_cpu_row(const struct vibe_tensor *t, size_t m)
 {
-    assert(t->dtype == VIBE_F32);
+    assert(t->dtype == VIBE_F32 && t->T > 0);
     return (float *)t->data + m / t->T * t->stride_b + m % t->T * t->stride_t;
 }
 

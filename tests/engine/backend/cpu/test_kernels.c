@@ -164,7 +164,7 @@ enum { POINTS = 20001 };
 /* From -limit to limit, both ends among them. */
 static float point(size_t i, float limit)
 {
-    return limit * ((float)i / ((POINTS - 1) / 2) - 1.0f);
+    return limit * (2.0f * (float)i / (POINTS - 1) - 1.0f);
 }
 
 /* 2e-7 near zero, where the fit and exp err; beyond, z times a rounding. */

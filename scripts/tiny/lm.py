@@ -1,0 +1,92 @@
+"""Stage 3: language model, diffusion head and connectors on frozen latents.
+
+Speech is synthesised while training already uses what there is.
+Besides the model's own losses (v-prediction, control choice) three helpers
+make a small model learn fast, and are dropped at export: reading the latent
+and the phones of the coming frame from the hidden state, and pointing one
+attention head of two layers at the text that is being spoken.
+"""
+import argparse
+import os
+import threading
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+from multiprocessing import get_context
+
+import speech
+from rows import Bank, build
+
+T0 = time.time()
+
+
+def log(*words):
+    print("[%6.1f]" % (time.time() - T0), *words, flush=True)
+
+
+def arguments():
+    ap = argparse.ArgumentParser(description=__doc__)
+    ap.add_argument("--flite", required=True, help="flite_align program")
+    ap.add_argument("--utterances", type=int, default=46000)
+    ap.add_argument("--first", type=int, default=8000,
+                    help="utterances to wait for before training")
+    ap.add_argument("--capacity", type=int, default=1300000, help="frames")
+    ap.add_argument("--speakers", type=int, default=12,
+                    help="processes that synthesise")
+    ap.add_argument("--codec", required=True, help="codec.pt")
+    ap.add_argument("--sentences", required=True)
+    ap.add_argument("--tokenizer", required=True)
+    ap.add_argument("--out", required=True)
+    ap.add_argument("--resume", help="lm.pt of an earlier run")
+    ap.add_argument("--seconds", type=float, default=540)
+    ap.add_argument("--rows", type=int, default=48)
+    ap.add_argument("--procs", type=int, default=4,
+                    help="processes that compose scripts")
+    ap.add_argument("--lr", type=float, default=1.5e-3)
+    ap.add_argument("--floor", type=float, default=0.05)
+    ap.add_argument("--save-every", type=float, default=120)
+    ap.add_argument("--seed", type=int, default=0)
+    return ap.parse_args()
+
+
+_bank = None
+
+
+def _build(job):
+    rows, seed = job
+    return build(_bank, rows, seed).fields()
+
+
+def stream(pool, a):
+    """An endless iterator of batches from worker processes."""
+    base = 1000003 * (a.seed + 1)
+    jobs = ((a.rows, base + i) for i in range(10 ** 9))
+    waiting = []
+    for job in jobs:
+        waiting.append(pool.apply_async(_build, (job,)))
+        if len(waiting) > 4 * a.procs:
+            yield waiting.pop(0).get()
+
+
+def main():
+    global _bank
+    a = arguments()
+    os.makedirs(a.out, exist_ok=True)
+    maker = speech.Maker(a.flite, a.sentences, a.tokenizer)
+    corpus = speech.Corpus(maker, a.utterances, a.speakers, a.capacity)
+    _bank = Bank(corpus.index, corpus.token, corpus.ready, maker.texts,
+                 maker.tok)
+    pool = get_context("fork").Pool(a.procs)   # before threads and CUDA
+    threading.Thread(target=corpus.pump, daemon=True).start()
+    from train_lm import Trainer
+    trainer = Trainer(a, corpus, _bank, log)
+    while corpus.count.value < a.first:
+        time.sleep(0.2)
+    log("%d utterances are there" % corpus.count.value)
+    trainer.run(stream(pool, a))
+    log("%d utterances, %.1f h" % (corpus.count.value, corpus.hours()))
+    os._exit(0)                  # do not wait for the workers
+
+
+if __name__ == "__main__":
+    main()
