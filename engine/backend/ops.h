@@ -66,6 +66,7 @@ struct vibe_norm {
     const float *w; /* [K] device, or NULL for 1 */
     float eps;
     const struct vibe_tensor *shift, *scale; /* [B][T][K], or both NULL */
+    const struct vibe_tensor *room; /* [B][T][K] that may be overwritten */
 };
 
 struct vibe_graph; /* captured work, see vibe_graph_run */
@@ -100,6 +101,12 @@ struct vibe_ops {
     void (*linear)(struct vibe_stream *s, const struct vibe_tensor *y,
                    const struct vibe_tensor *x, const struct vibe_matrix *w,
                    enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
+    void (*linear_norm)(struct vibe_stream *s, const struct vibe_tensor *y,
+                        const struct vibe_tensor *x,
+                        const struct vibe_norm *norm,
+                        const struct vibe_matrix *w,
+                        enum vibe_epilogue epilogue,
+                        const struct vibe_tensor *gate);
     void (*gemm)(struct vibe_stream *s, const struct vibe_tensor *y,
                  const struct vibe_tensor *x, const struct vibe_matrix *w,
                  enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
@@ -174,6 +181,12 @@ void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
 void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                const struct vibe_tensor *x, const struct vibe_matrix *w,
                enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
+
+/* vibe_linear of the normed (and modulated) rows of x, in one go. */
+void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
+                      const struct vibe_tensor *x, const struct vibe_norm *norm,
+                      const struct vibe_matrix *w, enum vibe_epilogue epilogue,
+                      const struct vibe_tensor *gate);
 
 /* y = w * x / sqrt(mean(x^2) + eps) per row; w [C] device or NULL for 1;
  * y may be x. */

@@ -106,6 +106,7 @@ static void noise(struct vibe_stream *s, const struct vibe_tensor *x,
 void vibe_cuda_compute_init(struct vibe_ops *ops)
 {
     ops->linear = vibe_cuda_linear;
+    ops->linear_norm = vibe_cuda_linear_norm;
     ops->gemm = vibe_cuda_gemm;
     ops->rmsnorm = rmsnorm;
     ops->modulate = modulate;

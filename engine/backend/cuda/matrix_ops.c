@@ -67,7 +67,6 @@ void vibe_cuda_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
         .norm = norm,
         .epilogue = epilogue,
     };
-    struct vibe_tensor normed = *x;
 
     assert(is_float(y) && is_float(x) && is_float(gate));
     assert(!norm->shift == !norm->scale);
@@ -75,16 +74,11 @@ void vibe_cuda_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
         multiply_few_rows(s, &p);
         return;
     }
-    normed.stride_t = vibe_size_round(x->C, 4);
-    normed.stride_b = x->T * normed.stride_t;
-    normed.data = vibe_cuda_scratch(s, x->B * normed.stride_b * sizeof(float));
-    if (!normed.data)
-        return;
     vibe_cuda_latch(s,
-                    vibe_cuda_norm(cuda->compute, &normed, x, norm->w,
+                    vibe_cuda_norm(cuda->compute, norm->room, x, norm->w,
                                    norm->eps, norm->shift, norm->scale),
                     "linear_norm");
-    p.x = &normed;
+    p.x = norm->room;
     p.norm = NULL;
     if (s->err.code == VIBE_OK)
         multiply_few_rows(s, &p);
