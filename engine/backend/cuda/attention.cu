@@ -1,11 +1,14 @@
 /*
  * Rotary positions and attention over the blocks of a cache.
  *
- * A step of many short rows (T = 1) is split: one block takes CHUNK positions
- * of one sequence and one KV head for all query heads that share it, so keys
- * and values are read once; the block that finishes last adds up the parts in
- * the order of the chunks.  A prompt has rows enough: one block walks through
- * all chunks of its row.  Where a sequence ends is read on the device.
+ * A past is taken in chunks that do not depend on who asks: a chunk gives each
+ * query its top score, the sum of its weights and the weighted sum of values;
+ * chunks are put together one after another.  A step of many short rows
+ * (T = 1) is split: one block takes a chunk of one sequence and one KV head for
+ * all query heads that share it, and the block that finishes last puts the
+ * parts together.  In a prompt one block walks through the past of a few
+ * consecutive rows.  Both do the same arithmetic, so a row has the same bits
+ * either way.  Where a sequence ends is read on the device.
  */
 #include <cuda_bf16.h>
 
@@ -13,12 +16,23 @@
 #include "engine/backend/cuda/reduce.cuh"
 
 enum {
-    THREADS = 128,
-    CHUNK = 128, /* positions of a part, at most */
-    GROUP = 8,   /* query heads that one pass takes */
-    LANES = 8,   /* lanes that share a position's dot product */
-    PARTS = 2,   /* floats beside the sums of a part: its top and weight */
+    THREADS = 256,
+    WARPS = THREADS / 32,
+    CHUNK = 128,             /* positions of a part, at most */
+    LANES = 8,               /* lanes that share a position's dot product */
+    SLOTS = THREADS / LANES, /* positions of a round */
+    ROUNDS = CHUNK / SLOTS,
+    TILE = LANES,  /* queries of a pass: each lane ends up with one of them */
+    BATCH = 32,    /* queries whose weights fit a block */
+    HALF = 4,      /* queries whose sums are exchanged at once */
+    REGION = 4096, /* floats of dynamic shared memory, at least */
+    PIECE = 128,   /* parts that are put together at once */
+    FLIGHT = 8,    /* reads of parts in flight */
 };
+
+static_assert(HALF * THREADS * 4 <= REGION, "sums of a block");
+static_assert(TILE * PIECE * 4 <= REGION, "factors of a piece");
+static_assert(WARPS == TILE, "a warp for the factors of each head");
 
 /* A cache as kernels take it. */
 struct cache {
@@ -156,150 +170,558 @@ cudaError_t vibe_cuda_rope(cudaStream_t stream, const struct vibe_tensor *qkv,
     return cudaGetLastError();
 }
 
-/* What a block keeps of one chunk, for up to GROUP query heads. */
-struct tile {
-    float score[GROUP][CHUNK];       /* scores, then weights relative to top */
-    float top[GROUP], weight[GROUP]; /* maximum of scores, sum of weights */
-};
-
-/* A sum over part of a row's past: weights are relative to top. */
-struct partial {
-    float top, weight, sum;
-};
-
-__device__ static inline struct partial nothing(void)
+/* Load 4 channels or 1. */
+__device__ static inline void read(float (&to)[4], const float *from)
 {
-    const struct partial none = {-INFINITY, 0.0f, 0.0f};
+    const float4 v = *(const float4 *)from;
 
-    return none;
+    to[0] = v.x;
+    to[1] = v.y;
+    to[2] = v.z;
+    to[3] = v.w;
 }
 
-/* Append what comes after; the only way parts are put together, so a row has
- * the same bits however its chunks were shared out. */
-__device__ static inline void append(struct partial *all, struct partial next)
+__device__ static inline void read(float (&to)[4], const __nv_bfloat16 *from)
 {
-    const float top = fmaxf(all->top, next.top);
-    const float before = expf(all->top - top); /* 0 for nothing */
-    const float after = expf(next.top - top);
+    const uint2 v = *(const uint2 *)from;
 
-    all->weight = fmaf(next.weight, after, all->weight * before);
-    all->sum = fmaf(next.sum, after, all->sum * before);
-    all->top = top;
+    to[0] = __uint_as_float(v.x << 16);
+    to[1] = __uint_as_float(v.x & 0xFFFF0000u);
+    to[2] = __uint_as_float(v.y << 16);
+    to[3] = __uint_as_float(v.y & 0xFFFF0000u);
+}
+
+template <typename T>
+__device__ static inline void read(float (&to)[1], const T *from)
+{
+    to[0] = widen(*from);
+}
+
+/* Load what another block has written: past the cache that may be stale. */
+__device__ static inline void read_fresh(float (&to)[4], const float *from)
+{
+    const float4 v = __ldcg((const float4 *)from);
+
+    to[0] = v.x;
+    to[1] = v.y;
+    to[2] = v.z;
+    to[3] = v.w;
+}
+
+__device__ static inline void read_fresh(float (&to)[1], const float *from)
+{
+    to[0] = __ldcg(from);
+}
+
+/* Queries of one KV head: query i is head i % group of row i / group. */
+struct queries {
+    const float *q;
+    float *y; /* not where q is: q is read again after y is begun */
+    size_t q_stride, y_stride; /* between rows */
+    unsigned n, group;
+    unsigned length; /* positions that row 0 sees; row r sees r more */
+    float scale;
+    int seq;
+    unsigned head; /* KV head */
+};
+
+/* What a block keeps of one chunk, for up to BATCH queries. */
+struct tiles {
+    float4 weight[BATCH / TILE][CHUNK][TILE / 4]; /* relative to top */
+    float top[BATCH / TILE][WARPS][TILE];         /* of each warp's scores */
+    float sum[BATCH / TILE][WARPS][TILE];         /* of each warp's weights */
+    float before[BATCH], after[BATCH];       /* factors that append the chunk */
+    float all_top[BATCH], all_weight[BATCH]; /* of the chunks so far */
+};
+
+/* What a chunk adds up to for a query: weight is relative to top. */
+struct partial {
+    float top, weight;
+};
+
+/*
+ * The factors that append what comes after, and the top of both; chunks are
+ * put together only as total = fmaf(next, after, total * before), in order, for
+ * weights and sums alike, beginning with a top of -INFINITY and zeros.
+ */
+__device__ static inline float factors(float *before, float *after, float top,
+                                       float next)
+{
+    const float both = fmaxf(top, next);
+
+    *before = expf(top - both); /* 0 for nothing */
+    *after = expf(next - both);
+    return both;
+}
+
+/* How many positions from `first` on query i sees: none or fewer for rows
+ * that end before. */
+__device__ static inline int seen_by(struct queries qs, unsigned i,
+                                     unsigned first)
+{
+    return (int)(qs.length + i / qs.group) - (int)first;
+}
+
+/* Queries i0 .. i0 + n - 1, scaled, to shared memory; zeros fill a tile. */
+__device__ static void load_q(float *to, struct queries qs, unsigned i0,
+                              unsigned n, unsigned hd)
+{
+    const unsigned padded = (n + TILE - 1) / TILE * TILE;
+
+    for (unsigned k = threadIdx.x; k < padded * hd; k += THREADS) {
+        const unsigned i = i0 + k / hd;
+
+        to[k] = i < i0 + n ? qs.q[i / qs.group * qs.q_stride +
+                                  i % qs.group * hd + k % hd] *
+                                 qs.scale
+                           : 0.0f;
+    }
+    __syncthreads();
 }
 
 /*
- * Scores of n positions from first on: LANES lanes share a position, each
- * takes every LANES-th channel.  q [n_heads][hd] is in shared memory, scaled.
+ * Add up dots over LANES lanes in a fixed tree, so that lane i ends with those
+ * of query i in dot[0]: each step hands half of the queries over.
  */
-template <typename T>
-__device__ static void score_chunk(struct tile *tile, const float *q,
-                                   unsigned n_heads, struct cache cache,
-                                   int seq, unsigned head, unsigned first,
+template <unsigned R>
+__device__ static inline void gather(float (&dot)[TILE][R])
+{
+#pragma unroll
+    for (unsigned half = LANES / 2; half > 0; half /= 2) {
+        const bool upper = threadIdx.x & half;
+
+#pragma unroll
+        for (unsigned g = 0; g < half; g++)
+#pragma unroll
+            for (unsigned u = 0; u < R; u++) {
+                const float low = dot[g][u];
+                const float high = dot[g + half][u];
+
+                dot[g][u] = (upper ? high : low) +
+                            __shfl_xor_sync(0xFFFFFFFFu, upper ? low : high,
+                                            half);
+            }
+    }
+}
+
+/* Scores of a tile for R rounds of positions p = u * SLOTS + slot < n; a
+ * lane takes every LANES-th vector of V channels. */
+template <typename T, unsigned V, unsigned R>
+__device__ static inline void score(float (&dot)[TILE][R], const float *q,
+                                    const T *keys, unsigned n, unsigned hd)
+{
+    const unsigned slot = threadIdx.x / LANES;
+
+    for (unsigned g = 0; g < TILE; g++)
+        for (unsigned u = 0; u < R; u++)
+            dot[g][u] = 0.0f;
+#pragma unroll 2
+    for (unsigned c = threadIdx.x % LANES * V; c < hd; c += LANES * V) {
+        float key[R][V];
+
+#pragma unroll
+        for (unsigned u = 0; u < R; u++) /* the last one stands in */
+            read(key[u], keys + (size_t)min(u * SLOTS + slot, n - 1) * hd + c);
+#pragma unroll
+        for (unsigned g = 0; g < TILE; g++) {
+            float from[V];
+
+            read(from, q + g * hd + c);
+#pragma unroll
+            for (unsigned u = 0; u < R; u++)
+#pragma unroll
+                for (unsigned e = 0; e < V; e++)
+                    dot[g][u] = fmaf(from[e], key[u][e], dot[g][u]);
+        }
+    }
+    gather<R>(dot);
+}
+
+/*
+ * Weights of tile t, relative to the top of its scores, over n positions of
+ * which this thread's query sees `seen`; what it does not see weighs 0, which
+ * changes no sum.  Queries that see none get garbage, which is not used.
+ */
+template <typename T, unsigned V, unsigned R>
+__device__ static void weigh(struct tiles *tiles, unsigned t, const float *q,
+                             const T *keys, unsigned n, int seen, unsigned hd)
+{
+    const unsigned lane = threadIdx.x % LANES;
+    const unsigned warp = threadIdx.x / 32;
+    const unsigned slot = threadIdx.x / LANES;
+    const int end = min(seen, (int)n);
+    float dot[TILE][R];
+    float top = -INFINITY;
+    float sum = 0.0f;
+
+    score<T, V, R>(dot, q, keys, n, hd);
+#pragma unroll
+    for (unsigned u = 0; u < R; u++) {
+        if ((int)(u * SLOTS + slot) >= end)
+            dot[0][u] = -INFINITY;
+        top = fmaxf(top, dot[0][u]);
+    }
+    for (int offset = LANES; offset < 32; offset *= 2)
+        top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, offset));
+    if (threadIdx.x % 32 < TILE)
+        tiles->top[t][warp][lane] = top;
+    __syncthreads();
+    for (unsigned w = 0; w < WARPS; w++)
+        top = fmaxf(top, tiles->top[t][w][lane]);
+#pragma unroll
+    for (unsigned u = 0; u < R; u++) {
+        const float e = expf(dot[0][u] - top);
+
+        ((float *)tiles->weight[t][u * SLOTS + slot])[lane] = e;
+        sum += e;
+    }
+    for (int offset = LANES; offset < 32; offset *= 2)
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, offset);
+    if (threadIdx.x % 32 < TILE)
+        tiles->sum[t][warp][lane] = sum;
+}
+
+/* Top and weight of query i of the batch over the chunk. */
+__device__ static inline struct partial whole(const struct tiles *tiles,
+                                              unsigned i)
+{
+    struct partial all = {-INFINITY, 0.0f};
+
+    for (unsigned w = 0; w < WARPS; w++) {
+        all.top = fmaxf(all.top, tiles->top[i / TILE][w][i % TILE]);
+        all.weight += tiles->sum[i / TILE][w][i % TILE];
+    }
+    return all;
+}
+
+/* Weights of queries i0 .. i0 + n_q - 1 over n positions from first on. */
+template <typename T, unsigned V>
+__device__ static void weigh_chunk(struct tiles *tiles, float *region,
+                                   struct cache cache, struct queries qs,
+                                   unsigned i0, unsigned n_q, unsigned first,
                                    unsigned n)
 {
     const unsigned hd = cache.head_dim;
-    const unsigned lane = threadIdx.x % LANES;
-    const T *keys = kv_at<T>(cache, seq, first, 0, head);
+    const T *keys = kv_at<T>(cache, qs.seq, first, 0, qs.head);
 
-    for (unsigned p0 = 0; p0 < n; p0 += THREADS / LANES) {
-        const unsigned p = p0 + threadIdx.x / LANES;
-        float dot[GROUP] = {0.0f};
+    load_q(region, qs, i0, n_q, hd);
+    for (unsigned t = 0; t * TILE < n_q; t++) {
+        const int seen = seen_by(qs, i0 + t * TILE + threadIdx.x % LANES,
+                                 first);
+        const float *q = region + (size_t)t * TILE * hd;
 
-        if (p < n)
-            for (unsigned c = lane; c < hd; c += LANES) {
-                const float k = widen(keys[(size_t)p * hd + c]);
+        if (n > SLOTS)
+            weigh<T, V, ROUNDS>(tiles, t, q, keys, n, seen, hd);
+        else
+            weigh<T, V, 1>(tiles, t, q, keys, n, seen, hd);
+    }
+    __syncthreads();
+}
 
-                for (unsigned g = 0; g < GROUP; g++)
-                    if (g < n_heads)
-                        dot[g] = fmaf(q[g * hd + c], k, dot[g]);
+/* Append the weights of a chunk to those of the chunks so far. */
+__device__ static void settle(struct tiles *tiles, struct queries qs,
+                              unsigned i0, unsigned n_q, unsigned first)
+{
+    const unsigned i = threadIdx.x;
+
+    if (i < n_q && seen_by(qs, i0 + i, first) > 0) {
+        const struct partial next = whole(tiles, i);
+        const float top = first ? tiles->all_top[i] : -INFINITY;
+        const float weight = first ? tiles->all_weight[i] : 0.0f;
+        float before, after;
+
+        tiles->all_top[i] = factors(&before, &after, top, next.top);
+        tiles->all_weight[i] = fmaf(next.weight, after, weight * before);
+        tiles->before[i] = before;
+        tiles->after[i] = after;
+    }
+    __syncthreads();
+}
+
+/* Append sums of channels c .. c + V - 1 to y of query i of the batch; the
+ * thread that began a y goes on with it. */
+template <unsigned V>
+__device__ static inline void add_to_y(const struct tiles *tiles,
+                                       struct queries qs, unsigned i0,
+                                       unsigned i, const float *sum, unsigned c,
+                                       unsigned hd, unsigned first,
+                                       unsigned chunk)
+{
+    const unsigned all = i0 + i;
+    const int seen = seen_by(qs, all, first);
+    float *y = qs.y + all / qs.group * qs.y_stride + all % qs.group * hd + c;
+
+    if (seen <= 0)
+        return;
+    for (unsigned e = 0; e < V; e++) {
+        const float so_far = first ? y[e] : 0.0f;
+        const float v = fmaf(sum[e], tiles->after[i],
+                             so_far * tiles->before[i]);
+
+        y[e] = seen <= (int)chunk ? v / tiles->all_weight[i] : v;
+    }
+}
+
+/* Weighted values of channels c .. c + V - 1 for a tile, over every n_groups-th
+ * position from `from` on. */
+template <typename T, unsigned V>
+__device__ static inline void add_values(float (&acc)[TILE][V],
+                                         const float4 (*weight)[TILE / 4],
+                                         const T *values, unsigned from,
+                                         unsigned n_groups, unsigned n,
+                                         unsigned hd)
+{
+    for (unsigned g = 0; g < TILE; g++)
+        for (unsigned e = 0; e < V; e++)
+            acc[g][e] = 0.0f;
+#pragma unroll 4
+    for (unsigned p = from; p < n; p += n_groups) {
+        float v[V];
+
+        read(v, values + (size_t)p * hd);
+#pragma unroll
+        for (unsigned k = 0; k < TILE / 4; k++) {
+            const float4 w = weight[p][k];
+
+#pragma unroll
+            for (unsigned e = 0; e < V; e++) {
+                acc[4 * k + 0][e] = fmaf(w.x, v[e], acc[4 * k + 0][e]);
+                acc[4 * k + 1][e] = fmaf(w.y, v[e], acc[4 * k + 1][e]);
+                acc[4 * k + 2][e] = fmaf(w.z, v[e], acc[4 * k + 2][e]);
+                acc[4 * k + 3][e] = fmaf(w.w, v[e], acc[4 * k + 3][e]);
             }
-        for (unsigned g = 0; g < GROUP; g++) {
-            for (int offset = LANES / 2; offset > 0; offset /= 2)
-                dot[g] += __shfl_xor_sync(0xFFFFFFFFu, dot[g], offset);
-            if (g < n_heads && p < n && lane == 0)
-                tile->score[g][p] = dot[g];
         }
-    }
-    __syncthreads();
-}
-
-/* Turn scores into weights relative to their maximum; warp g does head g,
- * g + n_warps, ... */
-__device__ static void soften(struct tile *tile, unsigned n_heads, unsigned n)
-{
-    const unsigned lane = threadIdx.x % 32;
-
-    for (unsigned g = threadIdx.x / 32; g < n_heads; g += THREADS / 32) {
-        float top = -INFINITY;
-        float sum = 0.0f;
-
-        for (unsigned p = lane; p < n; p += 32)
-            top = fmaxf(top, tile->score[g][p]);
-        top = vibe_warp_max(top);
-        for (unsigned p = lane; p < n; p += 32) {
-            const float e = expf(tile->score[g][p] - top);
-
-            tile->score[g][p] = e;
-            sum += e;
-        }
-        sum = vibe_warp_sum(sum);
-        if (lane == 0) {
-            tile->top[g] = top;
-            tile->weight[g] = sum;
-        }
-    }
-    __syncthreads();
-}
-
-/* sum[g] = weights * values of channel c. */
-template <typename T>
-__device__ static void add_values(float *sum, const struct tile *tile,
-                                  unsigned n_heads, struct cache cache, int seq,
-                                  unsigned head, unsigned first, unsigned n,
-                                  unsigned c)
-{
-    const unsigned hd = cache.head_dim;
-    const T *values = kv_at<T>(cache, seq, first, 1, head) + c;
-
-    for (unsigned g = 0; g < GROUP; g++)
-        sum[g] = 0.0f;
-    for (unsigned p = 0; p < n; p++) {
-        const float v = widen(values[(size_t)p * hd]);
-
-        for (unsigned g = 0; g < GROUP; g++)
-            if (g < n_heads)
-                sum[g] = fmaf(tile->score[g][p], v, sum[g]);
     }
 }
 
-/* q of n_heads heads, scaled by 1 / sqrt(head_dim), to shared memory. */
-__device__ static void load_q(float *q, const float *from, unsigned n,
-                              float scale)
+/* The sums of n groups, one after another. */
+template <unsigned V>
+__device__ static inline void add_groups(float (&sum)[V], const float *region,
+                                         unsigned stride, unsigned n)
 {
-    for (unsigned i = threadIdx.x; i < n; i += THREADS)
-        q[i] = from[i] * scale;
-    __syncthreads();
+    for (unsigned g = 0; g < n; g++) {
+        float next[V];
+
+        read(next, region + g * stride);
+        for (unsigned e = 0; e < V; e++)
+            sum[e] += next[e];
+    }
 }
 
 /*
- * Put the parts of one row and KV head together; heads of the group one after
- * another, one thread per channel.
+ * Sums of values of tile t over n positions from first on, for vectors
+ * v0 .. v0 + width - 1 of V channels: groups of width threads share the
+ * positions out and add their sums up in the order of the groups.  They go to
+ * part, or are appended to y.
  */
-__device__ static void combine(float *y, const float *parts, unsigned n_parts,
-                               size_t part_stride, unsigned n_heads,
-                               unsigned hd)
+template <typename T, unsigned V>
+__device__ static void sum_tile(const struct tiles *tiles, float *region,
+                                struct cache cache, struct queries qs,
+                                unsigned i0, unsigned n_q, unsigned t,
+                                unsigned first, unsigned n, unsigned v0,
+                                float *part)
 {
-    for (unsigned i = threadIdx.x; i < n_heads * hd; i += THREADS) {
-        const float *part = parts + (size_t)(i / hd) * (hd + PARTS);
-        struct partial all = nothing();
+    const unsigned hd = cache.head_dim;
+    const unsigned width = min(hd / V, (unsigned)THREADS);
+    const unsigned n_groups = THREADS / width;
+    const unsigned mine = threadIdx.x / width;
+    const unsigned c = (v0 + threadIdx.x % width) * V;
+    const bool is_busy = mine < n_groups && c < hd;
+    float acc[TILE][V];
 
-        for (unsigned k = 0; k < n_parts; k++, part += part_stride) {
-            const struct partial next = {part[hd], part[hd + 1], part[i % hd]};
+    add_values<T, V>(acc, tiles->weight[t],
+                     kv_at<T>(cache, qs.seq, first, 1, qs.head) +
+                         (is_busy ? c : 0),
+                     mine, n_groups, is_busy ? n : 0, hd);
+#pragma unroll
+    for (unsigned h = 0; h < TILE; h += HALF) {
+        __syncthreads(); /* the region may still be read */
+#pragma unroll
+        for (unsigned g = 0; g < HALF; g++)
+#pragma unroll
+            for (unsigned e = 0; e < V; e++)
+                region[(g * THREADS + threadIdx.x) * V + e] = acc[h + g][e];
+        __syncthreads();
+        for (unsigned k = threadIdx.x; k < HALF * width; k += THREADS) {
+            const unsigned i = t * TILE + h + k / width;
+            const unsigned to = (v0 + k % width) * V;
+            float sum[V] = {0.0f};
 
-            append(&all, next);
+            if (i >= n_q || to >= hd)
+                continue;
+            add_groups<V>(sum, region + (k / width * THREADS + k % width) * V,
+                          width * V, n_groups);
+            if (part)
+                for (unsigned e = 0; e < V; e++)
+                    part[(i0 + i) * hd + to + e] = sum[e];
+            else
+                add_to_y<V>(tiles, qs, i0, i, sum, to, hd, first, cache.chunk);
         }
-        y[i] = all.sum / all.weight;
     }
+    __syncthreads();
+}
+
+/* Queries whose q fits the region: a multiple of TILE. */
+__host__ __device__ static inline unsigned batch_of(unsigned hd)
+{
+    return min((unsigned)BATCH, max((unsigned)TILE, REGION / hd / TILE * TILE));
+}
+
+/*
+ * One chunk for queries i0 .. i0 + n_q - 1, n_q <= batch_of(hd): to part, sums
+ * [qs.n][hd] then tops [qs.n] and weights [qs.n]; or, without one, into y.
+ */
+template <typename T, unsigned V>
+__device__ static void attend(struct tiles *tiles, float *region,
+                              struct cache cache, struct queries qs,
+                              unsigned i0, unsigned n_q, unsigned first,
+                              unsigned n, float *part)
+{
+    const unsigned hd = cache.head_dim;
+
+    weigh_chunk<T, V>(tiles, region, cache, qs, i0, n_q, first, n);
+    if (!part)
+        settle(tiles, qs, i0, n_q, first);
+    else if (threadIdx.x < n_q) {
+        const struct partial next = whole(tiles, threadIdx.x);
+
+        part[qs.n * hd + i0 + threadIdx.x] = next.top;
+        part[qs.n * (hd + 1) + i0 + threadIdx.x] = next.weight;
+    }
+    for (unsigned t = 0; t * TILE < n_q; t++)
+        for (unsigned v0 = 0; v0 * V < hd; v0 += THREADS)
+            sum_tile<T, V>(tiles, region, cache, qs, i0, n_q, t, first, n, v0,
+                           part);
+}
+
+/* Walk through the past of all queries, of which the last sees most. */
+template <typename T, unsigned V>
+__device__ static void walk(struct tiles *tiles, float *region,
+                            struct cache cache, struct queries qs)
+{
+    const unsigned length = qs.length + (qs.n - 1) / qs.group;
+    const unsigned batch = batch_of(cache.head_dim);
+
+    for (unsigned i0 = 0; i0 < qs.n; i0 += batch)
+        for (unsigned first = 0; first < length; first += cache.chunk)
+            attend<T, V>(tiles, region, cache, qs, i0, min(batch, qs.n - i0),
+                         first, min(cache.chunk, length - first), NULL);
+}
+
+/* Floats of a part, a multiple of 4 for vector loads. */
+__host__ __device__ static inline unsigned part_floats(unsigned group,
+                                                       unsigned hd)
+{
+    return (group * (hd + 2) + 3) / 4 * 4;
+}
+
+/*
+ * The factors of n parts for up to TILE heads, (before, after, weight) each;
+ * warp j does head j, 32 parts at a time: a lane's top so far is the maximum
+ * over the lanes up to it.  Returns the top after all of them.
+ */
+__device__ static float prepare(float4 *factor, float top, const float *tops,
+                                const float *weights, unsigned stride,
+                                unsigned n)
+{
+    const unsigned lane = threadIdx.x % 32;
+
+    for (unsigned k0 = 0; k0 < n; k0 += 32) {
+        const unsigned k = k0 + lane;
+        const float next = k < n ? __ldcg(tops + (size_t)k * stride)
+                                 : -INFINITY;
+        float so_far = next;
+        float before, after, left;
+
+        for (unsigned d = 1; d < 32; d *= 2) {
+            const float other = __shfl_up_sync(0xFFFFFFFFu, so_far, d);
+
+            if (lane >= d)
+                so_far = fmaxf(so_far, other);
+        }
+        left = __shfl_up_sync(0xFFFFFFFFu, so_far, 1);
+        left = lane ? fmaxf(top, left) : top;
+        if (k < n) {
+            factors(&before, &after, left, next);
+            factor[k] = make_float4(before, after,
+                                    __ldcg(weights + (size_t)k * stride), 0.0f);
+        }
+        top = fmaxf(top, __shfl_sync(0xFFFFFFFFu, so_far, 31));
+    }
+    return top;
+}
+
+/* Append n parts to a sum of V channels and its weight, in order. */
+template <unsigned V>
+__device__ static inline void append(float (&sum)[V], float *weight,
+                                     const float4 *factor, const float *parts,
+                                     unsigned stride, unsigned n)
+{
+    for (unsigned k0 = 0; k0 < n; k0 += FLIGHT) {
+        float next[FLIGHT][V];
+
+#pragma unroll
+        for (unsigned k = 0; k < FLIGHT; k++) /* the last one stands in */
+            read_fresh(next[k], parts + (size_t)min(k0 + k, n - 1) * stride);
+#pragma unroll
+        for (unsigned k = 0; k < FLIGHT; k++)
+            if (k0 + k < n) {
+                const float4 f = factor[k0 + k];
+
+                *weight = fmaf(f.z, f.y, *weight * f.x);
+                for (unsigned e = 0; e < V; e++)
+                    sum[e] = fmaf(next[k][e], f.y, sum[e] * f.x);
+            }
+    }
+}
+
+/*
+ * Put the parts of one row together for heads g0 .. g0 + TILE - 1, as far as
+ * there are any; a thread does vector i of their channels.  Parts come in
+ * pieces whose factors fit the region.
+ */
+template <unsigned V>
+__device__ static void combine_heads(float *y, const float *parts,
+                                     unsigned n_parts, unsigned group,
+                                     unsigned hd, unsigned g0, unsigned i,
+                                     float4 *factor)
+{
+    const unsigned stride = part_floats(group, hd);
+    const unsigned warp = threadIdx.x / 32;
+    const unsigned g = i / (hd / V);
+    const unsigned at = (g0 + g) * hd + i % (hd / V) * V;
+    const bool is_busy = g < min((unsigned)TILE, group - g0);
+    float sum[V] = {0.0f};
+    float weight = 0.0f;
+    float top = -INFINITY;
+
+    for (unsigned k = 0; k < n_parts; k += PIECE) {
+        const unsigned n = min((unsigned)PIECE, n_parts - k);
+        const float *part = parts + (size_t)k * stride;
+        const float *tops = part + group * hd + g0 + warp;
+
+        __syncthreads(); /* the region may still be read */
+        if (g0 + warp < group)
+            top = prepare(factor + warp * PIECE, top, tops, tops + group,
+                          stride, n);
+        __syncthreads();
+        if (is_busy)
+            append<V>(sum, &weight, factor + g * PIECE, part + at, stride, n);
+    }
+    if (is_busy)
+        for (unsigned e = 0; e < V; e++)
+            y[at + e] = sum[e] / weight;
+}
+
+/* Put the parts of one row and KV head together. */
+template <unsigned V>
+__device__ static void combine(float *y, const float *parts, unsigned n_parts,
+                               unsigned group, unsigned hd, float4 *factor)
+{
+    for (unsigned g0 = 0; g0 < group; g0 += TILE)
+        for (unsigned i = 0; i < TILE * (hd / V); i += THREADS)
+            combine_heads<V>(y, parts, n_parts, group, hd, g0, i + threadIdx.x,
+                             factor);
 }
 
 /* Whether this block is the last of n to arrive; resets the counter. */
@@ -319,117 +741,94 @@ __device__ static bool is_last(unsigned *done, unsigned n)
     return last;
 }
 
-/*
- * Split attention: grid (chunk slots, KV heads, rows).  Shared memory holds q
- * of the group, scores and nothing else; bound by reading keys and values.
- */
-template <typename T>
-__global__ void attention_split(float *y, size_t y_stride, const float *qkv,
-                                size_t qkv_stride, unsigned group,
-                                struct cache cache, const int32_t *seq,
-                                const int32_t *pos, float scale, float *parts,
-                                unsigned max_chunks, unsigned *done)
+/* What a launch passes on; strides in floats. */
+struct job {
+    const float *qkv;
+    float *y;
+    size_t q_stride_b, q_stride_t, y_stride_b, y_stride_t;
+    unsigned T, group;
+    const int32_t *seq, *pos;
+    float scale;
+    float *parts;        /* [B][n_kv_heads][max_chunks][part] */
+    unsigned max_chunks; /* of a sequence */
+    unsigned *done;      /* [B][n_kv_heads] */
+};
+
+/* Queries of n_rows rows of b from t on. */
+__device__ static struct queries queries_of(const struct job &job,
+                                            struct cache cache, unsigned b,
+                                            unsigned t, unsigned n_rows,
+                                            unsigned head)
 {
-    extern __shared__ float q[];
-    __shared__ struct tile tile;
+    const size_t column = (size_t)head * job.group * cache.head_dim;
+    struct queries qs;
+
+    qs.q = job.qkv + b * job.q_stride_b + t * job.q_stride_t + column;
+    qs.y = job.y + b * job.y_stride_b + t * job.y_stride_t + column;
+    qs.q_stride = job.q_stride_t;
+    qs.y_stride = job.y_stride_t;
+    qs.n = n_rows * job.group;
+    qs.group = job.group;
+    qs.length = (unsigned)job.pos[b] + t + 1;
+    qs.scale = job.scale;
+    qs.seq = job.seq[b];
+    qs.head = head;
+    return qs;
+}
+
+/*
+ * Split attention: grid (chunk slots, KV heads, rows); bound by reading keys
+ * and values.  A past of one chunk needs no parts.
+ */
+template <typename T, unsigned V>
+__global__ __launch_bounds__(THREADS,
+                             2) void attention_split(struct job job,
+                                                     struct cache cache)
+{
+    extern __shared__ float4 region[];
+    __shared__ struct tiles tiles;
     const unsigned hd = cache.head_dim;
-    const unsigned head = blockIdx.y;
-    const unsigned row = blockIdx.z;
-    const unsigned length = (unsigned)pos[row] + 1;
-    const unsigned n_chunks = (length + cache.chunk - 1) / cache.chunk;
-    const size_t part_stride = (size_t)group * (hd + PARTS);
-    float *mine = parts + ((size_t)row * cache.n_kv_heads + head) * max_chunks *
-                              part_stride;
+    const unsigned b = blockIdx.z;
+    const struct queries qs = queries_of(job, cache, b, 0, 1, blockIdx.y);
+    const unsigned n_chunks = (qs.length + cache.chunk - 1) / cache.chunk;
+    const unsigned batch = batch_of(hd);
+    const size_t at = (size_t)b * cache.n_kv_heads + blockIdx.y;
+    const unsigned stride = part_floats(job.group, hd);
+    float *parts = job.parts + at * job.max_chunks * stride;
 
     if (blockIdx.x >= n_chunks)
         return;
-    load_q(q, qkv + row * qkv_stride + head * group * hd, group * hd, scale);
+    if (n_chunks == 1) {
+        walk<T, V>(&tiles, (float *)region, cache, qs);
+        return;
+    }
     for (unsigned k = blockIdx.x; k < n_chunks; k += gridDim.x) {
         const unsigned first = k * cache.chunk;
-        const unsigned n = min(cache.chunk, length - first);
-        float *part = mine + k * part_stride;
 
-        for (unsigned g0 = 0; g0 < group; g0 += GROUP) {
-            const unsigned n_heads = min(GROUP, group - g0);
-
-            score_chunk<T>(&tile, q + g0 * hd, n_heads, cache, seq[row], head,
-                           first, n);
-            soften(&tile, n_heads, n);
-            for (unsigned c = threadIdx.x; c < hd; c += THREADS) {
-                float sum[GROUP];
-
-                add_values<T>(sum, &tile, n_heads, cache, seq[row], head, first,
-                              n, c);
-                for (unsigned g = 0; g < n_heads; g++)
-                    part[(g0 + g) * (hd + PARTS) + c] = sum[g];
-            }
-            if (threadIdx.x < n_heads) {
-                float *end = part + (g0 + threadIdx.x) * (hd + PARTS) + hd;
-
-                end[0] = tile.top[threadIdx.x];
-                end[1] = tile.weight[threadIdx.x];
-            }
-            __syncthreads();
-        }
+        for (unsigned i0 = 0; i0 < qs.n; i0 += batch)
+            attend<T, V>(&tiles, (float *)region, cache, qs, i0,
+                         min(batch, qs.n - i0), first,
+                         min(cache.chunk, qs.length - first),
+                         parts + (size_t)k * stride);
     }
-    if (is_last(done + row * cache.n_kv_heads + head, min(n_chunks, gridDim.x)))
-        combine(y + row * y_stride + head * group * hd, mine, n_chunks,
-                part_stride, group, hd);
+    if (is_last(job.done + at, min(n_chunks, gridDim.x)))
+        combine<V>(qs.y, parts, n_chunks, job.group, hd, region);
 }
 
-/* A prompt: grid (rows, KV heads); a block walks through its row's past. */
-template <typename T>
-__global__ void attention_walk(float *y, size_t y_stride_b, size_t y_stride_t,
-                               const float *qkv, size_t stride_b,
-                               size_t stride_t, unsigned n_t, unsigned group,
-                               struct cache cache, const int32_t *seq,
-                               const int32_t *pos, float scale)
+/* A prompt: grid (blocks of n_rows rows, KV heads, B); the rows that see most
+ * come first, so that the last blocks to start are short. */
+template <typename T, unsigned V>
+__global__ __launch_bounds__(THREADS, 2) void attention_walk(struct job job,
+                                                             struct cache cache,
+                                                             unsigned n_rows)
 {
-    extern __shared__ float q[];
-    __shared__ struct tile tile;
-    const unsigned hd = cache.head_dim;
-    const unsigned head = blockIdx.y;
-    const unsigned b = blockIdx.x / n_t;
-    const unsigned t = blockIdx.x % n_t;
-    const unsigned length = (unsigned)pos[b] + t + 1;
-    float *out = y + b * y_stride_b + t * y_stride_t + head * group * hd;
+    extern __shared__ float4 region[];
+    __shared__ struct tiles tiles;
+    const unsigned t = (gridDim.x - 1 - blockIdx.x) * n_rows;
 
-    load_q(q, qkv + b * stride_b + t * stride_t + head * group * hd, group * hd,
-           scale);
-    for (unsigned g0 = 0; g0 < group; g0 += GROUP) {
-        const unsigned n_heads = min(GROUP, group - g0);
-
-        /* one channel per thread in each round; wide heads take more */
-        for (unsigned c0 = 0; c0 < hd; c0 += THREADS) {
-            const unsigned c = c0 + threadIdx.x;
-            struct partial all[GROUP];
-
-            for (unsigned g = 0; g < GROUP; g++)
-                all[g] = nothing();
-            for (unsigned first = 0; first < length; first += cache.chunk) {
-                const unsigned n = min(cache.chunk, length - first);
-                float sum[GROUP] = {0.0f};
-
-                score_chunk<T>(&tile, q + g0 * hd, n_heads, cache, seq[b], head,
-                               first, n);
-                soften(&tile, n_heads, n);
-                if (c < hd)
-                    add_values<T>(sum, &tile, n_heads, cache, seq[b], head,
-                                  first, n, c);
-                for (unsigned g = 0; g < GROUP; g++)
-                    if (g < n_heads) {
-                        const struct partial next = {tile.top[g],
-                                                     tile.weight[g], sum[g]};
-
-                        append(&all[g], next);
-                    }
-                __syncthreads();
-            }
-            for (unsigned g = 0; g < GROUP; g++)
-                if (g < n_heads && c < hd)
-                    out[(g0 + g) * hd + c] = all[g].sum / all[g].weight;
-        }
-    }
+    walk<T, V>(&tiles, (float *)region, cache,
+               queries_of(job, cache, blockIdx.z, t, min(n_rows, job.T - t),
+                          blockIdx.y));
 }
 
 static unsigned chunks_of(const struct vibe_kv *kv)
@@ -449,38 +848,33 @@ size_t vibe_cuda_attention_scratch(const struct vibe_tensor *qkv,
 {
     if (qkv->T > 1)
         return 0;
-    return qkv->B * kv->n_kv_heads * chunks_of(kv) * group_of(qkv, kv) *
-           (kv->head_dim + PARTS) * sizeof(float);
+    return qkv->B * kv->n_kv_heads * chunks_of(kv) *
+           part_floats(group_of(qkv, kv), (unsigned)kv->head_dim) *
+           sizeof(float);
 }
 
-template <typename T>
-static void launch(cudaStream_t stream, const struct vibe_tensor *y,
-                   const struct vibe_tensor *qkv, const struct vibe_kv *kv,
-                   size_t layer, const struct vibe_rows *rows, float *scratch,
-                   unsigned *done, int n_sm)
+template <typename T, unsigned V>
+static void launch(cudaStream_t stream, const struct job &job,
+                   const struct cache &cache, unsigned B, unsigned n_sm)
 {
-    const unsigned group = group_of(qkv, kv);
-    const unsigned heads = (unsigned)kv->n_kv_heads;
-    const unsigned n_rows = (unsigned)(qkv->B * qkv->T);
-    const size_t shared = group * kv->head_dim * sizeof(float);
-    const float scale = 1.0f / sqrtf((float)kv->head_dim);
+    const unsigned heads = cache.n_kv_heads;
+    const unsigned batch = batch_of(cache.head_dim);
+    const size_t shared = max((unsigned)REGION, batch * cache.head_dim) *
+                          sizeof(float);
 
-    if (qkv->T > 1) {
-        attention_walk<T><<<dim3(n_rows, heads), THREADS, shared, stream>>>(
-            (float *)y->data, y->stride_b, y->stride_t,
-            (const float *)qkv->data, qkv->stride_b, qkv->stride_t,
-            (unsigned)qkv->T, group, cache_of(kv, layer), rows->seq, rows->pos,
-            scale);
-    } else {
-        const unsigned chunks = chunks_of(kv);
-        const unsigned slots = min(
-            chunks, max(4u, 4u * (unsigned)n_sm / (n_rows * heads)));
+    if (job.T > 1) {
+        const unsigned n_rows = max(1u, batch / job.group);
+        const unsigned blocks = (job.T + n_rows - 1) / n_rows;
 
-        attention_split<T>
-            <<<dim3(slots, heads, n_rows), THREADS, shared, stream>>>(
-                (float *)y->data, y->stride_b, (const float *)qkv->data,
-                qkv->stride_b, group, cache_of(kv, layer), rows->seq, rows->pos,
-                scale, scratch, chunks, done);
+        attention_walk<T, V>
+            <<<dim3(blocks, heads, B), THREADS, shared, stream>>>(job, cache,
+                                                                  n_rows);
+    } else { /* two waves of two blocks each; most stay empty */
+        const unsigned slots = min(job.max_chunks,
+                                   max(1u, 4 * n_sm / (B * heads)));
+
+        attention_split<T, V>
+            <<<dim3(slots, heads, B), THREADS, shared, stream>>>(job, cache);
     }
 }
 
@@ -491,10 +885,31 @@ cudaError_t vibe_cuda_attention(cudaStream_t stream,
                                 const struct vibe_rows *rows, float *scratch,
                                 unsigned *done, int n_sm)
 {
-    if (kv->dtype == VIBE_F32)
-        launch<float>(stream, y, qkv, kv, layer, rows, scratch, done, n_sm);
+    const struct cache cache = cache_of(kv, layer);
+    const unsigned B = (unsigned)qkv->B;
+    const unsigned sm = (unsigned)n_sm;
+    struct job job = {(const float *)qkv->data,
+                      (float *)y->data,
+                      qkv->stride_b,
+                      qkv->stride_t,
+                      y->stride_b,
+                      y->stride_t,
+                      (unsigned)qkv->T,
+                      group_of(qkv, kv),
+                      rows->seq,
+                      rows->pos,
+                      1.0f / sqrtf((float)kv->head_dim),
+                      scratch,
+                      chunks_of(kv),
+                      done};
+
+    if (kv->dtype == VIBE_F32 && kv->head_dim % 4 == 0)
+        launch<float, 4>(stream, job, cache, B, sm);
+    else if (kv->dtype == VIBE_F32)
+        launch<float, 1>(stream, job, cache, B, sm);
+    else if (kv->head_dim % 4 == 0)
+        launch<__nv_bfloat16, 4>(stream, job, cache, B, sm);
     else
-        launch<__nv_bfloat16>(stream, y, qkv, kv, layer, rows, scratch, done,
-                              n_sm);
+        launch<__nv_bfloat16, 1>(stream, job, cache, B, sm);
     return cudaGetLastError();
 }
