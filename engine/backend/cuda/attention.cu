@@ -232,6 +232,8 @@ struct tiles {
     float sum[BATCH / TILE][WARPS][TILE];         /* of each warp's weights */
     float before[BATCH], after[BATCH];       /* factors that append the chunk */
     float all_top[BATCH], all_weight[BATCH]; /* of the chunks so far */
+    float *out[BATCH];  /* where sums go: a part or y; NULL when unseen */
+    bool is_end[BATCH]; /* no chunk comes after for the query */
 };
 
 /* What a chunk adds up to for a query: weight is relative to top. */
@@ -262,19 +264,20 @@ __device__ static inline int seen_by(struct queries qs, unsigned i,
     return (int)(qs.length + i / qs.group) - (int)first;
 }
 
-/* Queries i0 .. i0 + n - 1, scaled, to shared memory; zeros fill a tile. */
+/* Queries i0 .. i0 + n - 1, scaled, to shared memory, a warp per query; zeros
+ * fill a tile. */
 __device__ static void load_q(float *to, struct queries qs, unsigned i0,
                               unsigned n, unsigned hd)
 {
     const unsigned padded = (n + TILE - 1) / TILE * TILE;
 
-    for (unsigned k = threadIdx.x; k < padded * hd; k += THREADS) {
-        const unsigned i = i0 + k / hd;
+    for (unsigned i = threadIdx.x / 32; i < padded; i += WARPS) {
+        const unsigned all = i0 + i;
+        const float *from = qs.q + all / qs.group * qs.q_stride +
+                            all % qs.group * hd;
 
-        to[k] = i < i0 + n ? qs.q[i / qs.group * qs.q_stride +
-                                  i % qs.group * hd + k % hd] *
-                                 qs.scale
-                           : 0.0f;
+        for (unsigned c = threadIdx.x % 32; c < hd; c += 32)
+            to[i * hd + c] = i < n ? from[c] * qs.scale : 0.0f;
     }
     __syncthreads();
 }
@@ -418,13 +421,22 @@ __device__ static void weigh_chunk(struct tiles *tiles, float *region,
     __syncthreads();
 }
 
-/* Append the weights of a chunk to those of the chunks so far. */
+/* Append the weights of a chunk to those of the chunks so far, or leave them
+ * in part; and say where the sums of each query go. */
 __device__ static void settle(struct tiles *tiles, struct queries qs,
-                              unsigned i0, unsigned n_q, unsigned first)
+                              unsigned i0, unsigned n_q, unsigned first,
+                              unsigned hd, unsigned chunk, float *part)
 {
     const unsigned i = threadIdx.x;
+    const unsigned all = i0 + i;
 
-    if (i < n_q && seen_by(qs, i0 + i, first) > 0) {
+    if (i < n_q && part) {
+        const struct partial next = whole(tiles, i);
+
+        part[qs.n * hd + all] = next.top;
+        part[qs.n * (hd + 1) + all] = next.weight;
+        tiles->out[i] = part + all * hd;
+    } else if (i < n_q && seen_by(qs, all, first) > 0) {
         const struct partial next = whole(tiles, i);
         const float top = first ? tiles->all_top[i] : -INFINITY;
         const float weight = first ? tiles->all_weight[i] : 0.0f;
@@ -434,31 +446,29 @@ __device__ static void settle(struct tiles *tiles, struct queries qs,
         tiles->all_weight[i] = fmaf(next.weight, after, weight * before);
         tiles->before[i] = before;
         tiles->after[i] = after;
+        tiles->out[i] = qs.y + all / qs.group * qs.y_stride +
+                        all % qs.group * hd;
+    } else if (i < n_q) {
+        tiles->out[i] = NULL;
     }
+    if (i < n_q)
+        tiles->is_end[i] = seen_by(qs, all, first + chunk) <= 0;
     __syncthreads();
 }
 
-/* Append sums of channels c .. c + V - 1 to y of query i of the batch; the
- * thread that began a y goes on with it. */
+/* Append sums of V channels to y of query i of the batch; the thread that
+ * began a y goes on with it. */
 template <unsigned V>
-__device__ static inline void add_to_y(const struct tiles *tiles,
-                                       struct queries qs, unsigned i0,
-                                       unsigned i, const float *sum, unsigned c,
-                                       unsigned hd, unsigned first,
-                                       unsigned chunk)
+__device__ static inline void add_to_y(const struct tiles *tiles, unsigned i,
+                                       float *y, const float (&sum)[V],
+                                       bool is_first)
 {
-    const unsigned all = i0 + i;
-    const int seen = seen_by(qs, all, first);
-    float *y = qs.y + all / qs.group * qs.y_stride + all % qs.group * hd + c;
-
-    if (seen <= 0)
-        return;
     for (unsigned e = 0; e < V; e++) {
-        const float so_far = first ? y[e] : 0.0f;
+        const float so_far = is_first ? 0.0f : y[e];
         const float v = fmaf(sum[e], tiles->after[i],
                              so_far * tiles->before[i]);
 
-        y[e] = seen <= (int)chunk ? v / tiles->all_weight[i] : v;
+        y[e] = tiles->is_end[i] ? v / tiles->all_weight[i] : v;
     }
 }
 
@@ -512,27 +522,24 @@ __device__ static inline void add_groups(float (&sum)[V], const float *region,
  * Sums of values of tile t over n positions from first on, for vectors
  * v0 .. v0 + width - 1 of V channels: groups of width threads share the
  * positions out and add their sums up in the order of the groups.  They go to
- * part, or are appended to y.
+ * a part, or are appended to y.
  */
 template <typename T, unsigned V>
 __device__ static void sum_tile(const struct tiles *tiles, float *region,
-                                struct cache cache, struct queries qs,
-                                unsigned i0, unsigned n_q, unsigned t,
-                                unsigned first, unsigned n, unsigned v0,
-                                float *part)
+                                const T *values, unsigned hd, unsigned n_q,
+                                unsigned t, unsigned n, unsigned v0,
+                                bool is_part, bool is_first)
 {
-    const unsigned hd = cache.head_dim;
     const unsigned width = min(hd / V, (unsigned)THREADS);
     const unsigned n_groups = THREADS / width;
     const unsigned mine = threadIdx.x / width;
-    const unsigned c = (v0 + threadIdx.x % width) * V;
+    const unsigned v = threadIdx.x % width;
+    const unsigned c = (v0 + v) * V;
     const bool is_busy = mine < n_groups && c < hd;
     float acc[TILE][V];
 
-    add_values<T, V>(acc, tiles->weight[t],
-                     kv_at<T>(cache, qs.seq, first, 1, qs.head) +
-                         (is_busy ? c : 0),
-                     mine, n_groups, is_busy ? n : 0, hd);
+    add_values<T, V>(acc, tiles->weight[t], values + (is_busy ? c : 0), mine,
+                     n_groups, is_busy ? n : 0, hd);
 #pragma unroll
     for (unsigned h = 0; h < TILE; h += HALF) {
         __syncthreads(); /* the region may still be read */
@@ -542,20 +549,19 @@ __device__ static void sum_tile(const struct tiles *tiles, float *region,
             for (unsigned e = 0; e < V; e++)
                 region[(g * THREADS + threadIdx.x) * V + e] = acc[h + g][e];
         __syncthreads();
-        for (unsigned k = threadIdx.x; k < HALF * width; k += THREADS) {
-            const unsigned i = t * TILE + h + k / width;
-            const unsigned to = (v0 + k % width) * V;
+        for (unsigned g = mine; is_busy && g < HALF; g += n_groups) {
+            const unsigned i = t * TILE + h + g;
+            float *out = i < n_q ? tiles->out[i] : NULL;
             float sum[V] = {0.0f};
 
-            if (i >= n_q || to >= hd)
+            if (!out)
                 continue;
-            add_groups<V>(sum, region + (k / width * THREADS + k % width) * V,
-                          width * V, n_groups);
-            if (part)
-                for (unsigned e = 0; e < V; e++)
-                    part[(i0 + i) * hd + to + e] = sum[e];
-            else
-                add_to_y<V>(tiles, qs, i0, i, sum, to, hd, first, cache.chunk);
+            add_groups<V>(sum, region + (g * THREADS + v) * V, width * V,
+                          n_groups);
+            if (!is_part)
+                add_to_y<V>(tiles, i, out + c, sum, is_first);
+            for (unsigned e = 0; is_part && e < V; e++)
+                out[c + e] = sum[e];
         }
     }
     __syncthreads();
@@ -578,20 +584,14 @@ __device__ static void attend(struct tiles *tiles, float *region,
                               unsigned n, float *part)
 {
     const unsigned hd = cache.head_dim;
+    const T *values = kv_at<T>(cache, qs.seq, first, 1, qs.head);
 
     weigh_chunk<T, V>(tiles, region, cache, qs, i0, n_q, first, n);
-    if (!part)
-        settle(tiles, qs, i0, n_q, first);
-    else if (threadIdx.x < n_q) {
-        const struct partial next = whole(tiles, threadIdx.x);
-
-        part[qs.n * hd + i0 + threadIdx.x] = next.top;
-        part[qs.n * (hd + 1) + i0 + threadIdx.x] = next.weight;
-    }
+    settle(tiles, qs, i0, n_q, first, hd, cache.chunk, part);
     for (unsigned t = 0; t * TILE < n_q; t++)
         for (unsigned v0 = 0; v0 * V < hd; v0 += THREADS)
-            sum_tile<T, V>(tiles, region, cache, qs, i0, n_q, t, first, n, v0,
-                           part);
+            sum_tile<T, V>(tiles, region, values, hd, n_q, t, n, v0, part,
+                           first == 0);
 }
 
 /* Walk through the past of all queries, of which the last sees most. */
