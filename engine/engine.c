@@ -48,6 +48,7 @@ static int read_files(struct vibe_engine *e,
 {
     char *config = o->config ? strdup(o->config) : join(dir, "config.json");
     char *preprocessor = join(dir, "preprocessor_config.json");
+    const char *tokenizer = o->tokenizer ? o->tokenizer : dir;
     int rc = VIBE_OK;
 
     if (!config || !preprocessor)
@@ -57,10 +58,9 @@ static int read_files(struct vibe_engine *e,
     if (rc == VIBE_OK)
         rc = vibe_preprocessor_read(&e->preprocessor, preprocessor, err);
     if (rc == VIBE_OK)
-        rc = vibe_tokenizer_open(&e->tokenizer,
-                                 o->tokenizer ? o->tokenizer : dir, err);
+        rc = vibe_tokenizer_open(&e->tokenizer, tokenizer, err);
     if (rc == VIBE_OK)
-        rc = vibe_control_ids(e->control_ids, e->tokenizer, err);
+        rc = vibe_control_ids(e->control_ids, e->tokenizer, tokenizer, err);
     if (rc == VIBE_OK)
         rc = vibe_weights_open(&e->weights, o->model, err);
     if (rc == VIBE_OK)

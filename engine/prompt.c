@@ -70,7 +70,7 @@ static void add_voice(struct builder *b, struct vibe_prompt_voice *voice,
 }
 
 int vibe_control_ids(int32_t *ids, const struct vibe_tokenizer *tokenizer,
-                     struct vibe_error *err)
+                     const char *path, struct vibe_error *err)
 {
     static const char *const names[VIBE_N_CONTROL] = {
         [VIBE_CONTROL_START] = "<|vision_start|>",
@@ -83,7 +83,8 @@ int vibe_control_ids(int32_t *ids, const struct vibe_tokenizer *tokenizer,
         ids[i] = vibe_tokenizer_id(tokenizer, names[i]);
         if (ids[i] < 0)
             return vibe_fail(err, VIBE_E_FORMAT,
-                             "the tokenizer has no control token %s", names[i]);
+                             "%s: the tokenizer has no control token %s", path,
+                             names[i]);
     }
     return VIBE_OK;
 }

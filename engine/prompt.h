@@ -38,12 +38,13 @@ struct vibe_prompt {
 /*
  * Find the control tokens of a tokenizer.
  *
- *   ids   [VIBE_N_CONTROL], enum vibe_control of model/qwen2.h
+ *   ids    [VIBE_N_CONTROL], enum vibe_control of model/qwen2.h
+ *   path   where the tokenizer was read, for messages
  *
  * Errors: VIBE_E_FORMAT  the tokenizer lacks one; msg names it
  */
 int vibe_control_ids(int32_t *ids, const struct vibe_tokenizer *tokenizer,
-                     struct vibe_error *err);
+                     const char *path, struct vibe_error *err);
 
 /*
  * Build the prompt of a script.

@@ -1,4 +1,5 @@
 /* speak.c - one request from its script and voices to its last sample. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "engine/base/clock.h"
@@ -82,6 +83,19 @@ static int begin(struct vibe_engine *engine, const struct vibe_ready *r,
     return rc;
 }
 
+/* Damaged weights make NaN, and every comparison with NaN chooses something. */
+static int check_logits(const struct vibe_generator *g, size_t step,
+                        struct vibe_error *err)
+{
+    for (int i = 0; i < VIBE_N_CONTROL; i++)
+        if (!isfinite(g->host_logits[i]))
+            return vibe_fail(err, VIBE_E_FORMAT,
+                             "the model computes %f for token %zu, expected a "
+                             "finite number: its weights are damaged",
+                             (double)g->host_logits[i], step);
+    return VIBE_OK;
+}
+
 static enum vibe_control choose(const struct vibe_engine *engine,
                                 const struct vibe_request *request, size_t step)
 {
@@ -105,6 +119,8 @@ static int run(struct vibe_engine *engine, const struct vibe_request *request,
         enum vibe_control token;
         int rc = vibe_generator_step(g, NULL, err);
 
+        if (rc == VIBE_OK)
+            rc = check_logits(g, result->tokens, err);
         if (rc != VIBE_OK)
             return rc;
         token = choose(engine, request, result->tokens);

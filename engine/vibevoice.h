@@ -140,7 +140,8 @@ struct vibe_result {
  *
  * Errors: VIBE_E_ARG      the request: speakers and voices do not match (msg
  *                         says which id), a number out of range
- *         VIBE_E_FORMAT   text that is not UTF-8
+ *         VIBE_E_FORMAT   text that is not UTF-8, a clip that is no voice (see
+ *                         vibe_voice_check), weights that compute NaN
  *         VIBE_E_NOMEM, VIBE_E_DEVICE, VIBE_E_IO (dump_dir)
  */
 int vibe_speak(struct vibe_engine *engine, const struct vibe_request *request,

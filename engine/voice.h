@@ -21,8 +21,8 @@ struct vibe_stream;
 struct vibe_voice;
 struct vibe_voices;
 
-/* Longest clip, in seconds: what makes a good prompt is under a minute. */
-enum { VIBE_VOICE_MAX_S = 600 };
+/* A clip is shorter than this, in seconds; a good prompt is under a minute. */
+enum { VIBE_CLIP_MAX_S = 600 };
 
 /* Means of the clips seen so far; free with vibe_voices_free. */
 int vibe_voices_open(struct vibe_voices **out, struct vibe_error *err);

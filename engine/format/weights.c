@@ -185,10 +185,10 @@ static int open_folder(struct vibe_weights *w, const char *dir,
     if (asprintf(&single, "%s/model.safetensors", dir) < 0 ||
         asprintf(&index, "%s/model.safetensors.index.json", dir) < 0)
         rc = no_memory(w, err);
-    else if (access(single, F_OK) == 0)
-        rc = open_single(w, single, err);
     else if (access(index, F_OK) == 0)
         rc = open_shards(w, dir, index, err);
+    else if (access(single, F_OK) == 0)
+        rc = open_single(w, single, err);
     else
         rc = vibe_fail(err, VIBE_E_IO,
                        "%s: no model.safetensors and no "

@@ -42,8 +42,8 @@ struct vibe_weight {
  * Open a checkpoint.
  *
  *   out    set to the checkpoint, or to NULL on error
- *   path   a directory with model.safetensors or, failing that,
- *          model.safetensors.index.json and its shards, or one file
+ *   path   a directory with model.safetensors.index.json and its shards or,
+ *          failing that, model.safetensors, or one file
  *
  * Errors: VIBE_E_IO, VIBE_E_NOMEM
  *         VIBE_E_FORMAT       a header, offset, shape, scale or shard is

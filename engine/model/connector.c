@@ -4,7 +4,6 @@
 #include "engine/model/connector.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -151,35 +150,23 @@ size_t vibe_connector_bytes(const struct vibe_connector *c)
     return vibe_params_bytes(&c->params);
 }
 
-static int read_scalar(float *out, const struct vibe_weights *w,
-                       const char *name, struct vibe_error *err)
-{
-    float *value = NULL;
-    int rc = vibe_weights_f32(w, &value, name, NULL, 0, err);
-
-    if (rc)
-        return rc;
-    *out = *value;
-    free(value);
-    if (!isfinite(*out))
-        return vibe_fail(err, VIBE_E_FORMAT,
-                         "%s is %s, expected the number of a trained model",
-                         name, isnan(*out) ? "NaN" : "infinite");
-    return VIBE_OK;
-}
-
 int vibe_latent_scale_read(struct vibe_latent_scale *out,
                            const struct vibe_weights *w, struct vibe_error *err)
 {
+    static const char name[] = "model.speech_scaling_factor";
     struct vibe_latent_scale found;
-    int rc = read_scalar(&found.scale, w, "model.speech_scaling_factor", err);
+    struct vibe_weight weight = {0};
+    int rc = vibe_weights_scalar(w, name, &found.scale, err);
 
     if (!rc)
-        rc = read_scalar(&found.bias, w, "model.speech_bias_factor", err);
-    if (!rc && found.scale == 0.0f)
+        rc = vibe_weights_scalar(w, "model.speech_bias_factor", &found.bias,
+                                 err);
+    if (!rc && found.scale == 0.0f) {
+        vibe_weights_need(w, &weight, name, NULL, 0, NULL);
         rc = vibe_fail(err, VIBE_E_FORMAT,
-                       "model.speech_scaling_factor is 0: latents cannot be "
-                       "divided by it");
+                       "%s: tensor %s is 0: latents cannot be divided by it",
+                       weight.file ? weight.file : "", name);
+    }
     if (!rc)
         *out = found;
     return rc;

@@ -157,8 +157,10 @@ static int check_id(const struct vibe_qwen2 *lm, int32_t id,
     if (id >= 0 && (size_t)id < lm->config.vocab_size)
         return VIBE_OK;
     return vibe_fail(err, VIBE_E_FORMAT,
-                     "token id %ld is not among the %zu rows of %s", (long)id,
-                     lm->config.vocab_size, lm->embed.name);
+                     "%s: tensor %s has %zu rows, token id %ld is not among "
+                     "them",
+                     lm->embed.file, lm->embed.name, lm->config.vocab_size,
+                     (long)id);
 }
 
 /* Copy the control tokens' rows, as they are stored, into a small matrix. */

@@ -1,11 +1,14 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/base/error.h"
 #include "engine/model/qwen2.h"
 #include "engine/prompt.h"
 #include "engine/text/script.h"
 #include "engine/text/tokenizer.h"
+#include "tests/support/scratch.h"
 #include "tests/support/vibe_test.h"
 
 /* The real vocabulary: ids below are those of the published tables. */
@@ -29,7 +32,7 @@ static int setup(void **state)
         return -1;
     *state = f;
     return vibe_tokenizer_open(&f->tokenizer, QWEN, &f->err) ||
-           vibe_control_ids(f->control, f->tokenizer, &f->err);
+           vibe_control_ids(f->control, f->tokenizer, "DIR", &f->err);
 }
 
 static int teardown(void **state)
@@ -146,6 +149,36 @@ static void control_strings_of_a_user_are_text(void **state)
     assert_int_equal(f->prompt.ids[f->prompt.n - 1], START);
 }
 
+/* Make a link here to a file of a golden model. */
+static void link_golden(const struct vibe_scratch *scratch, const char *name)
+{
+    char target[640];
+
+    snprintf(target, sizeof(target), "%s/tests/golden/tiny_tied/%s",
+             scratch->start, name);
+    assert_int_equal(symlink(target, name), 0);
+}
+
+static void a_tokenizer_without_control_tokens_is_named(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_scratch scratch = {0};
+    struct vibe_tokenizer *bare = NULL;
+
+    assert_int_equal(vibe_scratch_enter(&scratch), 0);
+    link_golden(&scratch, "vocab.json");
+    link_golden(&scratch, "merges.txt"); /* no tokenizer_config.json */
+    assert_int_equal(vibe_tokenizer_open(&bare, ".", &f->err), VIBE_OK);
+
+    assert_int_equal(vibe_control_ids(f->control, bare, "DIR", &f->err),
+                     VIBE_E_FORMAT);
+    assert_string_equal(f->err.msg, "DIR: the tokenizer has no control token "
+                                    "<|vision_start|>");
+
+    vibe_tokenizer_free(bare);
+    assert_int_equal(vibe_scratch_leave(&scratch), 0);
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(control_tokens_are_found_by_name),
     VIBE_TEST(without_voices_there_is_no_voice_section),
@@ -153,6 +186,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(length_is_that_of_the_published_formula),
     VIBE_TEST(speakers_count_from_zero_unless_one_is_zero),
     VIBE_TEST(control_strings_of_a_user_are_text),
+    VIBE_TEST(a_tokenizer_without_control_tokens_is_named),
 };
 
 VIBE_TEST_MAIN(tests)

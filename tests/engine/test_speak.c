@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/engine.h"
 #include "engine/vibevoice.h"
 #include "tests/support/scratch.h"
 #include "tests/support/vibe_test.h"
@@ -214,6 +215,19 @@ static void the_length_cap_counts_tokens(void **state)
                      (size_t)(0.05f * (float)f->result.prompt_tokens));
 }
 
+static void damaged_weights_are_told(void **state)
+{
+    struct fixture *f = *state;
+
+    /* the first frame is NaN, and what the model hears of it */
+    f->engine->models.scale.bias = NAN;
+
+    assert_int_equal(vibe_speak(f->engine, &f->request, &f->result, &f->err),
+                     VIBE_E_FORMAT);
+    assert_non_null(strstr(f->err.msg, "nan for token"));
+    assert_int_equal(f->result.frames, 1);
+}
+
 static void a_dump_can_be_verified(void **state)
 {
     struct fixture *f = *state;
@@ -258,6 +272,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(another_seed_says_it_differently),
     VIBE_TEST(a_caller_can_stop_after_a_frame),
     VIBE_TEST(the_length_cap_counts_tokens),
+    VIBE_TEST(damaged_weights_are_told),
     VIBE_TEST(a_dump_can_be_verified),
     VIBE_TEST(the_record_of_tokens_is_what_the_model_is_told),
 };

@@ -13,10 +13,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "audio/level.h"
 #include "audio/resample.h"
 #include "audio/wav.h"
 #include "engine/base/error.h"
+#include "engine/format/config.h"
+#include "engine/vibevoice.h"
+#include "engine/voice.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -43,6 +45,8 @@ static void require(int holds, const char *what)
 
 static void use(const struct vibe_audio *voice)
 {
+    const struct vibe_preprocessor how = {.target_db = -25.0f, .eps = 1e-6f};
+    struct vibe_voice clip = {.name = "a voice"};
     struct vibe_audio heard = {0};
     float peak = 0.0f;
 
@@ -55,8 +59,10 @@ static void use(const struct vibe_audio *voice)
     require(heard.rate == 24000 &&
                 heard.n == vibe_resample_length(voice->n, voice->rate, 24000),
             "the length is the promised one");
-    if (!vibe_level_is_silent(heard.samples, heard.n)) {
-        vibe_level_normalize(heard.samples, heard.n, -25.0f, 1e-6f);
+    clip.samples = heard.samples;
+    clip.n = heard.n;
+    if (vibe_voice_check(&clip, NULL) == VIBE_OK) {
+        vibe_voice_normalize(heard.samples, heard.samples, heard.n, &how);
         for (size_t i = 0; i < heard.n; i++)
             peak = fmaxf(peak, fabsf(heard.samples[i]));
         require(peak <= 1.0f, "a normalized voice is within full scale");

@@ -187,6 +187,17 @@ static void open_names_a_missing_shard(void **state)
                    "/model-00002-of-00010.safetensors: missing shard");
 }
 
+/* The published layout is an index: a broken one is not passed over. */
+static void open_prefers_the_index_to_a_single_file(void **state)
+{
+    struct fixture *f = *state;
+    const struct vibe_safetensors_item one[] = {matrix("a.weight", 2, 3)};
+
+    write_shards(f, "{\"a.weight\":\"gone.safetensors\"}");
+    write_file(f, "model.safetensors", one, 1);
+    assert_refused(f, VIBE_E_IO, "/gone.safetensors: missing shard");
+}
+
 static void open_names_a_damaged_shard(void **state)
 {
     struct fixture *f = *state;
@@ -775,6 +786,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(open_reads_the_shards_of_an_index),
     VIBE_TEST(open_takes_tensors_that_the_index_omits),
     VIBE_TEST(open_names_a_missing_shard),
+    VIBE_TEST(open_prefers_the_index_to_a_single_file),
     VIBE_TEST(open_names_a_damaged_shard),
     VIBE_TEST(open_refuses_shards_outside_the_folder),
     VIBE_TEST(open_refuses_an_index_without_tensors),
