@@ -2,7 +2,12 @@
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/reduce.cuh"
 
-enum { THREADS = 256, NARROW = 512 };
+enum {
+    THREADS = 256,
+    NARROW = 512, /* channels that a warp does */
+    ROW = 512,    /* threads that do a row at once */
+    VECTORS = 2,  /* of 4 channels that each of them keeps */
+};
 
 /* Where row r = b * T + t of a tensor begins. */
 struct rows {
@@ -85,6 +90,73 @@ __global__ void norm_wide(struct rows y, struct rows x, const float *w,
            1.0f / sqrtf(sum / (float)C + eps), C, threadIdx.x, THREADS);
 }
 
+/* 4 channels from p on, or those of a missing tensor. */
+__device__ static inline float4 load(const float *p, unsigned c, float missing)
+{
+    return p ? *(const float4 *)(p + c)
+             : make_float4(missing, missing, missing, missing);
+}
+
+/* x * factor * w * (1 + scale) + shift. */
+__device__ static inline float4 change(float4 x, float factor, float4 w,
+                                       float4 scale, float4 shift)
+{
+    return make_float4(x.x * factor * w.x * (1.0f + scale.x) + shift.x,
+                       x.y * factor * w.y * (1.0f + scale.y) + shift.y,
+                       x.z * factor * w.z * (1.0f + scale.z) + shift.z,
+                       x.w * factor * w.w * (1.0f + scale.w) + shift.w);
+}
+
+/* One block does one row of up to 4 * ROW * VECTORS channels, which it loads
+ * once and all together: few rows wait for memory, not for its bandwidth. */
+__global__ __launch_bounds__(ROW) void norm_row(struct rows y, struct rows x,
+                                                const float *w, float eps,
+                                                struct rows shift,
+                                                struct rows scale, unsigned T,
+                                                unsigned C)
+{
+    const unsigned b = blockIdx.x / T;
+    const unsigned t = blockIdx.x % T;
+    const float *in = row_at(x, b, t);
+    const float *add = shift.data ? row_at(shift, b, t) : NULL;
+    const float *mul = scale.data ? row_at(scale, b, t) : NULL;
+    float *out = row_at(y, b, t);
+    float4 v[VECTORS], weight[VECTORS], by[VECTORS], plus[VECTORS];
+    float sum = 0.0f;
+    float factor;
+
+#pragma unroll
+    for (unsigned k = 0; k < VECTORS; k++) {
+        const unsigned c = 4 * (k * ROW + threadIdx.x);
+        const bool is_in = c < C;
+
+        v[k] = load(is_in ? in : NULL, c, 0.0f);
+        weight[k] = load(is_in ? w : NULL, c, 1.0f);
+        by[k] = load(is_in ? mul : NULL, c, 0.0f);
+        plus[k] = load(is_in ? add : NULL, c, 0.0f);
+    }
+#pragma unroll
+    for (unsigned k = 0; k < VECTORS; k++)
+        sum += (v[k].x * v[k].x + v[k].y * v[k].y) +
+               (v[k].z * v[k].z + v[k].w * v[k].w);
+    factor = 1.0f / sqrtf(vibe_block_sum(sum) / (float)C + eps);
+#pragma unroll
+    for (unsigned k = 0; k < VECTORS; k++) {
+        const unsigned c = 4 * (k * ROW + threadIdx.x);
+
+        if (c < C)
+            *(float4 *)(out + c) = change(v[k], factor, weight[k], by[k],
+                                          plus[k]);
+    }
+}
+
+/* Whether rows can be moved 4 channels at a time; absent ones can. */
+static bool is_even(struct rows rows)
+{
+    return (uintptr_t)rows.data % 16 == 0 && rows.stride_b % 4 == 0 &&
+           rows.stride_t % 4 == 0;
+}
+
 cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
                            const struct vibe_tensor *x, const float *w,
                            float eps, const struct vibe_tensor *shift,
@@ -98,6 +170,12 @@ cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
         norm_narrow<<<(n_rows + THREADS / 32 - 1) / (THREADS / 32), THREADS, 0,
                       stream>>>(rows_of(y), rows_of(x), w, eps, rows_of(shift),
                                 rows_of(scale), n_rows, T, C);
+    else if (C % 4 == 0 && C <= 4 * ROW * VECTORS && is_even(rows_of(y)) &&
+             is_even(rows_of(x)) && is_even(rows_of(shift)) &&
+             is_even(rows_of(scale)) && (uintptr_t)w % 16 == 0)
+        norm_row<<<n_rows, ROW, 0, stream>>>(rows_of(y), rows_of(x), w, eps,
+                                             rows_of(shift), rows_of(scale), T,
+                                             C);
     else
         norm_wide<<<n_rows, THREADS, 0, stream>>>(rows_of(y), rows_of(x), w,
                                                   eps, rows_of(shift),
