@@ -189,6 +189,8 @@ AMX static void multiply(float *sums, const struct left w[2],
     const size_t ld = BLOCK_M * sizeof(float);
     float *below = sums + (size_t)TILE * BLOCK_M;
 
+    /* gcc does not know what tile loads read: have copies written first */
+    __asm__ volatile("" ::: "memory");
     if (is_first) {
         _tile_zero(0);
         _tile_zero(1);
@@ -294,20 +296,22 @@ static void run_block(const struct job *rows, struct space *s, size_t n,
     finish_block(&j, s);
 }
 
-/* Tiles are a thread's own: 8 of 16 rows of 64 bytes. */
+/* 8 tiles of 16 rows of 64 bytes. */
+static const struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} TILES = {
+    .palette = 1,
+    .bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+    .rows = {TILE, TILE, TILE, TILE, TILE, TILE, TILE, TILE},
+};
+
+/* Tiles are a thread's own.  A constant: gcc takes the intrinsic to read 8
+ * bytes only, and might not have written the rest of a local. */
 AMX static void enter_tiles(void)
 {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } config = {.palette = 1};
-
-    for (int i = 0; i < 8; i++) {
-        config.bytes[i] = 64;
-        config.rows[i] = TILE;
-    }
-    _tile_loadconfig(&config);
+    _tile_loadconfig(&TILES);
 }
 
 AMX static void leave_tiles(void)
