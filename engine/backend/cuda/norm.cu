@@ -107,8 +107,12 @@ __device__ static inline float4 change(float4 x, float factor, float4 w,
                        x.w * factor * w.w * (1.0f + scale.w) + shift.w);
 }
 
-/* One block does one row of up to 4 * ROW * VECTORS channels, which it loads
- * once and all together: few rows wait for memory, not for its bandwidth. */
+/*
+ * One block does one row of up to 4 * ROW * VECTORS channels, which it loads
+ * once and all together: few rows wait for memory, not for its bandwidth.  It
+ * adds the squares from shared memory in the order of norm_wide, which linear.cu
+ * follows, too.
+ */
 __global__ __launch_bounds__(ROW) void norm_row(struct rows y, struct rows x,
                                                 const float *w, float eps,
                                                 struct rows shift,
@@ -122,6 +126,8 @@ __global__ __launch_bounds__(ROW) void norm_row(struct rows y, struct rows x,
     const float *mul = scale.data ? row_at(scale, b, t) : NULL;
     float *out = row_at(y, b, t);
     float4 v[VECTORS], weight[VECTORS], by[VECTORS], plus[VECTORS];
+    __shared__ float4 staged[ROW * VECTORS];
+    const float *row = (const float *)staged;
     float sum = 0.0f;
     float factor;
 
@@ -137,8 +143,11 @@ __global__ __launch_bounds__(ROW) void norm_row(struct rows y, struct rows x,
     }
 #pragma unroll
     for (unsigned k = 0; k < VECTORS; k++)
-        sum += (v[k].x * v[k].x + v[k].y * v[k].y) +
-               (v[k].z * v[k].z + v[k].w * v[k].w);
+        staged[k * ROW + threadIdx.x] = v[k];
+    __syncthreads();
+    if (threadIdx.x < THREADS)
+        for (unsigned c = threadIdx.x; c < C; c += THREADS)
+            sum += row[c] * row[c];
     factor = 1.0f / sqrtf(vibe_block_sum(sum) / (float)C + eps);
 #pragma unroll
     for (unsigned k = 0; k < VECTORS; k++) {
