@@ -108,7 +108,7 @@ $(BUILD)/flags: FORCE
 	@echo '$(C_FLAGS) $(NV_FLAGS)' | cmp -s - $@ || echo '$(C_FLAGS) $(NV_FLAGS)' > $@
 
 test: $(if $(T:cli/%=),,$(PROG)) $(filter $(or $(T:%=$(BUILD)/tests/%),%),$(TESTS) $(FUZZERS)) ## run every test; T=audio/test_wav runs one
-	@BUILD=$(BUILD) $(if $(findstring thread,$(SANITIZE)),OMP_NUM_THREADS=1) scripts/run-tests $(T)
+	@BUILD=$(BUILD) scripts/run-tests $(T)
 check: lint layers style ## includes, layout, names, headers that compile alone, clang-tidy
 lint: $(ALL_C:%=$(BUILD)/tidy/%.ok) $(ALL_H:%=$(BUILD)/alone/%.ok)
 layers: ; @scripts/check-layers
