@@ -154,6 +154,8 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
                  o->attn_implementation);
     if (use == VIBE_USE_INSPECT && wanted.device == VIBE_DEVICE_AUTO)
         wanted.device = VIBE_DEVICE_CPU;
+    if (use == VIBE_USE_VERIFY && wanted.dtype == VIBE_WEIGHTS_AUTO)
+        wanted.dtype = VIBE_WEIGHTS_F32;
     rc = vibe_engine_open(out, &wanted, &err);
     if (rc == VIBE_E_DEVICE && wanted.device == VIBE_DEVICE_CUDA)
         return fail_device(why, o->device_index, err.msg);

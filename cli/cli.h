@@ -54,6 +54,7 @@ void vibe_cli_report(struct vibe_cli *cli, const struct vibe_failure *why);
 /* What an engine is opened for. */
 enum vibe_cli_use {
     VIBE_USE_SPEAK,   /* on the device asked for */
+    VIBE_USE_VERIFY,  /* likewise, in float32 unless --dtype says otherwise */
     VIBE_USE_INSPECT, /* on the CPU, whose opening reads no weights, unless
                          --device names another */
 };

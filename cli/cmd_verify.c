@@ -90,7 +90,8 @@ static enum vibe_exit verify_model(struct vibe_cli *cli,
     struct vibe_engine *engine = NULL;
     int is_ok;
 
-    if (vibe_cli_open_engine(&engine, cli, VIBE_USE_SPEAK, why) != VIBE_EXIT_OK)
+    if (vibe_cli_open_engine(&engine, cli, VIBE_USE_VERIFY, why) !=
+        VIBE_EXIT_OK)
         return why->status;
     if (!o->is_json)
         print_header();

@@ -216,6 +216,7 @@ int vibe_self_test(const struct vibe_engine_options *options, uint64_t seed,
         .want_cuda = options->device != VIBE_DEVICE_CPU,
         .device = options->device_index,
         .threads = options->threads,
+        .is_exact = 1,
     };
     struct vibe_backend *be = NULL;
     int rc = vibe_backend_open(&be, &how, err);

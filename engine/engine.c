@@ -107,6 +107,7 @@ static int open_backend(struct vibe_engine *e,
         .want_cuda = o->device != VIBE_DEVICE_CPU,
         .device = o->device_index,
         .threads = o->threads,
+        .is_exact = o->dtype == VIBE_WEIGHTS_F32,
     };
     struct vibe_error why = {0};
     int rc = vibe_backend_open(&e->backend, &options, &why);

@@ -77,9 +77,10 @@ int vibe_generator_open(struct vibe_generator **out, struct vibe_models *models,
     if (rc == VIBE_OK)
         rc = vibe_frame_init(&g->frame, models, err);
     if (rc == VIBE_OK)
-        rc = vibe_kvcache_open(
-            &g->cache, models->be, &models->config.lm, 2 * models->n_dialogues,
-            models->config.lm.max_position_embeddings, VIBE_F32, err);
+        rc = vibe_kvcache_open(&g->cache, models->be, &models->config.lm,
+                               2 * models->n_dialogues,
+                               models->config.lm.max_position_embeddings,
+                               models->be->kv_dtype, err);
     if (rc != VIBE_OK) {
         vibe_generator_free(g);
         return rc;

@@ -24,7 +24,7 @@ enum vibe_device { VIBE_DEVICE_AUTO, VIBE_DEVICE_CPU, VIBE_DEVICE_CUDA };
 /* How weights are asked to be kept. */
 enum vibe_weight_dtype {
     VIBE_WEIGHTS_AUTO, /* as the file holds them */
-    VIBE_WEIGHTS_F32,  /* likewise; named for its arithmetic */
+    VIBE_WEIGHTS_F32,  /* likewise, and float32 arithmetic throughout */
     VIBE_WEIGHTS_BF16,
     VIBE_WEIGHTS_F8_E4M3,
 };

@@ -24,7 +24,8 @@ struct vibe_transfer; /* offload/transfer.h */
 struct vibe_backend {
     const struct vibe_ops *ops;
     const struct vibe_transfer *transfer;
-    char name[96]; /* for people: "CPU, 2 threads, avx2" */
+    char name[96];            /* for people: "CPU, 2 threads, avx2" */
+    enum vibe_dtype kv_dtype; /* what keys and values are best kept in */
     int is_cuda;
 };
 
@@ -98,6 +99,8 @@ struct vibe_backend_options {
     int want_cuda; /* else CPU */
     int device;    /* index of the GPU */
     int threads;   /* CPU: 0 for all that this process may use */
+    int is_exact;  /* GPU: float32 arithmetic throughout; else prompts are
+                      multiplied, and keys and values kept, in bf16 */
 };
 
 /*

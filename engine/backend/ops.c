@@ -71,6 +71,19 @@ void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
         s->be->ops->linear(s, y, x, w, epilogue, gate);
 }
 
+void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
+                      const struct vibe_tensor *x, const struct vibe_norm *norm,
+                      const struct vibe_matrix *w, enum vibe_epilogue epilogue,
+                      const struct vibe_tensor *gate)
+{
+    check_product(y, x, w, epilogue, gate);
+    assert(is_alike(norm->room, x) && !norm->shift == !norm->scale);
+    assert(!norm->shift ||
+           (is_alike(norm->shift, x) && is_alike(norm->scale, x)));
+    if (is_live(s))
+        s->be->ops->linear_norm(s, y, x, norm, w, epilogue, gate);
+}
+
 void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                const struct vibe_tensor *x, const struct vibe_matrix *w,
                enum vibe_epilogue epilogue, const struct vibe_tensor *gate)

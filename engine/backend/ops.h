@@ -60,6 +60,15 @@ struct vibe_noise_key {
     uint32_t frame;
 };
 
+/* What a row goes through before a product: rmsnorm(x; w, eps), and with
+ * shift and scale * (1 + scale) + shift. */
+struct vibe_norm {
+    const float *w; /* [K] device, or NULL for 1 */
+    float eps;
+    const struct vibe_tensor *shift, *scale; /* [B][T][K], or both NULL */
+    const struct vibe_tensor *room; /* [B][T][K] that may be overwritten */
+};
+
 struct vibe_graph; /* captured work, see vibe_graph_run */
 
 struct vibe_ops {
@@ -92,6 +101,12 @@ struct vibe_ops {
     void (*linear)(struct vibe_stream *s, const struct vibe_tensor *y,
                    const struct vibe_tensor *x, const struct vibe_matrix *w,
                    enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
+    void (*linear_norm)(struct vibe_stream *s, const struct vibe_tensor *y,
+                        const struct vibe_tensor *x,
+                        const struct vibe_norm *norm,
+                        const struct vibe_matrix *w,
+                        enum vibe_epilogue epilogue,
+                        const struct vibe_tensor *gate);
     void (*gemm)(struct vibe_stream *s, const struct vibe_tensor *y,
                  const struct vibe_tensor *x, const struct vibe_matrix *w,
                  enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
@@ -156,8 +171,9 @@ void vibe_graph_free(struct vibe_stream *s, struct vibe_graph **graph);
  *   gate   [B][T][N] for VIBE_GATE_ADD, else NULL
  *
  * vibe_gemm computes the same for many rows (a prompt, the columns of a
- * convolution): bound by arithmetic.  The two round differently, so a caller
- * chooses by what the rows are, never by how many dialogues run together.
+ * convolution): bound by arithmetic, and may choose its method by T, the rows
+ * of one dialogue.  The two round differently, so a caller chooses by what the
+ * rows are, never by how many dialogues run together.
  */
 void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
                  const struct vibe_tensor *x, const struct vibe_matrix *w,
@@ -165,6 +181,12 @@ void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
 void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                const struct vibe_tensor *x, const struct vibe_matrix *w,
                enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
+
+/* vibe_linear of the normed (and modulated) rows of x, in one go. */
+void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
+                      const struct vibe_tensor *x, const struct vibe_norm *norm,
+                      const struct vibe_matrix *w, enum vibe_epilogue epilogue,
+                      const struct vibe_tensor *gate);
 
 /* y = w * x / sqrt(mean(x^2) + eps) per row; w [C] device or NULL for 1;
  * y may be x. */

@@ -325,15 +325,25 @@ static struct vibe_tensor modulation(const struct vibe_diffusion *head,
     return t;
 }
 
-/* m = norm(u) * (1 + scale) + shift. */
-static void modulate(struct vibe_diffusion *head, struct vibe_stream *s,
-                     const struct head_layer *layer, size_t step)
+/* y = epilogue(W m), m = norm(u) * (1 + scale) + shift. */
+static void multiply_modulated(struct vibe_diffusion *head,
+                               struct vibe_stream *s,
+                               const struct vibe_tensor *y,
+                               const struct head_layer *layer, size_t step,
+                               const struct vibe_matrix *w,
+                               enum vibe_epilogue epilogue)
 {
     struct vibe_tensor shift = modulation(head, layer, step, 0);
     struct vibe_tensor scale = modulation(head, layer, step, 1);
+    const struct vibe_norm norm = {
+        .w = layer->norm,
+        .eps = head->config.rms_norm_eps,
+        .shift = &shift,
+        .scale = &scale,
+        .room = &head->m,
+    };
 
-    vibe_modulate(s, &head->m, &head->u, layer->norm, head->config.rms_norm_eps,
-                  &shift, &scale);
+    vibe_linear_norm(s, y, &head->u, &norm, w, epilogue, NULL);
 }
 
 /* v = head(x) at a step of the current group, both branches. */
@@ -352,14 +362,13 @@ static void predict(struct vibe_diffusion *head, struct vibe_stream *s,
         const struct head_layer *layer = &head->layers[i];
         struct vibe_tensor gate = modulation(head, layer, step, 2);
 
-        modulate(head, s, layer, step);
-        vibe_linear(s, &head->act, &head->m, &layer->gate_up, VIBE_SWIGLU,
-                    NULL);
+        multiply_modulated(head, s, &head->act, layer, step, &layer->gate_up,
+                           VIBE_SWIGLU);
         vibe_linear(s, &head->u, &head->act, &layer->down, VIBE_GATE_ADD,
                     &gate);
     }
-    modulate(head, s, &head->last, step);
-    vibe_linear(s, &head->v, &head->m, &head->v_proj, VIBE_STORE, NULL);
+    multiply_modulated(head, s, &head->v, &head->last, step, &head->v_proj,
+                       VIBE_STORE);
 }
 
 void vibe_diffusion_sample(struct vibe_diffusion *head, struct vibe_stream *s,

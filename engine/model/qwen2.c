@@ -312,24 +312,41 @@ static struct vibe_tensor shaped(const struct vibe_tensor *scratch,
     return t;
 }
 
+/* y = epilogue(W n(x) + bias). */
+static void multiply_normed(const struct pass *pass, struct vibe_stream *s,
+                            const struct vibe_tensor *y,
+                            const struct vibe_tensor *x,
+                            const struct vibe_norm *norm,
+                            const struct vibe_matrix *w,
+                            enum vibe_epilogue epilogue)
+{
+    if (pass->multiply == vibe_linear) {
+        vibe_linear_norm(s, y, x, norm, w, epilogue, NULL);
+        return;
+    }
+    vibe_rmsnorm(s, norm->room, x, norm->w, norm->eps);
+    vibe_gemm(s, y, norm->room, w, epilogue, NULL);
+}
+
 static void run_layer(struct vibe_qwen2 *lm, struct vibe_stream *s,
                       const struct vibe_tensor *x, const struct pass *pass,
                       size_t i)
 {
     const struct lm_layer *w = &lm->layers[i];
-    float eps = lm->config.rms_norm_eps;
     struct vibe_tensor normed = shaped(&lm->normed, pass);
+    const struct vibe_norm attn = {
+        .w = w->attn_norm, .eps = lm->config.rms_norm_eps, .room = &normed};
+    const struct vibe_norm mlp = {
+        .w = w->mlp_norm, .eps = lm->config.rms_norm_eps, .room = &normed};
     struct vibe_tensor qkv = shaped(&lm->qkv, pass);
     struct vibe_tensor act = shaped(&lm->act, pass);
 
-    vibe_rmsnorm(s, &normed, x, w->attn_norm, eps);
-    pass->multiply(s, &qkv, &normed, &w->qkv, VIBE_STORE, NULL);
+    multiply_normed(pass, s, &qkv, x, &attn, &w->qkv, VIBE_STORE);
     vibe_rope(s, &qkv, pass->kv, i, pass->rows, lm->inv_freq);
     vibe_attention(s, &normed, &qkv, pass->kv, i, pass->rows);
     pass->multiply(s, x, &normed, &w->o, VIBE_ADD, NULL);
 
-    vibe_rmsnorm(s, &normed, x, w->mlp_norm, eps);
-    pass->multiply(s, &act, &normed, &w->gate_up, VIBE_SWIGLU, NULL);
+    multiply_normed(pass, s, &act, x, &mlp, &w->gate_up, VIBE_SWIGLU);
     pass->multiply(s, x, &act, &w->down, VIBE_ADD, NULL);
 }
 

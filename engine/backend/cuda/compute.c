@@ -1,0 +1,123 @@
+/* The op table: each op hands its tensors to a launcher. */
+#include "engine/backend/cuda/device.h"
+#include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/matrix.h"
+
+static cudaStream_t queue(const struct vibe_stream *s)
+{
+    return vibe_cuda_of(s->be)->compute;
+}
+
+static void rmsnorm(struct vibe_stream *s, const struct vibe_tensor *y,
+                    const struct vibe_tensor *x, const float *w, float eps)
+{
+    vibe_cuda_latch(s, vibe_cuda_norm(queue(s), y, x, w, eps, NULL, NULL),
+                    "rmsnorm");
+}
+
+static void modulate(struct vibe_stream *s, const struct vibe_tensor *y,
+                     const struct vibe_tensor *x, const float *w, float eps,
+                     const struct vibe_tensor *shift,
+                     const struct vibe_tensor *scale)
+{
+    vibe_cuda_latch(s, vibe_cuda_norm(queue(s), y, x, w, eps, shift, scale),
+                    "modulate");
+}
+
+static void add_silu(struct vibe_stream *s, const struct vibe_tensor *y,
+                     const struct vibe_tensor *a, const struct vibe_tensor *b)
+{
+    vibe_cuda_latch(s, vibe_cuda_add_silu(queue(s), y, a, b), "add_silu");
+}
+
+static void affine(struct vibe_stream *s, const struct vibe_tensor *y,
+                   const struct vibe_tensor *x, float mul, float add)
+{
+    vibe_cuda_latch(s, vibe_cuda_affine(queue(s), y, x, mul, add), "affine");
+}
+
+static void copy(struct vibe_stream *s, const struct vibe_tensor *y,
+                 const struct vibe_tensor *x)
+{
+    vibe_cuda_latch(s, vibe_cuda_copy(queue(s), y, x), "copy");
+}
+
+static void zero(struct vibe_stream *s, const struct vibe_tensor *y)
+{
+    vibe_cuda_latch(s, vibe_cuda_zero(queue(s), y), "zero");
+}
+
+static void rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
+                 const struct vibe_kv *kv, size_t layer,
+                 const struct vibe_rows *rows, const float *inv_freq)
+{
+    vibe_cuda_latch(s, vibe_cuda_rope(queue(s), qkv, kv, layer, rows, inv_freq),
+                    "rope");
+}
+
+static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
+                      const struct vibe_tensor *qkv, const struct vibe_kv *kv,
+                      size_t layer, const struct vibe_rows *rows)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+    const size_t bytes = vibe_cuda_attention_scratch(qkv, kv);
+    float *scratch = bytes ? vibe_cuda_scratch(s, bytes) : NULL;
+
+    if (bytes && !scratch)
+        return;
+    vibe_cuda_latch(s,
+                    vibe_cuda_attention(cuda->compute, y, qkv, kv, layer, rows,
+                                        scratch, cuda->done, cuda->n_sm),
+                    "attention");
+}
+
+static void window(struct vibe_stream *s, const struct vibe_tensor *win,
+                   const struct vibe_tensor *state, const struct vibe_tensor *x,
+                   const float *w, float eps)
+{
+    vibe_cuda_latch(s, vibe_cuda_window(queue(s), win, state, x, w, eps),
+                    "window");
+}
+
+static void dwconv(struct vibe_stream *s, const struct vibe_tensor *x,
+                   const struct vibe_tensor *win, const float *w,
+                   const float *bias, const float *gamma)
+{
+    vibe_cuda_latch(s, vibe_cuda_dwconv(queue(s), x, win, w, bias, gamma),
+                    "dwconv");
+}
+
+static void solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
+                        const struct vibe_tensor *m1,
+                        const struct vibe_tensor *v, const float *cfg_scale,
+                        const struct vibe_solver_coef *coef)
+{
+    vibe_cuda_latch(s,
+                    vibe_cuda_solver_step(queue(s), x, m1, v, cfg_scale, coef),
+                    "solver_step");
+}
+
+static void noise(struct vibe_stream *s, const struct vibe_tensor *x,
+                  const struct vibe_noise_key *keys)
+{
+    vibe_cuda_latch(s, vibe_cuda_noise(queue(s), x, keys), "noise");
+}
+
+void vibe_cuda_compute_init(struct vibe_ops *ops)
+{
+    ops->linear = vibe_cuda_linear;
+    ops->linear_norm = vibe_cuda_linear_norm;
+    ops->gemm = vibe_cuda_gemm;
+    ops->rmsnorm = rmsnorm;
+    ops->modulate = modulate;
+    ops->add_silu = add_silu;
+    ops->affine = affine;
+    ops->copy = copy;
+    ops->zero = zero;
+    ops->rope = rope;
+    ops->attention = attention;
+    ops->window = window;
+    ops->dwconv = dwconv;
+    ops->solver_step = solver_step;
+    ops->noise = noise;
+}

@@ -1,0 +1,161 @@
+/* Opening a GPU, and what CUDA's errors are called here. */
+#include "engine/backend/cuda/device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/backend/cuda.h"
+#include "engine/backend/cuda/matrix.h"
+
+enum { MIN_CC = 75 };
+
+int vibe_cuda_fail(struct vibe_error *err, cudaError_t rc, const char *what)
+{
+    return vibe_fail(
+        err, rc == cudaErrorMemoryAllocation ? VIBE_E_NOMEM : VIBE_E_DEVICE,
+        "CUDA: %s: %s", what, cudaGetErrorString(rc));
+}
+
+void vibe_cuda_latch(struct vibe_stream *s, cudaError_t rc, const char *op)
+{
+    if (rc != cudaSuccess && s->err.code == VIBE_OK)
+        vibe_cuda_fail(&s->err, rc, op);
+}
+
+void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+    cudaError_t rc;
+
+    if (bytes <= cuda->scratch_bytes)
+        return cuda->scratch;
+    rc = cudaStreamSynchronize(cuda->compute);
+    if (rc == cudaSuccess)
+        rc = cudaFree(cuda->scratch);
+    cuda->scratch = NULL;
+    cuda->scratch_bytes = 0;
+    if (rc == cudaSuccess)
+        rc = cudaMalloc(&cuda->scratch, bytes);
+    vibe_cuda_latch(s, rc, "scratch memory");
+    if (rc != cudaSuccess)
+        return NULL;
+    cuda->scratch_bytes = bytes;
+    return cuda->scratch;
+}
+
+/* Is there a driver, and does it know this runtime?  One sentence if not. */
+static int check_driver(struct vibe_error *err)
+{
+    int driver = 0;
+    int n = 0;
+    cudaError_t rc = cudaDriverGetVersion(&driver);
+
+    if (rc != cudaSuccess || driver == 0)
+        return vibe_fail(err, VIBE_E_DEVICE, "no NVIDIA driver found");
+    rc = cudaGetDeviceCount(&n);
+    if (rc == cudaErrorInsufficientDriver)
+        return vibe_fail(err, VIBE_E_DEVICE,
+                         "the NVIDIA driver knows CUDA %d.%d, this build "
+                         "needs %d.%d",
+                         driver / 1000, driver % 1000 / 10,
+                         CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    if (rc == cudaErrorNoDevice || (rc == cudaSuccess && n == 0))
+        return vibe_fail(err, VIBE_E_DEVICE, "no NVIDIA GPU found");
+    if (rc != cudaSuccess)
+        return vibe_cuda_fail(err, rc, "counting GPUs");
+    return VIBE_OK;
+}
+
+static int choose_device(struct vibe_cuda *cuda, int device,
+                         struct vibe_error *err)
+{
+    struct cudaDeviceProp prop;
+    cudaError_t rc;
+    int n = 0;
+
+    rc = cudaGetDeviceCount(&n);
+    if (rc == cudaSuccess && device >= n)
+        return vibe_fail(err, VIBE_E_DEVICE, "no GPU %d: only %d found", device,
+                         n);
+    if (rc == cudaSuccess)
+        rc = cudaGetDeviceProperties(&prop, device);
+    if (rc != cudaSuccess)
+        return vibe_cuda_fail(err, rc, "looking at the GPU");
+    cuda->device = device;
+    cuda->n_sm = prop.multiProcessorCount;
+    cuda->cc = 10 * prop.major + prop.minor;
+    snprintf(cuda->base.name, sizeof(cuda->base.name), "%.60s, sm_%d",
+             prop.name, cuda->cc);
+    if (cuda->cc < MIN_CC)
+        return vibe_fail(err, VIBE_E_DEVICE,
+                         "%s: needs compute capability %d.%d or newer",
+                         cuda->base.name, MIN_CC / 10, MIN_CC % 10);
+    return VIBE_OK;
+}
+
+/* Streams and what lives as long as they do. */
+static int make_streams(struct vibe_cuda *cuda, struct vibe_error *err)
+{
+    cudaError_t rc = cudaSetDevice(cuda->device);
+
+    if (rc == cudaSuccess)
+        rc = cudaStreamCreateWithFlags(&cuda->compute, cudaStreamNonBlocking);
+    if (rc == cudaSuccess)
+        rc = cudaStreamCreateWithFlags(&cuda->copy, cudaStreamNonBlocking);
+    if (rc == cudaSuccess)
+        rc = cudaMalloc((void **)&cuda->done,
+                        VIBE_CUDA_COUNTERS * sizeof(*cuda->done));
+    if (rc == cudaSuccess)
+        rc = cudaMemset(cuda->done, 0,
+                        VIBE_CUDA_COUNTERS * sizeof(*cuda->done));
+    return rc == cudaSuccess ? VIBE_OK
+                             : vibe_cuda_fail(err, rc, cuda->base.name);
+}
+
+static void cuda_close(struct vibe_backend *be)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(be);
+
+    vibe_cuda_staging_free(cuda);
+    vibe_cuda_lt_free(cuda);
+    cudaFree(cuda->scratch);
+    cudaFree(cuda->done);
+    if (cuda->compute)
+        cudaStreamDestroy(cuda->compute);
+    if (cuda->copy)
+        cudaStreamDestroy(cuda->copy);
+    free(cuda);
+}
+
+int vibe_cuda_open(struct vibe_backend **out,
+                   const struct vibe_backend_options *options,
+                   struct vibe_error *err)
+{
+    struct vibe_cuda *cuda = NULL;
+    int rc = check_driver(err);
+
+    *out = NULL;
+    if (rc != VIBE_OK)
+        return rc;
+    cuda = calloc(1, sizeof(*cuda));
+    if (!cuda)
+        return vibe_fail(err, VIBE_E_NOMEM, "no memory for a GPU");
+    rc = choose_device(cuda, options->device, err);
+    if (rc == VIBE_OK)
+        rc = make_streams(cuda, err);
+    if (rc != VIBE_OK) {
+        cuda_close(&cuda->base);
+        return rc;
+    }
+    vibe_cuda_memory_init(&cuda->ops);
+    vibe_cuda_stream_init(&cuda->ops);
+    vibe_cuda_compute_init(&cuda->ops);
+    cuda->ops.close = cuda_close;
+    cuda->base.ops = &cuda->ops;
+    cuda->base.transfer = &vibe_cuda_transfer;
+    cuda->base.is_cuda = 1;
+    cuda->is_exact = options->is_exact;
+    cuda->base.kv_dtype = cuda->is_exact ? VIBE_F32 : VIBE_BF16;
+    *out = &cuda->base;
+    return VIBE_OK;
+}

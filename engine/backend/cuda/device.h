@@ -1,0 +1,55 @@
+/*
+ * device.h - one GPU as a backend; shared by the files of this folder.
+ *
+ * One stream computes and one copies.  Kernels are behind the launchers of
+ * kernels.h, so only .cu files hold device code.
+ */
+#ifndef VIBE_CUDA_DEVICE_H
+#define VIBE_CUDA_DEVICE_H
+
+#include <cuda_runtime_api.h>
+
+#include "engine/backend/backend.h"
+#include "engine/backend/ops.h"
+
+struct vibe_cuda {
+    struct vibe_backend base; /* first: a backend is cast to this */
+    struct vibe_ops ops;
+    int device;
+    int n_sm; /* multiprocessors */
+    int cc;   /* compute capability, 86 for 8.6 */
+    cudaStream_t compute, copy;
+    /* partial sums of split kernels; grows outside of captures only */
+    void *scratch;
+    size_t scratch_bytes;
+    unsigned *done; /* [VIBE_CUDA_COUNTERS] zeros: blocks that have arrived */
+    int is_exact;   /* activations keep float precision in every product */
+    struct vibe_cuda_staging *staging; /* memory.c; NULL until a load */
+    struct vibe_cuda_lt *lt; /* lt.c; NULL until it was looked for */
+};
+
+enum { VIBE_CUDA_COUNTERS = 65536 };
+
+static inline struct vibe_cuda *vibe_cuda_of(const struct vibe_backend *be)
+{
+    return (struct vibe_cuda *)be;
+}
+
+/* Latch what CUDA said in the stream, naming the op; nothing on success. */
+void vibe_cuda_latch(struct vibe_stream *s, cudaError_t rc, const char *op);
+
+/* Fill err from what CUDA said: VIBE_E_NOMEM for memory, else _DEVICE. */
+int vibe_cuda_fail(struct vibe_error *err, cudaError_t rc, const char *what);
+
+/* Scratch of at least this size; NULL after latching an error. */
+void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes);
+
+/* Fill the parts of the op table. */
+void vibe_cuda_memory_init(struct vibe_ops *ops);
+void vibe_cuda_stream_init(struct vibe_ops *ops);
+void vibe_cuda_compute_init(struct vibe_ops *ops);
+
+/* offload/transfer.h on this device. */
+extern const struct vibe_transfer vibe_cuda_transfer;
+
+#endif /* VIBE_CUDA_DEVICE_H */

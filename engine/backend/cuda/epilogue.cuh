@@ -1,0 +1,160 @@
+/* epilogue.cuh - what happens to a sum before it is stored (ops.h). */
+#ifndef VIBE_CUDA_EPILOGUE_CUH
+#define VIBE_CUDA_EPILOGUE_CUH
+
+#include "engine/backend/cuda/matrix.h"
+
+/* Row m = b * T + t of a tensor. */
+struct view {
+    float *data;
+    size_t stride_b, stride_t;
+};
+
+static inline struct view view_of(const struct vibe_tensor *t)
+{
+    struct view v = {NULL, 0, 0};
+
+    if (t) {
+        v.data = (float *)t->data;
+        v.stride_b = t->stride_b;
+        v.stride_t = t->stride_t;
+    }
+    return v;
+}
+
+__device__ static inline size_t row_at(const struct view &v, unsigned T,
+                                       unsigned m)
+{
+    return m / T * v.stride_b + m % T * v.stride_t;
+}
+
+/* Everything a kernel needs besides its sums. */
+struct epilogue {
+    const float *scale, *bias, *gamma; /* [N] or NULL */
+    struct view y, gate;
+    unsigned N, T;
+    enum vibe_epilogue kind;
+};
+
+static inline struct epilogue epilogue_of(const struct vibe_cuda_product *p)
+{
+    struct epilogue e;
+
+    e.scale = p->w->part[0].scale;
+    e.bias = p->w->bias;
+    e.gamma = p->w->gamma;
+    e.y = view_of(p->y);
+    e.gate = view_of(p->gate);
+    e.N = (unsigned)p->w->N;
+    e.T = (unsigned)p->x->T;
+    e.kind = p->epilogue;
+    return e;
+}
+
+__device__ static inline float gelu(float z)
+{
+    return 0.5f * z * (1.0f + erff(z * 0.70710678118654752f));
+}
+
+__device__ static inline float silu(float z)
+{
+    return z / (1.0f + expf(-z));
+}
+
+/* What an output needs, read ahead of its sum. */
+struct operands {
+    float scale, bias, mul, old;
+};
+
+__device__ static inline struct operands read_operands(const struct epilogue &e,
+                                                       size_t y_at,
+                                                       size_t gate_at,
+                                                       unsigned n)
+{
+    struct operands o = {1.0f, 0.0f, 1.0f, 0.0f};
+
+    if (e.scale)
+        o.scale = e.scale[n];
+    if (e.bias)
+        o.bias = e.bias[n];
+    if (e.kind == VIBE_ADD || e.kind == VIBE_GATE_ADD)
+        o.old = e.y.data[y_at + n];
+    if (e.kind == VIBE_ADD && e.gamma)
+        o.mul = e.gamma[n];
+    if (e.kind == VIBE_GATE_ADD)
+        o.mul = e.gate.data[gate_at + n];
+    return o;
+}
+
+/* Finish z of an output that is no half of a pair. */
+__device__ static inline float finished(enum vibe_epilogue kind,
+                                        const struct operands &o, float z)
+{
+    if (kind == VIBE_STORE)
+        return z;
+    if (kind == VIBE_GELU)
+        return gelu(z);
+    return o.old + o.mul * z;
+}
+
+/* Finish and store the sums of outputs n and n + 1 of row m, n even. */
+__device__ static inline void store_two(const struct epilogue &e, unsigned m,
+                                        unsigned n, float s0, float s1)
+{
+    const size_t y_at = row_at(e.y, e.T, m);
+    const size_t gate_at = row_at(e.gate, e.T, m);
+    struct operands o;
+    float z[2] = {s0, s1};
+
+#pragma unroll
+    for (unsigned i = 0; i < 2; i++) {
+        if (n + i >= e.N)
+            return;
+        o = read_operands(e, y_at, gate_at, n + i);
+        z[i] = z[i] * o.scale + o.bias;
+        if (e.kind != VIBE_SWIGLU)
+            e.y.data[y_at + n + i] = finished(e.kind, o, z[i]);
+    }
+    if (e.kind == VIBE_SWIGLU)
+        e.y.data[y_at + n / 2] = silu(z[0]) * z[1];
+}
+
+/* Sums that start a new kernel early may read weights, which never change,
+ * before this and nothing else. */
+__device__ static inline void wait_for_inputs(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* Let the next kernel start as soon as there is room beside this one. */
+__device__ static inline void let_next_start(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* Launch, if is_early before the kernel ahead has ended: then the kernel must
+ * call wait_for_inputs. */
+static inline cudaError_t launch(const void *kernel, dim3 grid,
+                                 unsigned threads, size_t shared,
+                                 cudaStream_t stream, int is_early, void *args)
+{
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute early;
+    void *list[] = {args};
+
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    config.attrs = &early;
+    config.numAttrs = is_early ? 1 : 0;
+    return cudaLaunchKernelExC(&config, kernel, list);
+}
+
+#endif /* VIBE_CUDA_EPILOGUE_CUH */

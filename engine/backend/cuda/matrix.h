@@ -1,0 +1,123 @@
+/*
+ * matrix.h - how a matrix lies on the GPU, and the products with it.
+ *
+ * A matrix is one allocation.  part[0] is all of it: N rows in the order of
+ * the file, but gate and up of a pair take turns (row 2 j is gate j, 2 j + 1
+ * up j), so that one warp has both halves of an output.  A row has
+ * vibe_cuda_stride(K) elements of which those past K are zero.  Convolutions
+ * are [N][taps][in] as on the CPU.  bias, gamma and part[0].scale are [N] in
+ * the same order; float8 always has scales, 256 times those of the file: its
+ * kernels read the bits as float16, which is 1 / 256 of the weight.
+ */
+#ifndef VIBE_CUDA_MATRIX_H
+#define VIBE_CUDA_MATRIX_H
+
+#include <cuda_runtime_api.h>
+
+#include "engine/backend/cuda/device.h"
+#include "engine/backend/ops.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Elements from row to row: whole 16-byte loads in every dtype. */
+static inline size_t vibe_cuda_stride(size_t K)
+{
+    return (K + 15) & ~(size_t)15;
+}
+
+int vibe_cuda_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
+                          const struct vibe_matrix_source *src,
+                          struct vibe_error *err);
+void vibe_cuda_matrix_release(struct vibe_matrix *m, struct vibe_backend *be);
+
+/* Release the buffers that loading works through. */
+void vibe_cuda_staging_free(struct vibe_cuda *cuda);
+
+/* vibe_linear, vibe_gemm, and linear with a norm of x before it. */
+void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,
+                      const struct vibe_tensor *x, const struct vibe_matrix *w,
+                      enum vibe_epilogue epilogue,
+                      const struct vibe_tensor *gate);
+void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
+                    const struct vibe_tensor *x, const struct vibe_matrix *w,
+                    enum vibe_epilogue epilogue,
+                    const struct vibe_tensor *gate);
+void vibe_cuda_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
+                           const struct vibe_tensor *x,
+                           const struct vibe_norm *norm,
+                           const struct vibe_matrix *w,
+                           enum vibe_epilogue epilogue,
+                           const struct vibe_tensor *gate);
+
+/* One product, for the launchers below. */
+struct vibe_cuda_product {
+    const struct vibe_tensor *y, *x;
+    const struct vibe_tensor *gate; /* or NULL */
+    const struct vibe_matrix *w;
+    const struct vibe_norm *norm; /* or NULL; gemv only */
+    enum vibe_epilogue epilogue;
+};
+
+/* Rows that share one reading of the weights. */
+enum { VIBE_CUDA_GEMV_ROWS = 16 };
+
+/* Whether gemv has room to norm that many rows of K itself. */
+int vibe_cuda_gemv_norms(size_t n_rows, size_t K);
+
+/* y = epilogue(W x + bias) for rows first .. first + n_rows - 1 of B * T;
+ * n_rows <= VIBE_CUDA_GEMV_ROWS. */
+cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
+                           const struct vibe_cuda_product *p, size_t first,
+                           size_t n_rows);
+
+/* For many rows.  split says in how many slices K is cut, by the matrix alone;
+ * partial has room for split sums of every output of n_rows rounded up to 64
+ * by N rounded up to 64, and may be NULL where split is 1. */
+size_t vibe_cuda_mma_split(const struct vibe_matrix *w);
+cudaError_t vibe_cuda_mma(const struct vibe_cuda *cuda,
+                          const struct vibe_cuda_product *p, size_t first,
+                          size_t n_rows, float *partial);
+
+/* The same in float arithmetic, for every dtype and architecture. */
+cudaError_t vibe_cuda_ffma(const struct vibe_cuda *cuda,
+                           const struct vibe_cuda_product *p);
+
+/* For a matrix of a few rows. */
+enum { VIBE_CUDA_FEW = 4 };
+cudaError_t vibe_cuda_few(const struct vibe_cuda *cuda,
+                          const struct vibe_cuda_product *p);
+
+/* out[B * T][stride of K] = x rounded to bf16, zeros past K. */
+cudaError_t vibe_cuda_round(const struct vibe_cuda *cuda, void *out,
+                            const struct vibe_tensor *x);
+
+/* y = epilogue of sums [B * T][N], which lack scale and bias. */
+cudaError_t vibe_cuda_finish(const struct vibe_cuda *cuda,
+                             const struct vibe_cuda_product *p,
+                             const float *sums);
+
+/* The architecture these kernels were compiled for, 90 for compute_90: it may
+ * be older than the GPU, and then lacks its instructions.  0 on error. */
+int vibe_cuda_compiled_for(void);
+
+/*
+ * sums [M][N] = x [M][stride of K] bf16 times the transpose of w, by cuBLASLt.
+ *
+ *   workspace   VIBE_CUDA_LT_WORKSPACE bytes
+ *
+ * Returns 1, with nothing done, where the library refuses; it must be there.
+ */
+enum { VIBE_CUDA_LT_WORKSPACE = 32 << 20 };
+int vibe_cuda_lt_is_there(struct vibe_cuda *cuda);
+int vibe_cuda_lt_multiply(struct vibe_cuda *cuda, float *sums, const void *x,
+                          size_t M, const struct vibe_matrix *w,
+                          void *workspace);
+void vibe_cuda_lt_free(struct vibe_cuda *cuda);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* VIBE_CUDA_MATRIX_H */

@@ -1,0 +1,441 @@
+/*
+ * memory.c - device memory, and matrices on their way into it.
+ *
+ * A matrix passes through two pinned buffers: while one is copied, all
+ * threads lay out the next rows in the other as matrix.h describes, which
+ * also takes the page faults of a mapped file.
+ */
+#include <assert.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/backend/cuda/matrix.h"
+#include "engine/base/size.h"
+
+enum { STAGING_BYTES = 32 << 20, ALIGNMENT = 256 };
+
+struct vibe_cuda_staging {
+    char *data[2];
+    cudaEvent_t copied[2]; /* what data held has left it */
+    int side;              /* to be filled next */
+};
+
+static size_t free_bytes(void)
+{
+    size_t n = 0;
+    size_t total = 0;
+
+    if (cudaMemGetInfo(&n, &total) != cudaSuccess)
+        cudaGetLastError();
+    return n;
+}
+
+static void *cuda_alloc(struct vibe_backend *be, size_t bytes)
+{
+    void *data = NULL;
+
+    if (cudaMalloc(&data, bytes) != cudaSuccess) {
+        cudaGetLastError(); /* the refusal is no error of a later call */
+        return NULL;
+    }
+    if (cudaMemsetAsync(data, 0, bytes, vibe_cuda_of(be)->compute) ==
+        cudaSuccess)
+        return data;
+    cudaFree(data);
+    return NULL;
+}
+
+static void cuda_free(struct vibe_backend *be, void *data)
+{
+    (void)be;
+    cudaFree(data);
+}
+
+static int make_staging(struct vibe_cuda *cuda, struct vibe_error *err)
+{
+    struct vibe_cuda_staging *staging = calloc(1, sizeof(*staging));
+    cudaError_t rc = cudaSuccess;
+
+    if (!staging)
+        return vibe_fail(err, VIBE_E_NOMEM, "no memory to load matrices");
+    cuda->staging = staging;
+    for (int i = 0; i < 2 && rc == cudaSuccess; i++) {
+        rc = cudaHostAlloc((void **)&staging->data[i], STAGING_BYTES,
+                           cudaHostAllocDefault);
+        if (rc == cudaSuccess)
+            rc = cudaEventCreateWithFlags(&staging->copied[i],
+                                          cudaEventDisableTiming);
+    }
+    if (rc == cudaSuccess)
+        return VIBE_OK;
+    vibe_cuda_staging_free(cuda);
+    return vibe_cuda_fail(err, rc, "memory to load matrices");
+}
+
+void vibe_cuda_staging_free(struct vibe_cuda *cuda)
+{
+    struct vibe_cuda_staging *staging = cuda->staging;
+
+    if (!staging)
+        return;
+    cudaStreamSynchronize(cuda->copy);
+    for (int i = 0; i < 2; i++) {
+        if (staging->copied[i])
+            cudaEventDestroy(staging->copied[i]);
+        cudaFreeHost(staging->data[i]);
+    }
+    free(staging);
+    cuda->staging = NULL;
+}
+
+/* The buffer to fill, once its last copy has ended; NULL with err set. */
+static char *take_staging(struct vibe_cuda *cuda, struct vibe_error *err)
+{
+    struct vibe_cuda_staging *staging = cuda->staging;
+    cudaError_t rc = cudaEventSynchronize(staging->copied[staging->side]);
+
+    if (rc == cudaSuccess)
+        return staging->data[staging->side];
+    vibe_cuda_fail(err, rc, "copying weights");
+    return NULL;
+}
+
+/* Copy what was filled, and turn to the other buffer. */
+static int send_staging(struct vibe_cuda *cuda, char *device, size_t bytes,
+                        struct vibe_error *err)
+{
+    struct vibe_cuda_staging *staging = cuda->staging;
+    int side = staging->side;
+    cudaError_t rc = cudaMemcpyAsync(device, staging->data[side], bytes,
+                                     cudaMemcpyHostToDevice, cuda->copy);
+
+    if (rc == cudaSuccess)
+        rc = cudaEventRecord(staging->copied[side], cuda->copy);
+    staging->side = !side;
+    return rc == cudaSuccess ? VIBE_OK
+                             : vibe_cuda_fail(err, rc, "copying weights");
+}
+
+/* A matrix as it will lie on the device. */
+struct plan {
+    const struct vibe_matrix_source *src;
+    enum vibe_dtype dtype; /* all parts widened to this */
+    size_t size;           /* of an element */
+    size_t row_bytes;
+    size_t scale_at, bias_at, gamma_at; /* bytes; 0 where there is none */
+    size_t bytes;
+};
+
+/* The smaller of the two that holds every value of both. */
+static enum vibe_dtype common_dtype(enum vibe_dtype a, enum vibe_dtype b)
+{
+    if (a == b)
+        return a;
+    if ((a == VIBE_BF16 && b == VIBE_F8_E4M3) ||
+        (a == VIBE_F8_E4M3 && b == VIBE_BF16))
+        return VIBE_BF16;
+    return VIBE_F32;
+}
+
+static int is_scaled(const struct plan *plan)
+{
+    for (int i = 0; i < plan->src->n_parts; i++)
+        if (plan->src->part[i].scale)
+            return 1;
+    return plan->dtype == VIBE_F8_E4M3;
+}
+
+/* Append an array of N floats. */
+static size_t append_floats(struct plan *plan)
+{
+    size_t at = plan->bytes;
+
+    plan->bytes += vibe_size_round(plan->src->N * sizeof(float), ALIGNMENT);
+    return at;
+}
+
+static int make_plan(struct plan *plan, const struct vibe_matrix_source *src,
+                     struct vibe_error *err)
+{
+    *plan = (struct plan){.src = src, .dtype = src->part[0].dtype};
+    for (int i = 1; i < src->n_parts; i++)
+        plan->dtype = common_dtype(plan->dtype, src->part[i].dtype);
+    plan->size = vibe_dtype_size(plan->dtype);
+    if (vibe_size_mul(&plan->row_bytes, vibe_cuda_stride(src->K), plan->size) ||
+        vibe_size_mul(&plan->bytes, plan->row_bytes, src->N) ||
+        plan->row_bytes > STAGING_BYTES || plan->bytes > SIZE_MAX / 2 ||
+        src->N > UINT32_MAX - ALIGNMENT)
+        return vibe_fail(err, VIBE_E_UNSUPPORTED,
+                         "a matrix of %zu x %zu is too large", src->N, src->K);
+    plan->bytes = vibe_size_round(plan->bytes, ALIGNMENT);
+    if (is_scaled(plan))
+        plan->scale_at = append_floats(plan);
+    if (src->bias)
+        plan->bias_at = append_floats(plan);
+    if (src->gamma)
+        plan->gamma_at = append_floats(plan);
+    return VIBE_OK;
+}
+
+/* Which row of the source is row n on the device. */
+static size_t source_row(const struct vibe_matrix_source *src, size_t n)
+{
+    return src->is_pair ? n / 2 + n % 2 * (src->N / 2) : n;
+}
+
+static float f8_to_f32(unsigned char byte)
+{
+    float f;
+
+    vibe_dtype_to_f32(&f, &byte, VIBE_F8_E4M3, 1);
+    return f;
+}
+
+/* out[n] of the plan's dtype = in[n] of another, exactly. */
+static void widen(void *out, enum vibe_dtype to, const void *in,
+                  enum vibe_dtype from, size_t n)
+{
+    const unsigned char *bytes = in;
+    uint16_t *halves = out;
+
+    if (to == from) {
+        memcpy(out, in, n * vibe_dtype_size(to));
+        return;
+    }
+    if (to == VIBE_F32) {
+        vibe_dtype_to_f32(out, in, from, n);
+        return;
+    }
+    assert(to == VIBE_BF16 && from == VIBE_F8_E4M3);
+    for (size_t i = 0; i < n; i++) {
+        float f = f8_to_f32(bytes[i]);
+        uint32_t bits;
+
+        memcpy(&bits, &f, sizeof(bits));
+        halves[i] = (uint16_t)(bits >> 16);
+    }
+}
+
+static void lay_linear(char *out, const struct plan *plan, size_t n)
+{
+    const struct vibe_matrix_part *part = plan->src->part;
+    size_t K = plan->src->K;
+    const char *in;
+
+    for (n = source_row(plan->src, n); n >= part->n; part++)
+        n -= part->n;
+    in = (const char *)part->data + n * K * vibe_dtype_size(part->dtype);
+    widen(out, plan->dtype, in, part->dtype, K);
+}
+
+/* [in][taps] of row n to [taps][in]. */
+static void lay_conv(char *out, const struct plan *plan, size_t n)
+{
+    const struct vibe_matrix_source *src = plan->src;
+    size_t size = plan->size;
+    size_t taps = src->K / src->in;
+    const char *in = (const char *)src->part[0].data + n * src->K * size;
+
+    for (size_t tap = 0; tap < taps; tap++)
+        for (size_t i = 0; i < src->in; i++)
+            memcpy(out + (tap * src->in + i) * size,
+                   in + (i * taps + tap) * size, size);
+}
+
+/* Row phase * out + o: tap phase + stride for the previous column, then tap
+ * phase for the current one. */
+static void lay_transposed(char *out, const struct plan *plan, size_t n)
+{
+    const struct vibe_matrix_source *src = plan->src;
+    size_t size = plan->size;
+    size_t stride = src->N / src->out;
+    size_t phase = n / src->out;
+    const char *in = (const char *)src->part[0].data +
+                     (n % src->out * 2 * stride + phase) * size;
+
+    for (size_t i = 0; i < src->in; i++) {
+        memcpy(out + i * size, in + stride * size, size);
+        memcpy(out + (src->in + i) * size, in, size);
+        in += src->out * 2 * stride * size;
+    }
+}
+
+static void lay_row(char *out, const struct plan *plan, size_t n)
+{
+    size_t used = plan->src->K * plan->size;
+
+    memset(out + used, 0, plan->row_bytes - used);
+    switch (plan->src->layout) {
+    case VIBE_LAYOUT_LINEAR:
+        lay_linear(out, plan, n);
+        return;
+    case VIBE_LAYOUT_CONV:
+        lay_conv(out, plan, n);
+        return;
+    case VIBE_LAYOUT_CONV_TRANSPOSE:
+        lay_transposed(out, plan, n);
+        return;
+    }
+}
+
+static int send_weights(struct vibe_cuda *cuda, char *device,
+                        const struct plan *plan, struct vibe_error *err)
+{
+    size_t rows = STAGING_BYTES / plan->row_bytes;
+
+    for (size_t first = 0; first < plan->src->N; first += rows) {
+        size_t left = plan->src->N - first;
+        size_t n = left < rows ? left : rows;
+        char *staging = take_staging(cuda, err);
+
+        if (!staging)
+            return VIBE_E_DEVICE;
+            /* small matrices are laid out before a team would have woken up */
+#pragma omp parallel for if (n * plan->row_bytes > 1 << 20)
+        for (size_t i = 0; i < n; i++)
+            lay_row(staging + i * plan->row_bytes, plan, first + i);
+        if (send_staging(cuda, device + first * plan->row_bytes,
+                         n * plan->row_bytes, err))
+            return VIBE_E_DEVICE;
+    }
+    return VIBE_OK;
+}
+
+/* What sums of row n are multiplied by. */
+static float scale_of(const struct plan *plan, size_t n)
+{
+    const struct vibe_matrix_part *part = plan->src->part;
+    float unit = plan->dtype == VIBE_F8_E4M3 ? 256.0f : 1.0f;
+
+    /* the only part of a convolution may count channels, not rows */
+    for (n = source_row(plan->src, n);
+         plan->src->layout == VIBE_LAYOUT_LINEAR && n >= part->n; part++)
+        n -= part->n;
+    if (!part->scale)
+        return unit;
+    return unit * part->scale[part->n_scales > 1 ? n % part->n_scales : 0];
+}
+
+static float bias_of(const struct plan *plan, size_t n)
+{
+    const struct vibe_matrix_source *src = plan->src;
+
+    if (src->layout == VIBE_LAYOUT_CONV_TRANSPOSE)
+        return src->bias[n % src->out];
+    return src->bias[source_row(src, n)];
+}
+
+static float gamma_of(const struct plan *plan, size_t n)
+{
+    return plan->src->gamma[source_row(plan->src, n)];
+}
+
+static int send_floats(struct vibe_cuda *cuda, char *device,
+                       const struct plan *plan,
+                       float (*get)(const struct plan *plan, size_t n),
+                       struct vibe_error *err)
+{
+    size_t most = STAGING_BYTES / sizeof(float);
+
+    for (size_t first = 0; first < plan->src->N; first += most) {
+        size_t left = plan->src->N - first;
+        size_t n = left < most ? left : most;
+        char *staging = take_staging(cuda, err);
+
+        if (!staging)
+            return VIBE_E_DEVICE;
+        for (size_t i = 0; i < n; i++)
+            ((float *)(void *)staging)[i] = get(plan, first + i);
+        if (send_staging(cuda, device + first * sizeof(float),
+                         n * sizeof(float), err))
+            return VIBE_E_DEVICE;
+    }
+    return VIBE_OK;
+}
+
+static int send_all(struct vibe_cuda *cuda, char *device,
+                    const struct plan *plan, struct vibe_error *err)
+{
+    struct vibe_cuda_staging *staging = cuda->staging;
+    int rc = send_weights(cuda, device, plan, err);
+    cudaError_t wait;
+
+    if (!rc && plan->scale_at)
+        rc = send_floats(cuda, device + plan->scale_at, plan, scale_of, err);
+    if (!rc && plan->bias_at)
+        rc = send_floats(cuda, device + plan->bias_at, plan, bias_of, err);
+    if (!rc && plan->gamma_at)
+        rc = send_floats(cuda, device + plan->gamma_at, plan, gamma_of, err);
+    if (rc)
+        return rc;
+    /* what computes from now on comes after the last copy */
+    wait = cudaStreamWaitEvent(cuda->compute, staging->copied[!staging->side],
+                               0);
+    return wait == cudaSuccess ? VIBE_OK
+                               : vibe_cuda_fail(err, wait, "copying weights");
+}
+
+static float *floats_at(char *device, size_t at)
+{
+    return at ? (float *)(void *)(device + at) : NULL;
+}
+
+int vibe_cuda_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
+                          const struct vibe_matrix_source *src,
+                          struct vibe_error *err)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(be);
+    void *device = NULL;
+    struct plan plan;
+    int rc = make_plan(&plan, src, err);
+
+    if (!rc && !cuda->staging)
+        rc = make_staging(cuda, err);
+    if (rc)
+        return rc;
+    if (cudaMalloc(&device, plan.bytes) != cudaSuccess) {
+        cudaGetLastError();
+        return vibe_fail(err, VIBE_E_NOMEM,
+                         "%s: no memory for a matrix of %zu x %zu: %zu MB "
+                         "asked, %zu MB free",
+                         be->name, src->N, src->K, plan.bytes >> 20,
+                         free_bytes() >> 20);
+    }
+    rc = send_all(cuda, device, &plan, err);
+    if (rc) {
+        cudaStreamSynchronize(cuda->copy);
+        cudaFree(device);
+        return rc;
+    }
+    *m = (struct vibe_matrix){
+        .N = src->N,
+        .K = src->K,
+        .bytes = src->N * plan.row_bytes,
+        .part = {{.data = device,
+                  .scale = floats_at(device, plan.scale_at),
+                  .n_scales = src->N,
+                  .dtype = plan.dtype,
+                  .n = src->N}},
+        .n_parts = 1,
+        .is_pair = src->is_pair,
+        .bias = floats_at(device, plan.bias_at),
+        .gamma = floats_at(device, plan.gamma_at),
+        .owned = device,
+    };
+    return VIBE_OK;
+}
+
+void vibe_cuda_matrix_release(struct vibe_matrix *m, struct vibe_backend *be)
+{
+    (void)be;
+    cudaFree(m->owned);
+}
+
+void vibe_cuda_memory_init(struct vibe_ops *ops)
+{
+    ops->alloc = cuda_alloc;
+    ops->free = cuda_free;
+    ops->matrix_load = vibe_cuda_matrix_load;
+    ops->matrix_release = vibe_cuda_matrix_release;
+}

@@ -1,0 +1,193 @@
+/* RMS norms, plain and modulated. */
+#include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/reduce.cuh"
+
+enum {
+    THREADS = 256,
+    NARROW = 512, /* channels that a warp does */
+    ROW = 512,    /* threads that do a row at once */
+    VECTORS = 2,  /* of 4 channels that each of them keeps */
+};
+
+/* Where row r = b * T + t of a tensor begins. */
+struct rows {
+    float *data;
+    size_t stride_b, stride_t;
+};
+
+static struct rows rows_of(const struct vibe_tensor *t)
+{
+    struct rows rows = {NULL, 0, 0};
+
+    if (t) {
+        rows.data = (float *)t->data;
+        rows.stride_b = t->stride_b;
+        rows.stride_t = t->stride_t;
+    }
+    return rows;
+}
+
+__device__ static inline float *row_at(struct rows rows, unsigned b, unsigned t)
+{
+    return rows.data + b * rows.stride_b + t * rows.stride_t;
+}
+
+/* Scale one row by its factor; lanes first, first + step, ... */
+__device__ static void finish(float *y, const float *x, const float *w,
+                              const float *shift, const float *scale,
+                              float factor, unsigned C, unsigned first,
+                              unsigned step)
+{
+    for (unsigned c = first; c < C; c += step) {
+        float v = x[c] * factor;
+
+        if (w)
+            v *= w[c];
+        if (scale)
+            v = v * (1.0f + scale[c]) + shift[c];
+        y[c] = v;
+    }
+}
+
+/* One warp does one row of up to NARROW channels; bytes: 2 rows moved. */
+__global__ void norm_narrow(struct rows y, struct rows x, const float *w,
+                            float eps, struct rows shift, struct rows scale,
+                            unsigned n_rows, unsigned T, unsigned C)
+{
+    const unsigned r = blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
+    const unsigned lane = threadIdx.x % 32;
+    const unsigned b = r / T;
+    const unsigned t = r % T;
+    const float *in;
+    float sum = 0.0f;
+
+    if (r >= n_rows)
+        return;
+    in = row_at(x, b, t);
+    for (unsigned c = lane; c < C; c += 32)
+        sum += in[c] * in[c];
+    sum = vibe_warp_sum(sum);
+    finish(row_at(y, b, t), in, w, shift.data ? row_at(shift, b, t) : NULL,
+           scale.data ? row_at(scale, b, t) : NULL,
+           1.0f / sqrtf(sum / (float)C + eps), C, lane, 32);
+}
+
+/* One block does one row. */
+__global__ void norm_wide(struct rows y, struct rows x, const float *w,
+                          float eps, struct rows shift, struct rows scale,
+                          unsigned T, unsigned C)
+{
+    const unsigned b = blockIdx.x / T;
+    const unsigned t = blockIdx.x % T;
+    const float *in = row_at(x, b, t);
+    float sum = 0.0f;
+
+    for (unsigned c = threadIdx.x; c < C; c += THREADS)
+        sum += in[c] * in[c];
+    sum = vibe_block_sum(sum);
+    finish(row_at(y, b, t), in, w, shift.data ? row_at(shift, b, t) : NULL,
+           scale.data ? row_at(scale, b, t) : NULL,
+           1.0f / sqrtf(sum / (float)C + eps), C, threadIdx.x, THREADS);
+}
+
+/* 4 channels from p on, or those of a missing tensor. */
+__device__ static inline float4 load(const float *p, unsigned c, float missing)
+{
+    return p ? *(const float4 *)(p + c)
+             : make_float4(missing, missing, missing, missing);
+}
+
+/* x * factor * w * (1 + scale) + shift. */
+__device__ static inline float4 change(float4 x, float factor, float4 w,
+                                       float4 scale, float4 shift)
+{
+    return make_float4(x.x * factor * w.x * (1.0f + scale.x) + shift.x,
+                       x.y * factor * w.y * (1.0f + scale.y) + shift.y,
+                       x.z * factor * w.z * (1.0f + scale.z) + shift.z,
+                       x.w * factor * w.w * (1.0f + scale.w) + shift.w);
+}
+
+/*
+ * One block does one row of up to 4 * ROW * VECTORS channels, which it loads
+ * once and all together: few rows wait for memory, not for its bandwidth.  It
+ * adds the squares from shared memory in the order of norm_wide, which linear.cu
+ * follows, too.
+ */
+__global__ __launch_bounds__(ROW) void norm_row(struct rows y, struct rows x,
+                                                const float *w, float eps,
+                                                struct rows shift,
+                                                struct rows scale, unsigned T,
+                                                unsigned C)
+{
+    const unsigned b = blockIdx.x / T;
+    const unsigned t = blockIdx.x % T;
+    const float *in = row_at(x, b, t);
+    const float *add = shift.data ? row_at(shift, b, t) : NULL;
+    const float *mul = scale.data ? row_at(scale, b, t) : NULL;
+    float *out = row_at(y, b, t);
+    float4 v[VECTORS], weight[VECTORS], by[VECTORS], plus[VECTORS];
+    __shared__ float4 staged[ROW * VECTORS];
+    const float *row = (const float *)staged;
+    float sum = 0.0f;
+    float factor;
+
+#pragma unroll
+    for (unsigned k = 0; k < VECTORS; k++) {
+        const unsigned c = 4 * (k * ROW + threadIdx.x);
+        const bool is_in = c < C;
+
+        v[k] = load(is_in ? in : NULL, c, 0.0f);
+        weight[k] = load(is_in ? w : NULL, c, 1.0f);
+        by[k] = load(is_in ? mul : NULL, c, 0.0f);
+        plus[k] = load(is_in ? add : NULL, c, 0.0f);
+    }
+#pragma unroll
+    for (unsigned k = 0; k < VECTORS; k++)
+        staged[k * ROW + threadIdx.x] = v[k];
+    __syncthreads();
+    if (threadIdx.x < THREADS)
+        for (unsigned c = threadIdx.x; c < C; c += THREADS)
+            sum += row[c] * row[c];
+    factor = 1.0f / sqrtf(vibe_block_sum(sum) / (float)C + eps);
+#pragma unroll
+    for (unsigned k = 0; k < VECTORS; k++) {
+        const unsigned c = 4 * (k * ROW + threadIdx.x);
+
+        if (c < C)
+            *(float4 *)(out + c) = change(v[k], factor, weight[k], by[k],
+                                          plus[k]);
+    }
+}
+
+/* Whether rows can be moved 4 channels at a time; absent ones can. */
+static bool is_even(struct rows rows)
+{
+    return (uintptr_t)rows.data % 16 == 0 && rows.stride_b % 4 == 0 &&
+           rows.stride_t % 4 == 0;
+}
+
+cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
+                           const struct vibe_tensor *x, const float *w,
+                           float eps, const struct vibe_tensor *shift,
+                           const struct vibe_tensor *scale)
+{
+    const unsigned n_rows = (unsigned)(x->B * x->T);
+    const unsigned T = (unsigned)x->T;
+    const unsigned C = (unsigned)x->C;
+
+    if (C <= NARROW)
+        norm_narrow<<<(n_rows + THREADS / 32 - 1) / (THREADS / 32), THREADS, 0,
+                      stream>>>(rows_of(y), rows_of(x), w, eps, rows_of(shift),
+                                rows_of(scale), n_rows, T, C);
+    else if (C % 4 == 0 && C <= 4 * ROW * VECTORS && is_even(rows_of(y)) &&
+             is_even(rows_of(x)) && is_even(rows_of(shift)) &&
+             is_even(rows_of(scale)) && (uintptr_t)w % 16 == 0)
+        norm_row<<<n_rows, ROW, 0, stream>>>(rows_of(y), rows_of(x), w, eps,
+                                             rows_of(shift), rows_of(scale), T,
+                                             C);
+    else
+        norm_wide<<<n_rows, THREADS, 0, stream>>>(rows_of(y), rows_of(x), w,
+                                                  eps, rows_of(shift),
+                                                  rows_of(scale), T, C);
+    return cudaGetLastError();
+}

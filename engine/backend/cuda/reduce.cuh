@@ -1,0 +1,36 @@
+/* reduce.cuh - sums in an order that never depends on the batch. */
+#ifndef VIBE_CUDA_REDUCE_CUH
+#define VIBE_CUDA_REDUCE_CUH
+
+__device__ static inline float vibe_warp_sum(float v)
+{
+    for (int offset = 16; offset > 0; offset /= 2)
+        v += __shfl_xor_sync(0xFFFFFFFFu, v, offset);
+    return v;
+}
+
+__device__ static inline float vibe_warp_max(float v)
+{
+    for (int offset = 16; offset > 0; offset /= 2)
+        v = fmaxf(v, __shfl_xor_sync(0xFFFFFFFFu, v, offset));
+    return v;
+}
+
+/* The sum over a block of up to 32 warps, in every thread. */
+__device__ static inline float vibe_block_sum(float v)
+{
+    __shared__ float of_warp[32];
+    const int n_warps = (blockDim.x + 31) / 32;
+    float sum = 0.0f;
+
+    v = vibe_warp_sum(v);
+    __syncthreads(); /* of_warp may still be read from the call before */
+    if (threadIdx.x % 32 == 0)
+        of_warp[threadIdx.x / 32] = v;
+    __syncthreads();
+    for (int i = 0; i < n_warps; i++)
+        sum += of_warp[i];
+    return sum;
+}
+
+#endif /* VIBE_CUDA_REDUCE_CUH */

@@ -1,0 +1,150 @@
+/* Queues: waiting, bytes to and from the device, captured work. */
+#include <stdlib.h>
+
+#include "engine/backend/cuda/device.h"
+#include "engine/backend/cuda/kernels.h"
+
+struct vibe_graph {
+    cudaGraphExec_t exec;
+};
+
+static int stream_init(struct vibe_stream *s, struct vibe_error *err)
+{
+    cudaError_t rc = cudaSetDevice(vibe_cuda_of(s->be)->device);
+
+    return rc == cudaSuccess ? VIBE_OK : vibe_cuda_fail(err, rc, "stream");
+}
+
+static void stream_release(struct vibe_stream *s)
+{
+    cudaStreamSynchronize(vibe_cuda_of(s->be)->compute);
+}
+
+static void stream_sync(struct vibe_stream *s)
+{
+    vibe_cuda_latch(s, cudaStreamSynchronize(vibe_cuda_of(s->be)->compute),
+                    "computing");
+}
+
+/* From pageable memory CUDA has taken the bytes when the call returns. */
+static void stream_write(struct vibe_stream *s, void *device, const void *host,
+                         size_t bytes)
+{
+    vibe_cuda_latch(s,
+                    cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice,
+                                    vibe_cuda_of(s->be)->compute),
+                    "copy to the device");
+}
+
+static void stream_read(struct vibe_stream *s, void *host, const void *device,
+                        size_t bytes)
+{
+    vibe_cuda_latch(s,
+                    cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost,
+                                    vibe_cuda_of(s->be)->compute),
+                    "copy from the device");
+}
+
+/* The best of a few reads of a buffer that no cache holds. */
+static double probe_bandwidth(struct vibe_backend *be)
+{
+    enum { RUNS = 5 };
+    const size_t n_bytes = (size_t)1 << 30;
+    struct vibe_cuda *cuda = vibe_cuda_of(be);
+    cudaEvent_t begin = NULL;
+    cudaEvent_t end = NULL;
+    void *data = NULL;
+    float best_ms = 0.0f;
+    cudaError_t rc = cudaMalloc(&data, n_bytes);
+
+    if (rc == cudaSuccess)
+        rc = cudaMemsetAsync(data, 1, n_bytes, cuda->compute);
+    if (rc == cudaSuccess)
+        rc = cudaEventCreate(&begin);
+    if (rc == cudaSuccess)
+        rc = cudaEventCreate(&end);
+    for (int i = 0; i < RUNS && rc == cudaSuccess; i++) {
+        float ms = 0.0f;
+
+        cudaEventRecord(begin, cuda->compute);
+        vibe_cuda_read_all(cuda->compute, data, n_bytes, cuda->done,
+                           cuda->n_sm);
+        cudaEventRecord(end, cuda->compute);
+        rc = cudaEventSynchronize(end);
+        cudaEventElapsedTime(&ms, begin, end);
+        if (i == 0 || ms < best_ms)
+            best_ms = ms;
+    }
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    cudaFree(data);
+    cudaMemsetAsync(cuda->done, 0, sizeof(*cuda->done), cuda->compute);
+    if (rc != cudaSuccess || best_ms <= 0.0f) {
+        cudaGetLastError();
+        return 0.0;
+    }
+    return (double)n_bytes / (1e-3 * (double)best_ms);
+}
+
+/* Record what body enqueues; runs nothing. */
+static cudaError_t capture(struct vibe_stream *s, cudaGraphExec_t *exec,
+                           void (*body)(void *user), void *user)
+{
+    cudaStream_t compute = vibe_cuda_of(s->be)->compute;
+    cudaGraph_t graph = NULL;
+    cudaError_t rc = cudaStreamBeginCapture(compute,
+                                            cudaStreamCaptureModeRelaxed);
+    cudaError_t end;
+
+    if (rc != cudaSuccess)
+        return rc;
+    body(user);
+    end = cudaStreamEndCapture(compute, &graph);
+    if (end == cudaSuccess)
+        end = cudaGraphInstantiate(exec, graph, 0);
+    if (graph)
+        cudaGraphDestroy(graph);
+    return end;
+}
+
+static void graph_run(struct vibe_stream *s, struct vibe_graph **graph,
+                      void (*body)(void *user), void *user)
+{
+    cudaError_t rc = cudaSuccess;
+
+    if (!*graph) {
+        struct vibe_graph *made = calloc(1, sizeof(*made));
+
+        if (!made) {
+            vibe_fail(&s->err, VIBE_E_NOMEM, "no memory for a graph");
+            return;
+        }
+        rc = capture(s, &made->exec, body, user);
+        if (rc != cudaSuccess || s->err.code != VIBE_OK) {
+            free(made);
+            vibe_cuda_latch(s, rc, "capturing a frame");
+            return;
+        }
+        *graph = made;
+    }
+    rc = cudaGraphLaunch((*graph)->exec, vibe_cuda_of(s->be)->compute);
+    vibe_cuda_latch(s, rc, "launching a frame");
+}
+
+static void graph_free(struct vibe_graph *graph)
+{
+    cudaGraphExecDestroy(graph->exec);
+    free(graph);
+}
+
+void vibe_cuda_stream_init(struct vibe_ops *ops)
+{
+    ops->stream_init = stream_init;
+    ops->stream_release = stream_release;
+    ops->sync = stream_sync;
+    ops->write = stream_write;
+    ops->read = stream_read;
+    ops->probe_bandwidth = probe_bandwidth;
+    ops->graph_run = graph_run;
+    ops->graph_free = graph_free;
+}

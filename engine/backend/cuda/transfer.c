@@ -1,0 +1,131 @@
+/* offload/transfer.h on a GPU: a copy queue beside the computing one. */
+#include "offload/transfer.h"
+
+#include <stdlib.h>
+
+#include "engine/backend/cuda/device.h"
+
+struct vibe_event {
+    struct vibe_cuda *cuda;
+    cudaEvent_t event;
+};
+
+static int failed(cudaError_t rc, struct vibe_error *err, const char *what)
+{
+    return rc == cudaSuccess ? VIBE_OK : vibe_cuda_fail(err, rc, what);
+}
+
+static void *device_alloc(struct vibe_backend *be, size_t bytes)
+{
+    void *device = NULL;
+
+    (void)be;
+    if (cudaMalloc(&device, bytes) == cudaSuccess)
+        return device;
+    cudaGetLastError(); /* the refusal is no error of a later call */
+    return NULL;
+}
+
+static void device_free(struct vibe_backend *be, void *device)
+{
+    (void)be;
+    cudaFree(device);
+}
+
+static void *pinned_alloc(struct vibe_backend *be, size_t bytes)
+{
+    void *host = NULL;
+
+    (void)be;
+    if (cudaHostAlloc(&host, bytes, cudaHostAllocDefault) == cudaSuccess)
+        return host;
+    cudaGetLastError();
+    return NULL;
+}
+
+static void pinned_free(struct vibe_backend *be, void *host)
+{
+    (void)be;
+    if (host)
+        cudaFreeHost(host);
+}
+
+static int copy(struct vibe_backend *be, void *device, const void *host,
+                size_t bytes, struct vibe_error *err)
+{
+    return failed(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice,
+                                  vibe_cuda_of(be)->copy),
+                  err, "copy of weights");
+}
+
+static int event_create(struct vibe_event **out, struct vibe_backend *be,
+                        struct vibe_error *err)
+{
+    struct vibe_event *event = calloc(1, sizeof(*event));
+    cudaError_t rc;
+
+    *out = NULL;
+    if (!event)
+        return vibe_fail(err, VIBE_E_NOMEM, "no memory for an event");
+    event->cuda = vibe_cuda_of(be);
+    rc = cudaEventCreateWithFlags(&event->event, cudaEventDisableTiming);
+    if (rc != cudaSuccess) {
+        free(event);
+        return vibe_cuda_fail(err, rc, "event");
+    }
+    *out = event;
+    return VIBE_OK;
+}
+
+static cudaStream_t stream_of(const struct vibe_event *event,
+                              enum vibe_queue queue)
+{
+    return queue == VIBE_QUEUE_COPY ? event->cuda->copy : event->cuda->compute;
+}
+
+static int event_record(struct vibe_event *event, enum vibe_queue queue,
+                        struct vibe_error *err)
+{
+    return failed(cudaEventRecord(event->event, stream_of(event, queue)), err,
+                  "event");
+}
+
+static int event_wait(struct vibe_event *event, enum vibe_queue queue,
+                      struct vibe_error *err)
+{
+    if (queue == VIBE_QUEUE_HOST)
+        return failed(cudaEventSynchronize(event->event), err, "event");
+    return failed(cudaStreamWaitEvent(stream_of(event, queue), event->event, 0),
+                  err, "event");
+}
+
+static void event_destroy(struct vibe_event *event)
+{
+    if (event)
+        cudaEventDestroy(event->event);
+    free(event);
+}
+
+static size_t free_bytes(struct vibe_backend *be)
+{
+    size_t n = 0;
+    size_t total = 0;
+
+    (void)be;
+    if (cudaMemGetInfo(&n, &total) != cudaSuccess)
+        cudaGetLastError();
+    return n;
+}
+
+const struct vibe_transfer vibe_cuda_transfer = {
+    .device_alloc = device_alloc,
+    .device_free = device_free,
+    .pinned_alloc = pinned_alloc,
+    .pinned_free = pinned_free,
+    .copy = copy,
+    .event_create = event_create,
+    .event_record = event_record,
+    .event_wait = event_wait,
+    .event_destroy = event_destroy,
+    .free_bytes = free_bytes,
+};

@@ -1,0 +1,286 @@
+/*
+ * bench_cuda - is a GPU right, and how near are its products to its memory?
+ *
+ * Compares every op with the reference, then runs the matrices of the 1.5B
+ * and 7B models, the diffusion head and the codec from a pool of 1 GB, larger
+ * than any cache, as one captured graph of about 4 GB of weights, and prints
+ * what a product takes and weight bytes per second beside the probed reading
+ * speed.  Then products of many rows, by time and arithmetic.
+ *
+ *   bench_cuda [device]
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/backend/ops.h"
+#include "engine/backend/parity.h"
+#include "engine/base/clock.h"
+
+/* Rows with the longest K and N: a piece of a prompt. */
+enum { REPEATS = 20, MAX_T = 256, MAX_K = 18944, MAX_N = 37888, SEED = 7 };
+
+static const size_t pool_bytes = (size_t)1 << 30;
+static const size_t graph_bytes = (size_t)4 << 30;
+
+struct bench {
+    struct vibe_backend *be;
+    struct vibe_stream s;
+    struct vibe_tensor pool, x, y, scale; /* scale: [MAX_N] */
+    double bandwidth;                     /* bytes per second */
+};
+
+/* One product, over and over, on the next weights of the pool each time. */
+struct product {
+    struct bench *b;
+    enum vibe_dtype dtype;
+    size_t B, T, N, K;
+    int is_pair, is_gemm;
+    size_t count;
+};
+
+static void fail(const char *what, const struct vibe_error *err)
+{
+    fprintf(stderr, "bench_cuda: %s: %s\n", what, err->msg);
+    exit(1);
+}
+
+static struct vibe_tensor shaped(const struct vibe_tensor *memory, size_t B,
+                                 size_t T, size_t C)
+{
+    struct vibe_tensor t = *memory;
+
+    t.B = B;
+    t.T = T;
+    t.C = C;
+    t.stride_b = T * C;
+    t.stride_t = C;
+    return t;
+}
+
+static void multiply(void *user)
+{
+    struct product *p = user;
+    struct bench *b = p->b;
+    struct vibe_tensor x = shaped(&b->x, p->B, p->T, p->K);
+    struct vibe_tensor y = shaped(&b->y, p->B, p->T,
+                                  p->is_pair ? p->N / 2 : p->N);
+    size_t bytes = p->N * p->K * vibe_dtype_size(p->dtype);
+    size_t n_pool = pool_bytes / bytes;
+
+    for (size_t i = 0; i < p->count; i++) {
+        /* as the backend lays a matrix out whose K is a multiple of 16 */
+        const struct vibe_matrix w = {
+            .N = p->N,
+            .K = p->K,
+            .bytes = bytes,
+            .part = {{.data = (char *)b->pool.data + i % n_pool * bytes,
+                      .scale = b->scale.data,
+                      .n_scales = p->N,
+                      .dtype = p->dtype,
+                      .n = p->N}},
+            .n_parts = 1,
+            .is_pair = p->is_pair,
+        };
+
+        (p->is_gemm ? vibe_gemm : vibe_linear)(
+            &b->s, &y, &x, &w, p->is_pair ? VIBE_SWIGLU : VIBE_STORE, NULL);
+    }
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a;
+    double y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Seconds of one product: the median of REPEATS graphs. */
+static double measure(struct product *p)
+{
+    struct bench *b = p->b;
+    struct vibe_graph *graph = NULL;
+    struct vibe_error err = {0};
+    double times[REPEATS];
+
+    multiply(p); /* outside of a capture: scratch memory grows here */
+    for (int i = -1; i < REPEATS; i++) {
+        double start = vibe_clock_s();
+
+        vibe_graph_run(&b->s, &graph, multiply, p);
+        if (vibe_stream_check(&b->s, &err))
+            fail("product", &err);
+        if (i >= 0)
+            times[i] = vibe_clock_s() - start;
+    }
+    vibe_graph_free(&b->s, &graph);
+    qsort(times, REPEATS, sizeof(*times), ascending);
+    return times[REPEATS / 2] / (double)p->count;
+}
+
+static void bench_linear(struct bench *b, enum vibe_dtype dtype)
+{
+    static const struct {
+        const char *name;
+        size_t N, K;
+        int is_pair;
+    } shapes[] = {
+        {"7B qkv", 4608, 3584, 0},        {"7B o", 3584, 3584, 0},
+        {"7B gate up", 37888, 3584, 1},   {"7B down", 3584, 18944, 0},
+        {"1.5B qkv", 2048, 1536, 0},      {"1.5B o", 1536, 1536, 0},
+        {"1.5B gate up", 17920, 1536, 1}, {"1.5B down", 1536, 8960, 0},
+        {"head gate up", 21504, 3584, 1}, {"head down", 3584, 10752, 0},
+        {"codec up", 8192, 2048, 0},      {"codec down", 2048, 8192, 0},
+        {"transposed", 8192, 4096, 0},
+    };
+    static const size_t rows[] = {1, 2, 4, 8, 16, 20};
+
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+        size_t bytes = shapes[i].N * shapes[i].K * vibe_dtype_size(dtype);
+
+        printf("%-7s %-12s %6.1f MB", vibe_dtype_name(dtype), shapes[i].name,
+               1e-6 * (double)bytes);
+        for (size_t r = 0; r < sizeof(rows) / sizeof(*rows); r++) {
+            struct product p = {
+                .b = b,
+                .dtype = dtype,
+                .B = rows[r],
+                .T = 1,
+                .N = shapes[i].N,
+                .K = shapes[i].K,
+                .is_pair = shapes[i].is_pair,
+                .count = graph_bytes / bytes,
+            };
+            double s = measure(&p);
+
+            printf("  M=%-2zu %6.1f us %3.0f%%", rows[r], 1e6 * s,
+                   100.0 * (double)bytes / s / b->bandwidth);
+        }
+        printf("\n");
+    }
+}
+
+static void bench_gemm(struct bench *b)
+{
+    static const struct {
+        size_t T, N, K;
+    } shapes[] = {
+        {8, 4096, 1024},    {8, 1024, 4096},    {40, 1280, 1024},
+        {40, 2048, 512},    {40, 512, 2048},    {200, 1024, 256},
+        {200, 256, 1024},   {800, 512, 128},    {800, 128, 512},
+        {1600, 256, 64},    {1600, 64, 256},    {3200, 128, 32},
+        {3200, 32, 128},    {3200, 1, 224},     {256, 4608, 3584},
+        {256, 37888, 3584}, {256, 3584, 18944},
+    };
+
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+        struct product p = {
+            .b = b,
+            .dtype = VIBE_BF16,
+            .B = 1,
+            .T = shapes[i].T,
+            .N = shapes[i].N,
+            .K = shapes[i].K,
+            .is_gemm = 1,
+            .count = 20,
+        };
+        double s = measure(&p);
+        double flops = 2.0 * (double)(p.T * p.N * p.K);
+
+        printf("gemm    T=%-4zu N=%-5zu K=%-5zu %8.1f us %7.2f TFLOP/s\n", p.T,
+               p.N, p.K, 1e6 * s, 1e-12 * flops / s);
+    }
+}
+
+static void print_failure(void *user, const char *op, const char *shape,
+                          double max_err, double bound, int ok)
+{
+    size_t *n_cases = user;
+
+    ++*n_cases;
+    if (!ok)
+        printf("FAILED  %s %s: error %.3g, allowed %.3g\n", op, shape, max_err,
+               bound);
+}
+
+static size_t check(struct bench *b)
+{
+    struct vibe_error err = {0};
+    size_t n_cases = 0;
+    size_t failed = vibe_parity_run(b->be, SEED, print_failure, &n_cases, &err);
+
+    printf("parity  %zu cases, %zu failed%s%s\n", n_cases, failed,
+           err.code ? ": " : "", err.msg);
+    fflush(stdout);
+    return failed;
+}
+
+/* Pseudo-random bytes of magnitude below 2 in every dtype. */
+static void fill_pool(struct bench *b)
+{
+    size_t n = pool_bytes / 16;
+    uint64_t *host = malloc(n);
+    uint64_t r = 1;
+
+    if (!host)
+        exit(1);
+    for (size_t i = 0; i < n / sizeof(*host); i++) {
+        r = r * 6364136223846793005u + 1442695040888963407u;
+        host[i] = (r ^ r >> 29) & 0xBFBFBFBFBFBFBFBFu;
+    }
+    for (size_t at = 0; at < pool_bytes; at += n)
+        vibe_write(&b->s, (char *)b->pool.data + at, host, n);
+    /* any bytes of the pool are floats: x gets some that are not zeros */
+    vibe_write(&b->s, b->x.data, host, MAX_T * MAX_K * sizeof(float));
+    vibe_write(&b->s, b->scale.data, host, MAX_N * sizeof(float));
+    vibe_stream_check(&b->s, NULL);
+    free(host);
+}
+
+static void make(struct bench *b)
+{
+    struct vibe_error err = {0};
+    size_t x = (size_t)MAX_T * MAX_K;
+    size_t y = (size_t)MAX_T * MAX_N;
+
+    if (vibe_stream_init(&b->s, b->be, &err) ||
+        vibe_tensor_init(&b->pool, b->be, VIBE_F32, 1, 1, pool_bytes / 4,
+                         &err) ||
+        vibe_tensor_init(&b->x, b->be, VIBE_F32, 1, 1, x, &err) ||
+        vibe_tensor_init(&b->y, b->be, VIBE_F32, 1, 1, y, &err) ||
+        vibe_tensor_init(&b->scale, b->be, VIBE_F32, 1, 1, MAX_N, &err))
+        fail("memory", &err);
+    fill_pool(b);
+}
+
+int main(int argc, char **argv)
+{
+    const struct vibe_backend_options options = {
+        .want_cuda = 1,
+        .device = argc > 1 ? atoi(argv[1]) : 0,
+    };
+    struct vibe_error err = {0};
+    struct bench b = {0};
+    size_t failed;
+
+    if (vibe_backend_open(&b.be, &options, &err)) {
+        printf("bench_cuda: skipped: %s\n", err.msg);
+        return 0;
+    }
+    failed = check(&b);
+    make(&b);
+    b.bandwidth = b.be->ops->probe_bandwidth(b.be);
+    printf("%s; memory reads %.1f GB/s\n", b.be->name, 1e-9 * b.bandwidth);
+    bench_linear(&b, VIBE_BF16);
+    bench_linear(&b, VIBE_F8_E4M3);
+    bench_gemm(&b);
+
+    vibe_tensor_release(&b.pool, b.be);
+    vibe_tensor_release(&b.x, b.be);
+    vibe_tensor_release(&b.y, b.be);
+    vibe_tensor_release(&b.scale, b.be);
+    vibe_stream_release(&b.s);
+    vibe_backend_free(b.be);
+    return failed ? 1 : 0;
+}
