@@ -104,7 +104,7 @@ static void on_notice(void *user, const char *sentence)
 {
     struct vibe_cli *cli = user;
 
-    vibe_log(&cli->log, VIBE_LOG_WARN, "%s", sentence);
+    vibe_log(&cli->log, VIBE_LOG_WARN, "%s: computing on the CPU", sentence);
 }
 
 /* "--device cuda:1: only 1 GPU". */
