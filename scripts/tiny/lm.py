@@ -31,6 +31,8 @@ def arguments():
     ap.add_argument("--first", type=int, default=8000,
                     help="utterances to wait for before training")
     ap.add_argument("--capacity", type=int, default=1300000, help="frames")
+    ap.add_argument("--talks", type=float, default=0.7,
+                    help="several utterances as one stream, per utterance")
     ap.add_argument("--speakers", type=int, default=12,
                     help="processes that synthesise")
     ap.add_argument("--codec", required=True, help="codec.pt")
@@ -39,6 +41,8 @@ def arguments():
     ap.add_argument("--out", required=True)
     ap.add_argument("--resume", help="lm.pt of an earlier run")
     ap.add_argument("--seconds", type=float, default=540)
+    ap.add_argument("--until", type=float,
+                    help="end so many seconds after the start instead")
     ap.add_argument("--rows", type=int, default=48)
     ap.add_argument("--procs", type=int, default=4,
                     help="processes that compose scripts")
@@ -74,8 +78,7 @@ def main():
     os.makedirs(a.out, exist_ok=True)
     maker = speech.Maker(a.flite, a.sentences, a.tokenizer)
     corpus = speech.Corpus(maker, a.utterances, a.speakers, a.capacity)
-    _bank = Bank(corpus.index, corpus.token, corpus.ready, maker.texts,
-                 maker.tok)
+    _bank = Bank(corpus, maker.texts, maker.tok)
     pool = get_context("fork").Pool(a.procs)   # before threads and CUDA
     threading.Thread(target=corpus.pump, daemon=True).start()
     from train_lm import Trainer
@@ -83,6 +86,8 @@ def main():
     while corpus.count.value < a.first:
         time.sleep(0.2)
     log("%d utterances are there" % corpus.count.value)
+    if a.until:
+        a.seconds = a.until - (time.time() - T0)
     trainer.run(stream(pool, a))
     log("%d utterances, %.1f h" % (corpus.count.value, corpus.hours()))
     os._exit(0)                  # do not wait for the workers

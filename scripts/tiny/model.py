@@ -254,8 +254,8 @@ class Attention(nn.Module):
     def forward(self, x, rope, mask, cache=None):
         """mask: [B, 1, T, S] boolean, True where attention is allowed.
 
-        Returns the output and the first head's unscaled (q, k), which the
-        trainer uses to teach alignment.
+        Returns the output and the unscaled (q, k), which the trainer uses to
+        teach where to look.
         """
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, self.heads, self.dim).transpose(1, 2)
@@ -272,7 +272,7 @@ class Attention(nn.Module):
             q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1),
             attn_mask=mask)
         y = y.transpose(1, 2).reshape(B, T, -1)
-        return self.o_proj(y), (q[:, 0], k[:, 0])
+        return self.o_proj(y), (q, k)
 
 
 class Mlp(nn.Module):
@@ -322,7 +322,7 @@ class LanguageModel(nn.Module):
         return a.cos().to(dtype), a.sin().to(dtype)
 
     def forward(self, x, pos, mask, cache=None, taught=()):
-        """taught: layers whose first head's (q, k) are returned."""
+        """taught: layers whose (q, k) are returned."""
         rope, out = self.rope(pos, x.dtype), []
         for i, layer in enumerate(self.layers):
             x, qk = layer(x, rope, mask, cache)

@@ -7,9 +7,10 @@ scripts share a row of SPAN positions; `doc` keeps them apart.
 import numpy as np
 
 import bpe
-from speech import PARTS, SPEAKERS, encode_line
+from speech import PARTS, SPEAKERS, encode_line, unpack_talk
 
 SPAN = 512
+TALKS = 0.6                            # share of scripts of several utterances
 TEXT, PROMPT, FRAME = 0, 1, 2          # what a position is fed with
 DIFFUSION, END, EOS, START = range(4)  # the control choices
 
@@ -17,12 +18,13 @@ DIFFUSION, END, EOS, START = range(4)  # the control choices
 class Bank:
     """Utterances grouped by speaker, and the prompt's constant pieces.
 
-    `index` and `token` may grow (speech.Corpus shares them); `ready` says how
-    many utterances may be used, and update() takes up the new ones.
+    The corpus may grow (its arrays are shared); `ready` says how many
+    utterances may be used, and update() takes up the new ones.
     """
 
-    def __init__(self, index, token, ready, texts, tok):
-        self.index, self.token, self.ready = index, token, ready
+    def __init__(self, corpus, texts, tok):
+        self.index, self.token = corpus.index, corpus.token
+        self.ready, self.corpus = corpus.ready, corpus
         self.lines, self.taken = {}, 0
         self.texts, self.tok = texts, tok
         self.by_speaker = [[] for _ in SPEAKERS]
@@ -60,6 +62,7 @@ class Doc:
     def __init__(self):
         self.ids, self.kind, self.frame, self.noise = [], [], [], []
         self.target, self.choice, self.align = [], [], []
+        self.from_, self.to = [], []      # columns of the speaker's own voice
 
     def put(self, ids):
         n = len(ids)
@@ -83,6 +86,8 @@ class Doc:
         self.target += [-1] * n
         self.choice += [-1] * n
         self.align += [(-1,) * PARTS] * n
+        self.from_ += [-1] * n
+        self.to += [-1] * n
 
     def __len__(self):
         return len(self.ids)
@@ -98,9 +103,9 @@ def voice_frames(bank, who, rng):
 
 
 def choose_lines(bank, rng):
-    """([speaker of each voice], [(voice number, [utterance, ...])])"""
-    n_lines = int(rng.choice([1, 2, 3, 4], p=[0.55, 0.22, 0.13, 0.10]))
-    n_voices = int(rng.integers(1, min(n_lines, 3) + 1))
+    """A talk: ([speaker of each voice], [(voice, [utterance, ...])])"""
+    n_lines = int(rng.choice([1, 2, 3, 4], p=[0.12, 0.40, 0.26, 0.22]))
+    n_voices = min(int(rng.choice([1, 2, 3], p=[0.2, 0.7, 0.1])), n_lines)
     who = rng.choice(len(SPEAKERS), n_voices, replace=False, p=bank.share)
     order = list(rng.permutation(n_voices))
     while len(order) < n_lines:
@@ -108,38 +113,53 @@ def choose_lines(bank, rng):
     rng.shuffle(order)
     lines = []
     for v in order:
-        n = 2 if n_lines < 4 and rng.random() < 0.25 else 1
+        n = 2 if n_lines == 1 or n_lines < 4 and rng.random() < 0.2 else 1
         lines.append((int(v), [bank.pick(who[v], rng) for _ in range(n)]))
     return [int(w) for w in who], lines
 
 
-def speak(doc, bank, lines, columns):
+def any_script(bank, rng):
+    """(speakers, lines, first frame of the talk or None)"""
+    n = bank.corpus.composed.value
+    if n and rng.random() < TALKS:
+        at, who, lines = unpack_talk(bank.corpus.talks[rng.integers(n)])
+        return who, lines, at
+    who = int(rng.choice(len(SPEAKERS), p=bank.share))
+    return [who], [(0, [bank.pick(who, rng)])], None
+
+
+def speak(doc, bank, lines, talk, columns, voices):
     """Append the speech: frames in, next frame and control choice out."""
-    frames, tokens = [], []
-    for (_, utts), firsts in zip(lines, columns):
+    frames, tokens, own = [], [], []
+    for (v, utts), firsts in zip(lines, columns):
         for u, first in zip(utts, firsts):
-            at, n, _, _ = bank.index[u]
+            at, n = (int(x) for x in bank.index[u][:2])
             frames += range(at, at + n)
             tokens += [tuple(first + t) for t in bank.token[at:at + n]]
+            own += [voices[v] if voices else (-1, -1)] * n
+    if talk is not None:
+        frames = range(talk, talk + len(frames))
     at = len(doc) - 1                       # the speech_start position
     doc.put_frames(FRAME, frames, 0.0)
-    for i, (f, t) in enumerate(zip(frames, tokens)):
+    for i, (f, t, v) in enumerate(zip(frames, tokens, own)):
         doc.target[at + i], doc.choice[at + i] = f, DIFFUSION
+        doc.from_[at + i], doc.to[at + i] = v
         if columns[0][0] >= 0:
             doc.align[at + i] = t
     doc.choice[at + len(frames)] = END
 
 
 def conditional(bank, rng):
-    who, lines = choose_lines(bank, rng)
-    doc = Doc()
+    who, lines, talk = any_script(bank, rng)
+    doc, voices = Doc(), []
     doc.put(bank.fixed["system"])
     if rng.random() > 0.06 or who[0] != 0 or len(who) > 1:
         doc.put(bank.fixed["voice"])
         for i, w in enumerate(who):
             doc.put(bank.tok.encode(" Speaker %d:" % i) + [bank.start])
-            doc.put_frames(PROMPT, voice_frames(bank, w, rng),
-                           abs(rng.standard_normal()))
+            frames = voice_frames(bank, w, rng)
+            voices.append((len(doc), len(doc) + len(frames)))
+            doc.put_frames(PROMPT, frames, abs(rng.standard_normal()))
             doc.put([bank.end] + bank.fixed["newline"])
     doc.put(bank.fixed["text"])
     columns = []
@@ -151,7 +171,7 @@ def conditional(bank, rng):
             first.append(doc.put(bank.line(bank.index[u][2], end)))
         columns.append(first)
     doc.put(bank.fixed["speech"] + [bank.start])
-    speak(doc, bank, lines, columns)
+    speak(doc, bank, lines, talk, columns, voices)
     doc.put([bank.end])
     doc.choice[-1] = EOS
     return doc
@@ -159,10 +179,10 @@ def conditional(bank, rng):
 
 def unconditional(bank, rng):
     """What the negative branch sees: speech_start, then frames."""
-    _, lines = choose_lines(bank, rng)
+    _, lines, talk = any_script(bank, rng)
     doc = Doc()
     doc.put([bank.start])
-    speak(doc, bank, lines, [[-1] * len(u) for _, u in lines])
+    speak(doc, bank, lines, talk, [[-1] * len(u) for _, u in lines], [])
     doc.choice = [-1] * len(doc)
     return doc
 
@@ -179,6 +199,7 @@ class Batch:
         self.target = np.full(shape, -1, np.int64)
         self.choice = np.full(shape, -1, np.int64)
         self.align = np.full(shape + (PARTS,), -1, np.int64)
+        self.voice = np.full(shape + (2,), -1, np.int64)
         self.pos = np.zeros(shape, np.int64)
         self.doc = np.full(shape, -1, np.int64)
 
@@ -192,6 +213,8 @@ class Batch:
             getattr(self, name)[cut] = getattr(doc, name)
         align = np.array(doc.align)
         self.align[cut] = np.where(align < 0, -1, align + at)
+        voice = np.array([doc.from_, doc.to]).T
+        self.voice[cut] = np.where(voice < 0, -1, voice + at)
         self.pos[cut] = np.arange(n)
         self.doc[cut] = number
 

@@ -183,6 +183,32 @@ def _make(job):
         return None
 
 
+# A talk is several utterances encoded as one stream, so that the codec's
+# memory crosses from line to line as it does at inference.  As a row of
+# integers: first frame, voices, speaker of voice 0..2, lines, and per line
+# voice, utterances, utterance 0, utterance 1.
+MAX_VOICES, MAX_LINES = 3, 4
+TALK = 3 + MAX_VOICES + 4 * MAX_LINES
+
+
+def pack_talk(at, who, lines):
+    row = [at, len(who)] + list(who) + [0] * (MAX_VOICES - len(who))
+    row.append(len(lines))
+    for voice, utts in lines:
+        row += [voice, len(utts)] + list(utts) + [0] * (2 - len(utts))
+    return row + [0] * (TALK - len(row))
+
+
+def unpack_talk(row):
+    """(first frame, [speaker of each voice], [(voice, [utterance, ...])])"""
+    row = [int(v) for v in row]
+    lines = []
+    for i in range(row[2 + MAX_VOICES]):
+        k = 3 + MAX_VOICES + 4 * i
+        lines.append((row[k], row[k + 2:k + 2 + row[k + 1]]))
+    return row[0], row[2:2 + row[1]], lines
+
+
 class Corpus:
     """Utterances as they arrive from worker processes; append-only arrays.
 
@@ -199,6 +225,8 @@ class Corpus:
         self.index = shared((n_utterances, 4), np.int64)
         self.count = RawValue("q", 0)        # utterances in index
         self.ready = RawValue("q", 0)        # of them, with features
+        self.talks = shared((n_utterances, TALK), np.int64)
+        self.composed = RawValue("q", 0)     # talks with features
         self.n_frames = 0
         self.pool = get_context("fork").Pool(procs)
         jobs = plan(len(maker.texts), n_utterances)

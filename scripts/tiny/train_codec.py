@@ -3,6 +3,7 @@ import math
 import os
 import time
 
+import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -276,19 +277,24 @@ class Semantic:
 
 
 @torch.no_grad()
-def encode_utterances(net, feed, group, dtype):
-    """Features of utterances of about one length: mu and two semantic views.
+def encode(net, feed, group, dtype):
+    """Features of streams of about one length: mu and two semantic views.
 
-    The views differ in the noise put on the latents before decoding, since
-    the language model will hear its own, imperfect, speech.
+    A stream is (where its features go, the frames it is made of).  The views
+    differ in the noise put on the latents before decoding, since the language
+    model will hear its own, imperfect, speech.
     """
-    longest = max(n for _, n, _, _ in group)
     device = feed.audio.device
-    start = torch.tensor([g[0] for g in group], device=device)[:, None]
-    span = torch.tensor([g[1] for g in group], device=device)[:, None]
-    k = torch.arange(longest, device=device)
-    inside = k < span
-    x = feed.audio[torch.where(inside, start + k, start)].float() / 32768
+    longest = max(len(f) for _, f in group)
+    frames = np.zeros((len(group), longest), np.int64)
+    inside = np.zeros((len(group), longest), bool)
+    for i, (_, f) in enumerate(group):
+        frames[i, :len(f)], inside[i, :len(f)] = f, True
+    goes = np.array([g[0] for g in group])[:, None] + np.arange(longest)
+    goes = torch.from_numpy(goes[inside]).to(device)
+    frames = torch.from_numpy(frames).to(device)
+    inside = torch.from_numpy(inside).to(device)
+    x = feed.audio[frames].float() / 32768
     x = (x * inside[..., None]).view(len(group), 1, -1).to(dtype)
     mu = net.model.acoustic_tokenizer.encoder(x).float()
     views = []
@@ -298,34 +304,66 @@ def encode_utterances(net, feed, group, dtype):
         y = net.model.acoustic_tokenizer.decoder(z.to(dtype))
         views.append(net.model.semantic_tokenizer.encoder(y).float())
     out = [v.transpose(1, 2)[inside] for v in [mu] + views]
-    return (start + k)[inside], out
+    return goes, frames[inside], out
 
 
 class Features:
-    """Latents and semantic features of the corpus, on the device."""
+    """Latents, semantic features and phones, on the device.
 
-    def __init__(self, net, feed, corpus, device):
+    Rows below len(corpus.audio) belong to single utterances, those above to
+    talks.
+    """
+
+    def __init__(self, net, feed, corpus, device, talk_frames=0):
         self.net, self.feed, self.corpus = net, feed, corpus
         self.dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        shape = len(corpus.audio), 64
+        self.next = len(corpus.audio)
+        self.end = self.next + talk_frames
         self.latent, self.sem, self.sem_noisy = (
-            torch.zeros(shape, dtype=torch.float16, device=device)
+            torch.zeros(self.end, 64, dtype=torch.float16, device=device)
             for _ in range(3))
+        self.phone = torch.zeros(self.end, speech.PARTS, dtype=torch.uint8,
+                                 device=device)
         self.done = 0
 
+    def take(self, streams, per_call):
+        streams.sort(key=lambda s: len(s[1]))
+        for i in range(0, len(streams), per_call):
+            goes, frames, found = encode(self.net, self.feed,
+                                         streams[i:i + per_call], self.dtype)
+            for t, f in zip((self.latent, self.sem, self.sem_noisy), found):
+                t[goes] = f.to(t.dtype)
+            self.phone[goes] = self.feed.phone[frames]
+
     def update(self):
-        """Encode what has arrived; refreshes the feed first."""
+        """Encode the utterances that have arrived; refreshes the feed."""
         rows = self.corpus.rows()[self.done:].tolist()
         self.done += len(rows)
         self.feed.refresh()
-        rows.sort(key=lambda g: g[1])
-        for i in range(0, len(rows), 256):
-            at, found = encode_utterances(self.net, self.feed,
-                                          rows[i:i + 256], self.dtype)
-            for t, f in zip((self.latent, self.sem, self.sem_noisy), found):
-                t[at] = f.to(t.dtype)
+        self.take([(at, range(at, at + n)) for at, n, _, _ in rows], 256)
         self.corpus.ready.value = self.done
         return len(rows)
+
+    def compose(self, talks):
+        """Encode talks, [(speakers, lines)], each as one stream."""
+        streams, begin = [], self.corpus.composed.value
+        for who, lines in talks:
+            frames = []
+            for _, utts in lines:
+                for u in utts:
+                    at, n = (int(v) for v in self.corpus.index[u][:2])
+                    frames += range(at, at + n)
+            if (self.next + len(frames) > self.end
+                    or begin + len(streams) == len(self.corpus.talks)):
+                break
+            self.corpus.talks[begin + len(streams)] = speech.pack_talk(
+                self.next, who, lines)
+            streams.append((self.next, frames))
+            self.next += len(frames)
+        n = len(streams)
+        self.take(streams, 96)
+        self.corpus.composed.value = begin + n
+        return n
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 import os
 import time
 
+import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -9,16 +10,17 @@ import torch.nn.functional as F
 import model as M
 import speech
 from graph import Average, Step, adam, drop_grads, set_lr
-from rows import FRAME, PROMPT, Batch
+from rows import FRAME, PROMPT, Batch, choose_lines
 from train_codec import SIGMA, Features, Feed, cosine, synchronise
 
 MUL = 4                 # timesteps per frame, as ddpm_batch_mul
-TAUGHT = (2, 3)         # layers whose first head is shown the alignment
+TAUGHT = (2, 3, 4)      # layers: 2 and 3 show the text, 3 and 4 the voice
 INPUT_NOISE = 0.45      # of the scaled latents fed back
 FRAME_DROP = 0.04
 LISTEN_S = 25
-NAMES = "diff latent phone align choice stop right".split()
-WEIGHTS = dict(diff=1.0, latent=0.5, phone=0.4, align=0.2, choice=0.3)
+NAMES = "diff latent phone align voice choice stop right".split()
+WEIGHTS = dict(diff=1.0, latent=0.5, phone=0.4, align=0.2, voice=0.1,
+               choice=0.3)
 
 
 class Trainer:
@@ -47,8 +49,8 @@ class Trainer:
         self.named += [("aux." + k, p) for k, p in self.aux.named_parameters()]
         self.params = [p for _, p in self.named]
         self.features = Features(net, Feed(corpus, self.device), corpus,
-                                 self.device)
-        self.phone = self.features.feed.phone
+                                 self.device, int(a.capacity * 3 * a.talks))
+        self.phone, self.rng = self.features.phone, np.random.default_rng(5)
         self.scale = self.model.speech_scaling_factor.item()
         self.bias = self.model.speech_bias_factor.item()
         self.batch = {k: torch.from_numpy(v).to(self.device) for k, v in
@@ -118,16 +120,34 @@ class Trainer:
         causal = torch.ones(n, n, dtype=torch.bool, device=doc.device).tril()
         return (same & causal)[:, None]
 
-    def align_loss(self, qk, mask):
-        """Cross-entropy of one head's attention against the spoken text."""
+    @staticmethod
+    def look(qk, head, group, mask):
+        """Log attention [rows, S, S] of one head."""
+        q = qk[0][:, head].float()
+        k = qk[1][:, head // group if head >= 0 else -1].float()
+        s = (q @ k.transpose(1, 2)) * q.shape[-1] ** -0.5
+        return s.masked_fill(~mask[:, 0], -1e4).log_softmax(-1)
+
+    def align_loss(self, qk, group, mask):
+        """Cross-entropy of head 0's attention against the spoken text."""
         align, total = self.batch["align"], 0.0
         known = align >= 0
-        count = known.sum().clamp(min=1)
-        for q, k in qk:
-            s = (q.float() @ k.float().transpose(1, 2)) * q.shape[-1] ** -0.5
-            s = s.masked_fill(~mask[:, 0], -1e4).log_softmax(-1)
-            got = s.gather(2, align.clamp(min=0))
-            total = total - (got * known).sum() / count
+        for layer in qk:
+            got = self.look(layer, 0, group, mask).gather(2,
+                                                          align.clamp(min=0))
+            total = total - (got * known).sum() / known.sum().clamp(min=1)
+        return total / len(qk)
+
+    def voice_loss(self, qk, group, mask):
+        """How little the last head looks at the speaker's own voice."""
+        voice, total = self.batch["voice"], 0.0
+        known = voice[..., 0] >= 0
+        column = torch.arange(voice.shape[1], device=voice.device)
+        own = (column >= voice[..., :1]) & (column < voice[..., 1:])
+        for layer in qk:
+            got = self.look(layer, -1, group, mask)
+            got = got.masked_fill(~own, -1e4).logsumexp(-1)
+            total = total - (got * known).sum() / known.sum().clamp(min=1)
         return total / len(qk)
 
     def diffusion_loss(self, h, x0, on):
@@ -191,9 +211,11 @@ class Trainer:
         ce = F.cross_entropy(phones.flatten(0, 1), said.flatten(),
                              reduction="none").view_as(said).mean(1)
         right = (phones.argmax(-1) == said).float().mean(1)
-        align = self.align_loss(qk, mask)
+        group = qk[0][0].shape[1] // qk[0][1].shape[1]
+        align = self.align_loss(qk[:2], group, mask)
+        voice = self.voice_loss(qk[1:], group, mask)
         out = dict(diff=diff, latent=latent, phone=(ce * on).sum() / n,
-                   align=align, choice=choice, stop=stop,
+                   align=align, voice=voice, choice=choice, stop=stop,
                    right=(right * on).sum() / n)
         return sum(w * out[k] for k, w in WEIGHTS.items()), out
 
@@ -221,8 +243,12 @@ class Trainer:
         begin = time.time()
         n = self.features.update()
         if n:
+            self.bank.update()
+            self.features.compose([choose_lines(self.bank, self.rng)
+                                   for _ in range(int(n * self.a.talks))])
             synchronise(self.device)
-            self.log("%d new utterances in %.1f s" % (n, time.time() - begin))
+            self.log("%d new utterances, %d talks in all, in %.1f s" % (
+                n, self.bank.corpus.composed.value, time.time() - begin))
 
     def save(self, average, name):
         state = {k: v.detach().to("cpu", torch.bfloat16)

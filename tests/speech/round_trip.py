@@ -2,15 +2,16 @@
 """Text in, words out: does a recogniser hear what the script says?
 
     round_trip.py [--program P] [--model DIR] [--sentences FILE] [--count N]
-                  [--voice NAME] [--max-wer PERCENT] [--wavs DIR]
-                  [-- ARGUMENT...]
+                  [--voice NAME] [--max-wer PERCENT] [--reversed N]
+                  [--wavs DIR] [-- ARGUMENT...]
 
 Each sentence is spoken by the program with a flite voice as its prompt, and
 recognised by pocketsphinx (Debian: pocketsphinx, pocketsphinx-en-us, flite).
 In the same run flite's own rendering must be understood (word error rate at
-most 10 %) and the same reversed must not (at least 80 %); otherwise the
-harness is broken and the speech is not judged.  --wavs DIR judges NN.wav files
-made elsewhere.  Arguments after -- go to the program.
+most 10 %) and the same reversed (of the first --reversed sentences) must not
+(at least 80 %); otherwise the harness is broken and the speech is not judged.
+--wavs DIR judges NN.wav files made elsewhere.  Arguments after -- go to the
+program.
 
 Exit: 0 understood, 1 not understood, 2 broken harness or program,
 77 skipped because a tool is missing.
@@ -135,22 +136,21 @@ def speak(a, folder, sentences):
     """The program's WAV of every sentence: one batch, one process."""
     prompt = os.path.join(folder, "prompt.wav")
     flite(a.voice, PROMPT, prompt)
-    out = []
-    for i, text in enumerate(sentences):
-        script = os.path.join(folder, "%02d.txt" % i)
-        target = os.path.join(folder, "said%02d.wav" % i)
+    scripts = [os.path.join(folder, "%02d.txt" % i)
+               for i in range(len(sentences))]
+    for script, text in zip(scripts, sentences):
         with open(script, "w") as f:
             f.write("Speaker 1: %s\n" % text)
-        run = subprocess.run(
-            [a.program, "--model", a.model, "--txt-path", script,
-             "--voice-files", prompt, "-o", target, "--quiet", "--seed",
-             str(a.seed)] + a.more, capture_output=True, text=True)
-        if run.returncode:
-            print("FAIL: %s: exit %d: %s" % (a.program, run.returncode,
-                                             run.stderr.strip()))
-            sys.exit(2)
-        out.append(target)
-    return out
+    run = subprocess.run(
+        [a.program, "--model", a.model, "--txt-path", *scripts,
+         "--voice-files", prompt, "-d", folder, "--quiet",
+         "--threads", "1", "--seed", str(a.seed)] + a.more,
+        capture_output=True, text=True)
+    if run.returncode:
+        print("FAIL: %s: exit %d: %s" % (a.program, run.returncode,
+                                         run.stderr.strip()))
+        sys.exit(2)
+    return [s[:-len(".txt")] + "_generated.wav" for s in scripts]
 
 
 def missing():
@@ -192,6 +192,8 @@ def arguments():
     ap.add_argument("--voice", default="rms")
     ap.add_argument("--max-wer", type=float, default=30.0)
     ap.add_argument("--seed", type=int, default=42)
+    ap.add_argument("--reversed", type=int, default=50, metavar="N",
+                    help="reverse only the first N controls")
     ap.add_argument("--wavs")
     ap.add_argument("more", nargs="*", help="after --: for the program")
     return ap.parse_args()
@@ -208,11 +210,13 @@ def judge(a, folder, sentences):
         x = to_16k(*samples_of(control))
         for kind, samples in (("said", to_16k(*samples_of(path))),
                               ("flite", x), ("back", x[::-1])):
+            if kind == "back" and i >= a.reversed:
+                continue
             name = "%s_%02d" % (kind, i)
             write_wav(os.path.join(folder, name + ".wav"), samples)
             names[kind].append(name)
     heard = recognise(folder, sum(names.values(), []))
-    rate = {k: word_error_rate(sentences, [heard[n] for n in v])
+    rate = {k: word_error_rate(sentences[:len(v)], [heard[n] for n in v])
             for k, v in names.items()}
     for i, text in enumerate(sentences):
         h = heard["said_%02d" % i]
