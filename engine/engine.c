@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -30,15 +31,9 @@ static char *model_dir(const char *path)
 /* dir/name, owned; NULL without memory. */
 static char *join(const char *dir, const char *name)
 {
-    char *path = malloc(strlen(dir) + strlen(name) + 2);
+    char *path = NULL;
 
-    if (path) {
-        char *end = stpcpy(path, dir);
-
-        *end++ = '/';
-        strcpy(end, name);
-    }
-    return path;
+    return asprintf(&path, "%s/%s", dir, name) < 0 ? NULL : path;
 }
 
 /* Read the files that say what the model is; dir is where they lie. */

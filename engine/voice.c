@@ -88,9 +88,9 @@ static const float *find(const struct vibe_voices *voices, uint64_t hash,
     return NULL;
 }
 
-/* Keep a mean; takes it on success. */
-static int keep(struct vibe_voices *voices, uint64_t hash, size_t n_samples,
-                float *mean, struct vibe_error *err)
+/* Keep a clip; takes its mean on success. */
+static int keep(struct vibe_voices *voices, const struct encoded *clip,
+                struct vibe_error *err)
 {
     struct encoded *items = realloc(voices->items,
                                     (voices->n + 1) * sizeof(*items));
@@ -98,11 +98,7 @@ static int keep(struct vibe_voices *voices, uint64_t hash, size_t n_samples,
     if (!items)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for a voice");
     voices->items = items;
-    items[voices->n++] = (struct encoded){
-        .hash = hash,
-        .n_samples = n_samples,
-        .mean = mean,
-    };
+    items[voices->n++] = *clip;
     return VIBE_OK;
 }
 
@@ -110,7 +106,7 @@ static int keep(struct vibe_voices *voices, uint64_t hash, size_t n_samples,
 static float *prepare(const struct vibe_voice *clip, size_t n_samples,
                       const struct vibe_preprocessor *how)
 {
-    float *samples = calloc(n_samples, sizeof(*samples));
+    float *samples = calloc(n_samples + 1, sizeof(*samples));
 
     if (samples && how->db_normalize)
         vibe_voice_normalize(samples, clip->samples, clip->n, how);
@@ -145,7 +141,7 @@ static int encode(struct vibe_voices *voices, const struct vibe_models *models,
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for a voice");
     rc = vibe_codec_encoder_clip(*enc, s, fresh, samples, n_samples, err);
     if (rc == VIBE_OK)
-        rc = keep(voices, hash, n_samples, fresh, err);
+        rc = keep(voices, &(struct encoded){hash, n_samples, fresh}, err);
     if (rc == VIBE_OK)
         *mean = fresh;
     else

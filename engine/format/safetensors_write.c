@@ -22,14 +22,14 @@ static size_t item_bytes(const struct vibe_safetensors_item *item)
 /* {"dtype", "shape", "data_offsets"} of one tensor, or NULL. */
 static json_t *describe(const struct vibe_safetensors_item *item, size_t begin)
 {
+    const size_t end = begin + item_bytes(item);
     json_t *shape = json_array();
 
     for (size_t i = 0; i < item->n_dims; i++)
         json_array_append_new(shape, json_integer((json_int_t)item->shape[i]));
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype",
                      vibe_dtype_name(item->dtype), "shape", shape,
-                     "data_offsets", (json_int_t)begin,
-                     (json_int_t)(begin + item_bytes(item)));
+                     "data_offsets", (json_int_t)begin, (json_int_t)end);
 }
 
 /* The header's text, padded with blanks to 8 bytes; owned by the caller. */

@@ -258,7 +258,7 @@ int main(int argc, char **argv)
 {
     const struct vibe_backend_options options = {
         .want_cuda = 1,
-        .device = argc > 1 ? atoi(argv[1]) : 0,
+        .device = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 0,
     };
     struct vibe_error err = {0};
     struct bench b = {0};

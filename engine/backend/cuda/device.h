@@ -25,7 +25,7 @@ struct vibe_cuda {
     unsigned *done; /* [VIBE_CUDA_COUNTERS] zeros: blocks that have arrived */
     int is_exact;   /* activations keep float precision in every product */
     struct vibe_cuda_staging *staging; /* memory.c; NULL until a load */
-    struct vibe_cuda_lt *lt; /* lt.c; NULL until it was looked for */
+    struct vibe_cuda_lt *lt;           /* lt.c; NULL until it was looked for */
 };
 
 enum { VIBE_CUDA_COUNTERS = 65536 };

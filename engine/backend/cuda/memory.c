@@ -93,7 +93,10 @@ void vibe_cuda_staging_free(struct vibe_cuda *cuda)
 static char *take_staging(struct vibe_cuda *cuda, struct vibe_error *err)
 {
     struct vibe_cuda_staging *staging = cuda->staging;
-    cudaError_t rc = cudaEventSynchronize(staging->copied[staging->side]);
+    cudaError_t rc;
+
+    assert(staging);
+    rc = cudaEventSynchronize(staging->copied[staging->side]);
 
     if (rc == cudaSuccess)
         return staging->data[staging->side];
@@ -357,10 +360,11 @@ static int send_floats(struct vibe_cuda *cuda, char *device,
 static int send_all(struct vibe_cuda *cuda, char *device,
                     const struct plan *plan, struct vibe_error *err)
 {
-    struct vibe_cuda_staging *staging = cuda->staging;
+    const struct vibe_cuda_staging *staging = cuda->staging;
     int rc = send_weights(cuda, device, plan, err);
     cudaError_t wait;
 
+    assert(staging);
     if (!rc && plan->scale_at)
         rc = send_floats(cuda, device + plan->scale_at, plan, scale_of, err);
     if (!rc && plan->bias_at)
