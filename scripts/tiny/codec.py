@@ -11,12 +11,10 @@ import threading
 import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-import numpy as np
 
 import speech
 
 T0 = time.time()
-
 
 
 def log(*words):
