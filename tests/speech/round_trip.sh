@@ -6,6 +6,10 @@ set -u
 vibe=$(realpath "${VIBEVOICE:-./vibevoice}")
 cd "$(dirname "$0")" || exit 1
 export OMP_WAIT_POLICY=passive
+if ! command -v python3 >/dev/null; then
+    echo "skip - speech_round_trip: python3 is not installed"
+    exit 0
+fi
 python3 ./round_trip.py --program "$vibe" --count 5 --reversed 2 --max-wer 30
 case $? in
     0) echo "ok - speech_round_trip" ;;
