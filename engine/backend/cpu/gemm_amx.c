@@ -5,11 +5,12 @@
  * operand, tiles of 16 rows by 32 columns straight from where they are mapped.
  * Each x is split in two bf16, hi = round(x) and lo = round(x - hi), which
  * keeps 2^-17 of it; both are multiplied into the same sums.  Sums come out as
- * [channel][row] and are transposed when they are finished.
+ * tiles of [channel][row] and are transposed when they are finished.
  *
  * BLOCK_M rows of x are split and packed by all threads together; then every
  * thread takes blocks of BLOCK_N channels.  A block goes along K in pieces
- * whose x, 32 rows of it, stay in the first cache while its channels pass.
+ * whose x, 32 rows of it, stay in the first cache while its channels pass.  What
+ * passes often lies together: x of a piece, and each tile of sums.
  */
 #include "engine/backend/cpu/product.h"
 
@@ -27,19 +28,14 @@ enum {
     PAIR = 32,   /* rows of two */
     TILE_K = 32, /* bf16 in each */
     BLOCK_M = 512,
-    BLOCK_N = 128,
+    BLOCK_N = 256,
     BLOCK_K = 256,
-};
-
-/* x of BLOCK_M rows: [tile of rows][pair of k][row] words of two bf16. */
-struct packed {
-    uint32_t *hi, *lo;
-    size_t n_pairs; /* of k, whole tiles */
+    LINE = 64, /* bytes of a cache line, and of a row of a tile */
 };
 
 /* What one thread works in. */
 struct space {
-    float sums[BLOCK_N * BLOCK_M];
+    float sums[BLOCK_N * BLOCK_M];       /* see sums_at */
     uint16_t weights[BLOCK_N * BLOCK_K]; /* those not read in place */
     float z[TILE * BLOCK_N];
     uint32_t words[2][TILE][BLOCK_K / 2];
@@ -47,11 +43,25 @@ struct space {
 
 struct job {
     struct vibe_cpu_product p;
-    struct packed x;
+    uint32_t *x;              /* BLOCK_M rows, packed; see x_at */
     size_t m, n_m, n_m_tiles; /* the rows that x holds; tiles are even */
     size_t n, n_n, up;        /* channels of y, see gemm.c */
     size_t n_w;               /* rows of W, a multiple of 2 tiles */
 };
+
+/* The tile of sums of rows i .. of W and rows m .. of x. */
+static float *sums_at(struct space *s, size_t i, size_t m)
+{
+    return s->sums + i * BLOCK_M + m * TILE;
+}
+
+/* The packed x of a piece: [tile of rows][hi, lo][pair of k][row] words of two
+ * bf16, from tile of rows on; n_pairs of k in the piece, whole tiles. */
+static uint32_t *x_at(const struct job *j, size_t k, size_t n_pairs,
+                      size_t tile)
+{
+    return j->x + (k * j->n_m_tiles + 2 * n_pairs * tile) * TILE;
+}
 
 /* Round to bf16, ties to even, as float. */
 AMX static inline __m512i round_bf16(__m512i bits)
@@ -107,7 +117,7 @@ static void pack_x(const struct job *j, struct space *s, size_t tile)
     for (size_t k = 0; k < K; k += BLOCK_K) {
         size_t n_k = K - k < BLOCK_K ? K - k : BLOCK_K;
         size_t n_pairs = vibe_size_round(n_k, TILE_K) / 2;
-        size_t at = (tile * j->x.n_pairs + k / 2) * TILE;
+        uint32_t *hi = x_at(j, k, n_pairs, tile);
 
         for (size_t i = 0; i < TILE; i++) {
             size_t m = tile * TILE + i;
@@ -120,8 +130,8 @@ static void pack_x(const struct job *j, struct space *s, size_t tile)
             memset(s->words[0][i], 0, n_pairs * sizeof(uint32_t));
             memset(s->words[1][i], 0, n_pairs * sizeof(uint32_t));
         }
-        interleave(j, j->x.hi + at, s->words[0], n_pairs);
-        interleave(j, j->x.lo + at, s->words[1], n_pairs);
+        interleave(j, hi, s->words[0], n_pairs);
+        interleave(j, hi + n_pairs * TILE, s->words[1], n_pairs);
     }
 }
 
@@ -180,14 +190,34 @@ static struct left lay_weights(const struct job *j, struct space *s, size_t row,
     return (struct left){copy, BLOCK_K * sizeof(uint16_t)};
 }
 
-/* 2 x 2 tiles of sums += 2 tiles of rows of W times 2 tiles of rows of x;
- * tiles 0-3 are sums, 4-5 weights, 6-7 x. */
-AMX static void multiply(float *sums, const struct left w[2],
-                         const uint32_t *const hi[2],
-                         const uint32_t *const lo[2], size_t n_k, int is_first)
+/* What to ask for during a call of multiply. */
+struct ahead {
+    const char *sums; /* two tiles of the next call */
+    const char *x;    /* this call's part of the next rows */
+    size_t n_x;       /* lines of it, each step along K */
+};
+
+/* Always inline: gcc leaves out calls of what does nothing but prefetch. */
+__attribute__((always_inline)) static inline void fetch_step(
+    const struct ahead *a, size_t step)
 {
-    const size_t ld = BLOCK_M * sizeof(float);
+    enum { N = 2 * TILE / (BLOCK_K / TILE_K) }; /* two tiles in all steps */
+
+    for (size_t i = step * N; i < (step + 1) * N; i++)
+        __builtin_prefetch(a->sums + i * LINE, 0, 3);
+    for (size_t i = step * a->n_x; i < (step + 1) * a->n_x; i++)
+        __builtin_prefetch(a->x + i * LINE, 0, 2);
+}
+
+/* 2 x 2 tiles of sums += 2 tiles of rows of W times 2 tiles of rows of x, see
+ * x_at; tiles 0-3 are sums, 4-5 weights, 6-7 x. */
+AMX static void multiply(float *sums, const struct left w[2], const uint32_t *x,
+                         size_t n_k, int is_first, const struct ahead *ahead)
+{
+    const size_t size = vibe_size_round(n_k, TILE_K) / 2 * TILE;
+    float *right = sums + (size_t)TILE * TILE;
     float *below = sums + (size_t)TILE * BLOCK_M;
+    float *last = below + (size_t)TILE * TILE;
 
     /* gcc does not know what tile loads read: have copies written first */
     __asm__ volatile("" ::: "memory");
@@ -197,33 +227,32 @@ AMX static void multiply(float *sums, const struct left w[2],
         _tile_zero(2);
         _tile_zero(3);
     } else {
-        _tile_loadd(0, sums, ld);
-        _tile_loadd(1, sums + TILE, ld);
-        _tile_loadd(2, below, ld);
-        _tile_loadd(3, below + TILE, ld);
+        _tile_loadd(0, sums, LINE);
+        _tile_loadd(1, right, LINE);
+        _tile_loadd(2, below, LINE);
+        _tile_loadd(3, last, LINE);
     }
-    for (size_t k = 0; k < n_k; k += TILE_K) {
-        size_t at = k / 2 * TILE;
-
+    for (size_t k = 0; k < n_k; k += TILE_K, x += TILE_K / 2 * TILE) {
         _tile_loadd(4, (const uint16_t *)w[0].data + k, w[0].stride);
-        _tile_loadd(6, hi[0] + at, 64);
+        _tile_loadd(6, x, LINE);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, hi[1] + at, 64);
+        _tile_loadd(7, x + 2 * size, LINE);
         _tile_dpbf16ps(1, 4, 7);
         _tile_loadd(5, (const uint16_t *)w[1].data + k, w[1].stride);
         _tile_dpbf16ps(2, 5, 6);
-        _tile_loadd(6, lo[0] + at, 64);
+        _tile_loadd(6, x + size, LINE);
         _tile_dpbf16ps(3, 5, 7);
-        _tile_loadd(7, lo[1] + at, 64);
+        _tile_loadd(7, x + 3 * size, LINE);
+        fetch_step(ahead, k / TILE_K);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, sums, ld);
-    _tile_stored(1, sums + TILE, ld);
-    _tile_stored(2, below, ld);
-    _tile_stored(3, below + TILE, ld);
+    _tile_stored(0, sums, LINE);
+    _tile_stored(1, right, LINE);
+    _tile_stored(2, below, LINE);
+    _tile_stored(3, last, LINE);
 }
 
 /* Ask for the next piece of the rows of W: rows lie far apart, which no
@@ -237,10 +266,38 @@ static void fetch_ahead(const struct left *w, size_t n_k)
                                0, 2);
 }
 
+/* What to ask for at tile of rows of x and rows i .. of W.  Sums: those of the
+ * next rows of W or, after the last, of x; half of them right away.  The next
+ * rows of x: each call for these a part. */
+static struct ahead look_ahead(const struct job *j, struct space *s,
+                               const uint32_t *x, size_t n_pairs, size_t tile,
+                               size_t i)
+{
+    size_t calls = j->n_w / PAIR;
+    size_t next_i = i + PAIR < j->n_w ? i + PAIR : 0;
+    size_t next_tile = next_i ? tile : tile + 2;
+    struct ahead a = {0};
+    const char *below;
+
+    if (next_tile >= j->n_m_tiles)
+        next_tile = 0;
+    a.sums = (const char *)sums_at(s, next_i, next_tile * TILE);
+    below = (const char *)sums_at(s, next_i + TILE, next_tile * TILE);
+    for (size_t at = 0; at < 2 * TILE * LINE; at += LINE)
+        __builtin_prefetch(below + at, 0, 3);
+    if (tile + 2 < j->n_m_tiles) {
+        a.n_x = 4 * TILE / calls; /* of a step's 4 tiles */
+        a.x = (const char *)(x + 4 * n_pairs * TILE) +
+              i / PAIR * a.n_x * (n_pairs / TILE) * LINE;
+    }
+    return a;
+}
+
 /* Columns k .. k + n_k - 1 of the whole block. */
 static void run_piece(const struct job *j, struct space *s, size_t k,
                       size_t n_k)
 {
+    size_t n_pairs = vibe_size_round(n_k, TILE_K) / 2;
     struct left w[BLOCK_N / TILE] = {{0}};
 
     for (size_t i = 0; i < j->n_w; i += TILE) {
@@ -249,14 +306,14 @@ static void run_piece(const struct job *j, struct space *s, size_t k,
             fetch_ahead(&w[i / TILE], n_k);
     }
     for (size_t tile = 0; tile < j->n_m_tiles; tile += 2) {
-        size_t at = (tile * j->x.n_pairs + k / 2) * TILE;
-        size_t next = at + j->x.n_pairs * TILE;
-        const uint32_t *hi[2] = {j->x.hi + at, j->x.hi + next};
-        const uint32_t *lo[2] = {j->x.lo + at, j->x.lo + next};
+        const uint32_t *x = x_at(j, k, n_pairs, tile);
 
-        for (size_t i = 0; i < j->n_w; i += PAIR)
-            multiply(s->sums + i * BLOCK_M + tile * TILE, w + i / TILE, hi, lo,
-                     n_k, k == 0);
+        for (size_t i = 0; i < j->n_w; i += PAIR) {
+            struct ahead a = look_ahead(j, s, x, n_pairs, tile, i);
+
+            multiply(sums_at(s, i, tile * TILE), w + i / TILE, x, n_k, k == 0,
+                     &a);
+        }
     }
 }
 
@@ -265,10 +322,11 @@ static void finish_block(const struct job *j, struct space *s)
 {
     for (size_t m = 0; m < j->n_m; m += TILE) {
         for (size_t n = 0; n < j->n_w; n += VIBE_CPU_PACK) {
+            const float *tile = sums_at(s, n - n % TILE, m);
             const void *rows[VIBE_CPU_PACK];
 
             for (size_t i = 0; i < VIBE_CPU_PACK; i++)
-                rows[i] = s->sums + (n + i) * BLOCK_M + m;
+                rows[i] = tile + (n % TILE + i) * TILE;
             j->p.kernels->pack[VIBE_F32](s->z + n, BLOCK_N, rows, TILE);
         }
         for (size_t i = 0; i < TILE && m + i < j->n_m; i++) {
@@ -319,9 +377,17 @@ AMX static void leave_tiles(void)
     _tile_release();
 }
 
+/* Channels of y in a block: half where threads would get less than two. */
+static size_t block_width(const struct vibe_cpu_product *p)
+{
+    size_t width = p->w->is_pair ? BLOCK_N / 2 : BLOCK_N;
+
+    return p->y->C < 2 * width * (size_t)p->threads ? width / 2 : width;
+}
+
 static void run(const struct job *job, struct space *spaces)
 {
-    size_t width = job->p.w->is_pair ? BLOCK_N / 2 : BLOCK_N;
+    size_t width = block_width(&job->p);
 
 #pragma omp parallel num_threads(job->p.threads)
     {
@@ -364,14 +430,12 @@ static void gemm(struct vibe_stream *s, const struct vibe_tensor *y,
         vibe_cpu_gemm(s, y, x, w, epilogue, gate);
         return;
     }
-    j.x.n_pairs = vibe_size_round(w->K, TILE_K) / 2;
-    words = rows * j.x.n_pairs;
+    words = rows * vibe_size_round(w->K, TILE_K); /* hi and lo, a half each */
     bytes = (size_t)j.p.threads * sizeof(*spaces);
-    spaces = vibe_cpu_scratch(s, bytes + 2 * words * sizeof(*j.x.hi));
+    spaces = vibe_cpu_scratch(s, bytes + words * sizeof(*j.x));
     if (!spaces)
         return;
-    j.x.hi = (uint32_t *)(void *)(spaces + j.p.threads);
-    j.x.lo = j.x.hi + words;
+    j.x = (uint32_t *)(void *)(spaces + j.p.threads);
     run(&j, spaces);
 }
 
