@@ -99,8 +99,9 @@ struct vibe_backend_options {
     int want_cuda; /* else CPU */
     int device;    /* index of the GPU */
     int threads;   /* CPU: 0 for all that this process may use */
-    int is_exact;  /* GPU: float32 arithmetic throughout; else prompts are
-                      multiplied, and keys and values kept, in bf16 */
+    int is_exact;  /* float32 arithmetic throughout; else large products of a
+                      prompt may round their rows to bf16 (GPU, AMX), and a
+                      GPU keeps keys and values in bf16 */
 };
 
 /*

@@ -156,6 +156,7 @@ int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
 
     cpu->isa = isa;
     cpu->threads = threads > 0 ? threads : vibe_cpu_threads();
+    cpu->is_exact = 1;
     if (take_ops(cpu, err)) {
         free(cpu);
         return VIBE_E_NOMEM;
@@ -209,6 +210,7 @@ int vibe_cpu_open(struct vibe_backend **out,
 {
     const char *name = getenv("VIBEVOICE_CPU_ISA");
     enum vibe_cpu_isa isa = name && *name ? isa_by_name(name) : best_isa();
+    int rc;
 
     *out = NULL;
     if (isa == VIBE_CPU_N_ISA)
@@ -216,5 +218,8 @@ int vibe_cpu_open(struct vibe_backend **out,
                          "VIBEVOICE_CPU_ISA is '%s', expected scalar, avx2, "
                          "avx512 or amx",
                          name);
-    return vibe_cpu_open_isa(out, isa, options->threads, err);
+    rc = vibe_cpu_open_isa(out, isa, options->threads, err);
+    if (rc == VIBE_OK)
+        ((struct vibe_cpu *)*out)->is_exact = options->is_exact;
+    return rc;
 }
