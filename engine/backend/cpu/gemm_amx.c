@@ -33,6 +33,7 @@ enum {
     BLOCK_N = 256,
     BLOCK_K = 256,
     LINE = 64, /* bytes of a cache line, and of a row of a tile */
+    TILE_WORDS = TILE * TILE,
 };
 
 /* What one thread works in. */
@@ -236,7 +237,7 @@ AMX static void multiply(float *sums, const struct left w[2], const uint32_t *x,
         _tile_loadd(2, below, LINE);
         _tile_loadd(3, last, LINE);
     }
-    for (size_t k = 0; k < n_k; k += TILE_K, x += TILE_K / 2 * TILE) {
+    for (size_t k = 0; k < n_k; k += TILE_K, x += TILE_WORDS) {
         _tile_loadd(4, (const uint16_t *)w[0].data + k, w[0].stride);
         _tile_loadd(6, x, LINE);
         _tile_dpbf16ps(0, 4, 6);
@@ -289,10 +290,10 @@ static struct ahead look_ahead(const struct job *j, struct space *s,
         next_tile = 0;
     a.sums = (const char *)sums_at(s, next_i, next_tile * TILE);
     below = (const char *)sums_at(s, next_i + TILE, next_tile * TILE);
-    for (size_t at = 0; at < 2 * TILE * LINE; at += LINE)
+    for (size_t at = 0; at < 2 * (size_t)TILE * LINE; at += LINE)
         __builtin_prefetch(below + at, 0, 3);
     if (tile + 2 < j->n_m_tiles) {
-        a.n_x = 4 * TILE / calls; /* of a step's 4 tiles */
+        a.n_x = 4 * (size_t)TILE / calls; /* of a step's 4 tiles */
         a.x = (const char *)(x + 4 * n_pairs * TILE) +
               i / PAIR * a.n_x * (n_pairs / TILE) * LINE;
     }
