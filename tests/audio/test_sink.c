@@ -346,7 +346,9 @@ static void a_terminal_is_refused(void **state)
     int saved;
     int rc;
 
-    assert_true(pty >= 0 && grantpt(pty) == 0 && unlockpt(pty) == 0);
+    if (pty < 0 || grantpt(pty) || unlockpt(pty) || !ptsname(pty) ||
+        access(ptsname(pty), R_OK | W_OK))
+        skip(); /* a bare root without devpts */
     tty = open(ptsname(pty), O_RDWR | O_NOCTTY);
     assert_true(tty >= 0);
     saved = vibe_stdout_redirect(tty);

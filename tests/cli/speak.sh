@@ -84,12 +84,12 @@ run "${speak[@]}" two.txt -o p.wav --progress json
 ok progress_json grep -qE '^\{"progress":\{"index":1,"count":1,"frames":3,"seconds":0.400,"wall_s":[0-9.]+\}\}$' err
 run -vv "${speak[@]}" two.txt -o p.wav
 ok very_verbose_names_each_frame test "$(grep -cE '^vibevoice: two.txt: 0.[0-9]+ s spoken at ' err)" = 3
-if command -v script >/dev/null; then
+if script -qec true typescript >/dev/null 2>&1 </dev/null; then
     TERM=xterm script -qec "'$vibe' -m '$model' --steps 200 --max-frames 8 -y two.txt -o p.wav" typescript >/dev/null </dev/null
     ok bar_on_a_terminal grep -q 'two.txt: reading [0-9]* tokens of prompt' typescript
     ok bar_is_erased grep -qP '\r\e\[Kvibevoice: ' typescript
 else
-    skip bar_on_a_terminal "needs script"
+    skip bar_on_a_terminal "needs script and a terminal"
 fi
 
 # JSON.
