@@ -83,6 +83,15 @@ static int check_dtype(const struct vibe_engine *e,
     case VIBE_WEIGHTS_F8_E4M3:
         asked = VIBE_F8_E4M3;
         break;
+    case VIBE_WEIGHTS_I8:
+        asked = VIBE_I8;
+        break;
+    case VIBE_WEIGHTS_I4:
+        asked = VIBE_I4;
+        break;
+    case VIBE_WEIGHTS_BF16_PACKED:
+        asked = VIBE_BF16_PACKED;
+        break;
     }
     if (asked != stored)
         return vibe_fail(err, VIBE_E_UNSUPPORTED,

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/base/dtype.h"
 #include "engine/base/error.h"
 #include "engine/text/script.h"
 
@@ -20,14 +21,6 @@ enum { VIBE_SAMPLE_RATE = 24000 }; /* Hz */
 struct vibe_engine;
 
 enum vibe_device { VIBE_DEVICE_AUTO, VIBE_DEVICE_CPU, VIBE_DEVICE_CUDA };
-
-/* How weights are asked to be kept. */
-enum vibe_weight_dtype {
-    VIBE_WEIGHTS_AUTO, /* as the file holds them */
-    VIBE_WEIGHTS_F32,  /* likewise, and float32 arithmetic throughout */
-    VIBE_WEIGHTS_BF16,
-    VIBE_WEIGHTS_F8_E4M3,
-};
 
 struct vibe_engine_options {
     const char *model;     /* directory or .safetensors file */

@@ -60,7 +60,10 @@ enum vibe_layout {
 struct vibe_matrix_part {
     const void *data;   /* as in the file; borrowed as long as the matrix */
     const float *scale; /* [n_scales], host, or NULL for 1 */
-    size_t n_scales;    /* 1: the whole part; else one per row */
+    size_t n_scales;    /* 1: the whole part; else one per row or, where there
+                           is a group, [rows][K / group] */
+    size_t group;       /* columns that share a scale: 64 or 128, of I4 only;
+                           0: all of a row */
     enum vibe_dtype dtype;
     size_t n; /* rows of this part */
 };

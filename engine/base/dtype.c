@@ -13,11 +13,22 @@ size_t vibe_dtype_size(enum vibe_dtype dtype)
     case VIBE_F16:
         return 2;
     case VIBE_F8_E4M3:
+    case VIBE_I8:
+    case VIBE_U8:
         return 1;
     case VIBE_I64:
         return 8;
+    case VIBE_I4:
+    case VIBE_BF16_PACKED:
+        break;
     }
     return 0;
+}
+
+size_t vibe_dtype_bytes(enum vibe_dtype dtype, size_t n)
+{
+    assert(dtype != VIBE_BF16_PACKED);
+    return dtype == VIBE_I4 ? (n + 1) / 2 : n * vibe_dtype_size(dtype);
 }
 
 const char *vibe_dtype_name(enum vibe_dtype dtype)
@@ -31,8 +42,16 @@ const char *vibe_dtype_name(enum vibe_dtype dtype)
         return "F16";
     case VIBE_F8_E4M3:
         return "F8_E4M3";
+    case VIBE_I8:
+        return "I8";
+    case VIBE_I4:
+        return "I4";
+    case VIBE_BF16_PACKED:
+        return "BF16_PACKED";
     case VIBE_I64:
         return "I64";
+    case VIBE_U8:
+        return "U8";
     }
     return "?";
 }
@@ -112,8 +131,18 @@ void vibe_dtype_to_f32(float *out, const void *in, enum vibe_dtype dtype,
         for (size_t i = 0; i < n; i++)
             out[i] = from_f8_e4m3(bytes[i]);
         return;
+    case VIBE_I8:
+        for (size_t i = 0; i < n; i++)
+            out[i] = (float)(int8_t)bytes[i];
+        return;
+    case VIBE_I4:
+        for (size_t i = 0; i < n; i++)
+            out[i] = (float)((bytes[i / 2] >> i % 2 * 4 & 15) - 8);
+        return;
+    case VIBE_BF16_PACKED:
     case VIBE_I64:
+    case VIBE_U8:
         break;
     }
-    assert(dtype != VIBE_I64); /* recorded token ids are no activations */
+    assert(!"a dtype of numbers that stand for themselves");
 }

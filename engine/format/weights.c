@@ -320,7 +320,7 @@ static int by_place(const void *a, const void *b)
 /* List what vibe_weights_get visits, and count its bytes. */
 static int build_visited(struct vibe_weights *w, struct vibe_error *err)
 {
-    size_t bytes[VIBE_I64 + 1] = {0};
+    size_t bytes[VIBE_U8 + 1] = {0};
 
     w->visited = calloc(w->n + 1, sizeof(struct entry *));
     if (!w->visited)
@@ -337,7 +337,7 @@ static int build_visited(struct vibe_weights *w, struct vibe_error *err)
     if (w->n_visited == 0)
         return vibe_fail(err, VIBE_E_FORMAT, "%s: holds no weights", w->path);
     qsort(w->visited, w->n_visited, sizeof(struct entry *), by_place);
-    for (size_t d = 0; d <= VIBE_I64; d++)
+    for (size_t d = 0; d <= VIBE_U8; d++)
         if (bytes[d] > bytes[w->dtype])
             w->dtype = (enum vibe_dtype)d;
     return VIBE_OK;

@@ -151,7 +151,11 @@ VEC vec vec_widen(const void *p, enum vibe_dtype dtype)
         return vec_f16(p);
     case VIBE_F8_E4M3:
         return vec_f8(p);
+    case VIBE_I8:
+    case VIBE_I4:
+    case VIBE_BF16_PACKED:
     case VIBE_I64:
+    case VIBE_U8:
         break;
     }
     return vec_set(0.0f);

@@ -501,7 +501,11 @@ static const void *ffma_for(enum vibe_dtype dtype)
         return (const void *)ffma_kernel<VIBE_F16>;
     case VIBE_F8_E4M3:
         return (const void *)ffma_kernel<VIBE_F8_E4M3>;
+    case VIBE_I8:
+    case VIBE_I4:
+    case VIBE_BF16_PACKED:
     case VIBE_I64:
+    case VIBE_U8:
         break;
     }
     return NULL;
@@ -529,7 +533,11 @@ static const void *few_for(enum vibe_dtype dtype)
         return (const void *)few_kernel<VIBE_F16>;
     case VIBE_F8_E4M3:
         return (const void *)few_kernel<VIBE_F8_E4M3>;
+    case VIBE_I8:
+    case VIBE_I4:
+    case VIBE_BF16_PACKED:
     case VIBE_I64:
+    case VIBE_U8:
         break;
     }
     return NULL;

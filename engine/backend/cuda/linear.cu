@@ -395,7 +395,11 @@ static const void *choose(enum vibe_dtype dtype, size_t M)
         return kernel_for<VIBE_F16, is_normed>(M);
     case VIBE_F8_E4M3:
         return kernel_for<VIBE_F8_E4M3, is_normed>(M);
+    case VIBE_I8:
+    case VIBE_I4:
+    case VIBE_BF16_PACKED:
     case VIBE_I64:
+    case VIBE_U8:
         break;
     }
     return NULL;

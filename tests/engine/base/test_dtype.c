@@ -97,6 +97,31 @@ static void numbers_need_not_be_aligned(void **state)
     assert_same_bits(got[1], -2.0f);
 }
 
+static void whole_numbers_are_widened_unscaled(void **state)
+{
+    const uint8_t i8[] = {0x81, 0x00, 0x7F};
+    const uint8_t i4[] = {0x70, 0x8F}; /* even columns in the low nibbles */
+    float got[3];
+
+    (void)state;
+    vibe_dtype_to_f32(got, i8, VIBE_I8, 3);
+    assert_same_bits(got[0], -127.0f);
+    assert_same_bits(got[1], 0.0f);
+    assert_same_bits(got[2], 127.0f);
+    vibe_dtype_to_f32(got, i4, VIBE_I4, 3);
+    assert_same_bits(got[0], -8.0f);
+    assert_same_bits(got[1], -1.0f);
+    assert_same_bits(got[2], 7.0f);
+}
+
+static void a_row_has_its_bytes(void **state)
+{
+    (void)state;
+    assert_int_equal(vibe_dtype_bytes(VIBE_BF16, 3), 6);
+    assert_int_equal(vibe_dtype_bytes(VIBE_I8, 3), 3);
+    assert_int_equal(vibe_dtype_bytes(VIBE_I4, 3), 2);
+}
+
 static void names_are_those_of_safetensors(void **state)
 {
     (void)state;
@@ -113,6 +138,8 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(f16_equals_its_definition_for_every_code),
     VIBE_TEST(bf16_is_the_upper_half_of_a_float),
     VIBE_TEST(numbers_need_not_be_aligned),
+    VIBE_TEST(whole_numbers_are_widened_unscaled),
+    VIBE_TEST(a_row_has_its_bytes),
     VIBE_TEST(names_are_those_of_safetensors),
 };
 
