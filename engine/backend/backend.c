@@ -131,9 +131,7 @@ struct vibe_tensor vibe_tensor_broadcast(const struct vibe_tensor *t, size_t B)
     return v;
 }
 
-int vibe_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
-                     const struct vibe_matrix_source *src,
-                     struct vibe_error *err)
+static void check_source(const struct vibe_matrix_source *src)
 {
     size_t rows = 0;
 
@@ -148,9 +146,19 @@ int vibe_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
         rows += src->part[i].n;
     assert(src->layout == VIBE_LAYOUT_CONV_TRANSPOSE || rows == src->N);
     (void)rows;
+}
 
+int vibe_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
+                     const struct vibe_matrix_source *src,
+                     struct vibe_error *err)
+{
+    int rc;
+
+    check_source(src);
     *m = (struct vibe_matrix){0};
-    return be->ops->matrix_load(m, be, src, err);
+    rc = be->ops->matrix_load(m, be, src, err);
+    m->whole_N = m->N;
+    return rc;
 }
 
 void vibe_matrix_release(struct vibe_matrix *m, struct vibe_backend *be)
@@ -158,4 +166,115 @@ void vibe_matrix_release(struct vibe_matrix *m, struct vibe_backend *be)
     if (m->N)
         be->ops->matrix_release(m, be);
     *m = (struct vibe_matrix){0};
+}
+
+static void check_piece(size_t N, size_t first, size_t n)
+{
+    assert(n > 0 && first % VIBE_MATRIX_UNIT == 0 && first + n <= N);
+    assert(n % VIBE_MATRIX_UNIT == 0 || first + n == N);
+    (void)N, (void)first, (void)n;
+}
+
+int vibe_matrix_measure(struct vibe_backend *be,
+                        const struct vibe_matrix_source *src, size_t *rows,
+                        size_t *small, struct vibe_error *err)
+{
+    size_t ignored;
+
+    check_source(src);
+    assert(src->layout == VIBE_LAYOUT_LINEAR);
+    return be->ops->matrix_measure(be, src, rows ? rows : &ignored,
+                                   small ? small : &ignored, err);
+}
+
+size_t vibe_matrix_piece_bytes(struct vibe_backend *be,
+                               const struct vibe_matrix_source *src,
+                               size_t first, size_t n)
+{
+    check_piece(src->N, first, n);
+    return be->ops->piece_bytes(be, src, first, n);
+}
+
+void vibe_matrix_lay(struct vibe_backend *be,
+                     const struct vibe_matrix_source *src, size_t first,
+                     size_t n, void *out)
+{
+    check_piece(src->N, first, n);
+    be->ops->matrix_lay(be, src, first, n, out);
+}
+
+int vibe_matrix_load_small(struct vibe_matrix *m, struct vibe_backend *be,
+                           const struct vibe_matrix_source *src,
+                           struct vibe_error *err)
+{
+    int rc;
+
+    check_source(src);
+    assert(src->layout == VIBE_LAYOUT_LINEAR);
+    *m = (struct vibe_matrix){0};
+    rc = be->ops->matrix_load_small(m, be, src, err);
+    m->whole_N = m->N;
+    return rc;
+}
+
+int vibe_matrix_fill(struct vibe_backend *be,
+                     const struct vibe_matrix_source *src, size_t first,
+                     size_t n, void *device, struct vibe_error *err)
+{
+    check_piece(src->N, first, n);
+    return be->ops->matrix_fill(be, src, first, n, device, err);
+}
+
+/* Rows first .. first + n - 1 of part i alone, which begin at *device; returns
+ * how many there are. */
+static size_t take_part(struct vibe_matrix *piece, const char **device,
+                        size_t K, size_t first, size_t n,
+                        const struct vibe_matrix_part *from)
+{
+    size_t begin = first < from->n ? first : from->n;
+    size_t rows = n < from->n - begin ? n : from->n - begin;
+    struct vibe_matrix_part part = *from;
+
+    if (!rows)
+        return 0;
+    part.data = *device;
+    part.scale = from->scale ? from->scale + begin : NULL;
+    part.n = rows;
+    if (from->n_scales > 1)
+        part.n_scales = rows;
+    piece->part[piece->n_parts++] = part;
+    *device += rows * K * vibe_dtype_size(from->dtype);
+    return rows;
+}
+
+struct vibe_matrix vibe_matrix_piece(const struct vibe_matrix *m,
+                                     const void *device, size_t first, size_t n)
+{
+    const int is_halved = m->is_pair && m->n_parts == 2;
+    const size_t small = is_halved ? first / 2 : first;
+    const char *rows = device;
+    struct vibe_matrix piece = {
+        .N = n,
+        .K = m->K,
+        .whole_N = m->whole_N,
+        .is_pair = m->is_pair,
+        .bias = m->bias ? m->bias + small : NULL,
+        .gamma = m->gamma ? m->gamma + small : NULL,
+    };
+    size_t at = first;
+    size_t left = n;
+
+    check_piece(m->N, first, n);
+    for (int i = 0; i < m->n_parts; i++) {
+        const struct vibe_matrix_part *from = &m->part[i];
+
+        if (is_halved) {
+            take_part(&piece, &rows, m->K, first / 2, n / 2, from);
+            continue;
+        }
+        left -= take_part(&piece, &rows, m->K, at, left, from);
+        at = at < from->n ? 0 : at - from->n;
+    }
+    piece.bytes = (size_t)(rows - (const char *)device);
+    return piece;
 }

@@ -86,10 +86,14 @@ struct vibe_matrix_source {
 /*
  * y = gamma * (W x + bias), W [N][K], as a backend holds it.  Fields other
  * than N, K and bytes belong to the backend that loaded it.
+ *
+ * Kernels choose how they add up by whole_N and K, never by N: a product made
+ * piece by piece has the bits of one made at once.
  */
 struct vibe_matrix {
     size_t N, K;
-    size_t bytes; /* of weights that one pass reads */
+    size_t whole_N; /* N of the matrix that this is a piece of, or N */
+    size_t bytes;   /* of weights that one pass reads */
     struct vibe_matrix_part part[VIBE_MATRIX_PARTS]; /* device pointers */
     int n_parts;
     int is_pair;
@@ -166,5 +170,62 @@ int vibe_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
                      const struct vibe_matrix_source *src,
                      struct vibe_error *err);
 void vibe_matrix_release(struct vibe_matrix *m, struct vibe_backend *be);
+
+/*
+ * The rows of a linear matrix can also be kept in pieces, in memory of the
+ * caller's.  A piece is rows first .. first + n - 1 as the device reads them,
+ * contiguous; what it says, backends say differently: in a pair rows take
+ * turns, so that 2 j and 2 j + 1 are gate and up of output j, but a backend
+ * may keep the gates of a piece before its ups.  first and n are multiples of
+ * VIBE_MATRIX_UNIT, save that the last piece ends with the matrix.
+ */
+enum { VIBE_MATRIX_UNIT = 64 };
+
+/*
+ * Count the bytes of a matrix on the device.
+ *
+ *   rows    of all rows, or NULL
+ *   small   of scales, bias and gamma, which are never in a piece, or NULL
+ *
+ * Errors: VIBE_E_UNSUPPORTED  it is too large
+ */
+int vibe_matrix_measure(struct vibe_backend *be,
+                        const struct vibe_matrix_source *src, size_t *rows,
+                        size_t *small, struct vibe_error *err);
+
+/* Bytes of a piece; src has been measured. */
+size_t vibe_matrix_piece_bytes(struct vibe_backend *be,
+                               const struct vibe_matrix_source *src,
+                               size_t first, size_t n);
+
+/* Write a piece to host memory.  Several threads may do so at once. */
+void vibe_matrix_lay(struct vibe_backend *be,
+                     const struct vibe_matrix_source *src, size_t first,
+                     size_t n, void *out);
+
+/*
+ * Take a matrix without its rows: what vibe_matrix_piece needs of it.
+ * As vibe_matrix_load otherwise; bytes is 0.
+ */
+int vibe_matrix_load_small(struct vibe_matrix *m, struct vibe_backend *be,
+                           const struct vibe_matrix_source *src,
+                           struct vibe_error *err);
+
+/*
+ * Bring a piece to device memory; what computes from now on sees it.
+ *
+ *   device   room for it, from transfer.h
+ *
+ * Errors: VIBE_E_NOMEM, VIBE_E_DEVICE
+ */
+int vibe_matrix_fill(struct vibe_backend *be,
+                     const struct vibe_matrix_source *src, size_t first,
+                     size_t n, void *device, struct vibe_error *err);
+
+/* Rows first .. first + n - 1 of m as a matrix: its y is those channels of the
+ * whole's, of a pair first / 2 and n / 2; device borrowed, owns nothing. */
+struct vibe_matrix vibe_matrix_piece(const struct vibe_matrix *m,
+                                     const void *device, size_t first,
+                                     size_t n);
 
 #endif /* VIBE_BACKEND_H */

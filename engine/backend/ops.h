@@ -79,6 +79,23 @@ struct vibe_ops {
                        const struct vibe_matrix_source *src,
                        struct vibe_error *err);
     void (*matrix_release)(struct vibe_matrix *m, struct vibe_backend *be);
+
+    /* matrices in pieces, see backend.h */
+    int (*matrix_measure)(struct vibe_backend *be,
+                          const struct vibe_matrix_source *src, size_t *rows,
+                          size_t *small, struct vibe_error *err);
+    size_t (*piece_bytes)(struct vibe_backend *be,
+                          const struct vibe_matrix_source *src, size_t first,
+                          size_t n);
+    void (*matrix_lay)(struct vibe_backend *be,
+                       const struct vibe_matrix_source *src, size_t first,
+                       size_t n, void *out);
+    int (*matrix_load_small)(struct vibe_matrix *m, struct vibe_backend *be,
+                             const struct vibe_matrix_source *src,
+                             struct vibe_error *err);
+    int (*matrix_fill)(struct vibe_backend *be,
+                       const struct vibe_matrix_source *src, size_t first,
+                       size_t n, void *device, struct vibe_error *err);
     void (*close)(struct vibe_backend *be);
 
     /* streams */

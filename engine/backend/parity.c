@@ -194,10 +194,15 @@ void vibe_lab_matrix(struct vibe_lab *lab, struct vibe_matrix *both[VIBE_SIDES],
         if (!lab->err.code)
             vibe_matrix_load(both[side], lab->be[side], &src, &lab->err);
     }
-    lab->hosts[lab->n_matrices++] = data; /* parts point into it */
-    free(scales);
-    free(bias);
-    free(gamma);
+    lab->sources[lab->n_matrices] = src;
+    memcpy(lab->hosts[lab->n_matrices++],
+           (void *const[]){data, scales, bias, gamma}, sizeof(*lab->hosts));
+}
+
+const struct vibe_matrix_source *vibe_lab_source(const struct vibe_lab *lab)
+{
+    assert(lab->n_matrices > 0);
+    return &lab->sources[lab->n_matrices - 1];
 }
 
 /* Dense host copy of t, or NULL with the lab's error set; free it. */
@@ -307,7 +312,8 @@ void vibe_lab_clear(struct vibe_lab *lab)
             vibe_matrix_release(&lab->matrices[i][side], be);
     }
     for (size_t i = 0; i < lab->n_matrices; i++)
-        free(lab->hosts[i]);
+        for (size_t j = 0; j < sizeof(*lab->hosts) / sizeof(**lab->hosts); j++)
+            free(lab->hosts[i][j]);
     lab->n_tensors = lab->n_buffers = lab->n_matrices = 0;
 }
 
@@ -337,6 +343,7 @@ size_t vibe_parity_run(struct vibe_backend *be, uint64_t seed,
         vibe_stream_init(&lab->s[side], lab->be[side], &lab->err);
 
     run_cases(lab, vibe_parity_products);
+    run_cases(lab, vibe_parity_pieces);
     run_cases(lab, vibe_parity_rows);
 
     vibe_lab_clear(lab);

@@ -22,7 +22,8 @@ struct vibe_lab {
     void *buffers[VIBE_LAB_BUFFERS][VIBE_SIDES];
     size_t n_buffers;
     struct vibe_matrix matrices[VIBE_LAB_MATRICES][VIBE_SIDES];
-    void *hosts[VIBE_LAB_MATRICES];
+    struct vibe_matrix_source sources[VIBE_LAB_MATRICES];
+    void *hosts[VIBE_LAB_MATRICES][4]; /* what the sources point to */
     size_t n_matrices;
     uint64_t random;
     struct vibe_error err;
@@ -71,6 +72,9 @@ struct vibe_lab_matrix {
 void vibe_lab_matrix(struct vibe_lab *lab, struct vibe_matrix *both[VIBE_SIDES],
                      const struct vibe_lab_matrix *spec);
 
+/* What the last matrix was made from; borrowed until vibe_lab_clear. */
+const struct vibe_matrix_source *vibe_lab_source(const struct vibe_lab *lab);
+
 /*
  * Compare a tensor of both sides and report.  bound is absolute; errors that
  * the streams latched fail the case.
@@ -92,6 +96,7 @@ void vibe_lab_clear(struct vibe_lab *lab);
 /* The cases, one function per op; the last is NULL. */
 typedef void vibe_parity_case(struct vibe_lab *lab);
 extern vibe_parity_case *const vibe_parity_products[]; /* linear, gemm */
-extern vibe_parity_case *const vibe_parity_rows[];     /* the others */
+extern vibe_parity_case *const vibe_parity_pieces[];
+extern vibe_parity_case *const vibe_parity_rows[]; /* the others */
 
 #endif /* VIBE_BACKEND_PARITY_LAB_H */

@@ -165,6 +165,11 @@ int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
     cpu->ops.free = cpu_free;
     cpu->ops.matrix_load = vibe_cpu_matrix_load;
     cpu->ops.matrix_release = vibe_cpu_matrix_release;
+    cpu->ops.matrix_measure = vibe_cpu_matrix_measure;
+    cpu->ops.piece_bytes = vibe_cpu_piece_bytes;
+    cpu->ops.matrix_lay = vibe_cpu_matrix_lay;
+    cpu->ops.matrix_load_small = vibe_cpu_matrix_load_small;
+    cpu->ops.matrix_fill = vibe_cpu_matrix_fill;
     cpu->ops.close = cpu_close;
     cpu->ops.stream_init = stream_init;
     cpu->ops.stream_release = stream_nothing;

@@ -139,6 +139,81 @@ static void take_parts(struct vibe_matrix *m, float *scales,
     }
 }
 
+/* Rows first .. first + n - 1 of part i, in its own bytes; returns their size.
+ * out NULL: only count. */
+static size_t lay_part(char *out, const struct vibe_matrix_part *part, size_t K,
+                       size_t first, size_t n)
+{
+    size_t row = K * vibe_dtype_size(part->dtype);
+    size_t begin = first < part->n ? first : part->n;
+    size_t rows = n < part->n - begin ? n : part->n - begin;
+
+    if (out)
+        memcpy(out, (const char *)part->data + begin * row, rows * row);
+    return rows * row;
+}
+
+/* A piece lies as vibe_matrix_piece looks for it: of a pair the gates, then
+ * the ups. */
+static size_t lay(const struct vibe_matrix_source *src, size_t first, size_t n,
+                  char *out)
+{
+    size_t bytes = 0;
+    size_t end = first + n;
+
+    for (int i = 0; i < src->n_parts; i++) {
+        const struct vibe_matrix_part *part = &src->part[i];
+        char *to = out ? out + bytes : NULL;
+
+        if (src->is_pair) {
+            bytes += lay_part(to, part, src->K, first / 2, n / 2);
+            continue;
+        }
+        bytes += lay_part(to, part, src->K, first, end - first);
+        first = first < part->n ? 0 : first - part->n;
+        end = end < part->n ? 0 : end - part->n;
+    }
+    return bytes;
+}
+
+size_t vibe_cpu_piece_bytes(struct vibe_backend *be,
+                            const struct vibe_matrix_source *src, size_t first,
+                            size_t n)
+{
+    (void)be;
+    return lay(src, first, n, NULL);
+}
+
+void vibe_cpu_matrix_lay(struct vibe_backend *be,
+                         const struct vibe_matrix_source *src, size_t first,
+                         size_t n, void *out)
+{
+    (void)be;
+    lay(src, first, n, out);
+}
+
+int vibe_cpu_matrix_fill(struct vibe_backend *be,
+                         const struct vibe_matrix_source *src, size_t first,
+                         size_t n, void *device, struct vibe_error *err)
+{
+    (void)be, (void)err;
+    lay(src, first, n, device);
+    return VIBE_OK;
+}
+
+int vibe_cpu_matrix_measure(struct vibe_backend *be,
+                            const struct vibe_matrix_source *src, size_t *rows,
+                            size_t *small, struct vibe_error *err)
+{
+    struct layout l;
+
+    (void)be, (void)err;
+    plan(&l, src);
+    *rows = lay(src, 0, src->N, NULL);
+    *small = l.bytes;
+    return VIBE_OK;
+}
+
 int vibe_cpu_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
                          const struct vibe_matrix_source *src,
                          struct vibe_error *err)
@@ -186,6 +261,17 @@ int vibe_cpu_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
     }
     m->part[0].data = weights;
     return VIBE_OK;
+}
+
+int vibe_cpu_matrix_load_small(struct vibe_matrix *m, struct vibe_backend *be,
+                               const struct vibe_matrix_source *src,
+                               struct vibe_error *err)
+{
+    /* linear rows are never copied: there is nothing to leave out */
+    int rc = vibe_cpu_matrix_load(m, be, src, err);
+
+    m->bytes = 0;
+    return rc;
 }
 
 void vibe_cpu_matrix_release(struct vibe_matrix *m, struct vibe_backend *be)

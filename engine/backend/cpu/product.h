@@ -49,7 +49,7 @@ static inline void vibe_cpu_finish_row(const struct vibe_cpu_product *p,
     const struct vibe_matrix *w = p->w;
     const float *scale = w->part[0].scale; /* [N], see matrix.c */
     const float *gain = w->gamma ? w->gamma + n : NULL;
-    size_t up = n + w->N / 2;
+    size_t up = n + w->whole_N / 2; /* arrays are the whole's */
     struct vibe_cpu_finish f = {
         .epilogue = p->epilogue,
         .scale = scale ? scale + n : NULL,

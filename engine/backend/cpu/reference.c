@@ -19,6 +19,9 @@ static void dot_rows(double out[GROUP], const struct vibe_matrix *w, size_t n,
                      const struct vibe_tensor *x, size_t first, size_t count)
 {
     struct vibe_cpu_weights row = vibe_cpu_weights_row(w, n);
+    /* bias is the whole's, of a pair with the other half whole_N / 2 on */
+    size_t at_bias = w->is_pair && n >= w->N / 2 ? n + (w->whole_N - w->N) / 2
+                                                 : n;
     double lanes[GROUP][LANES] = {{0}};
     float chunk[CHUNK];
 
@@ -39,7 +42,7 @@ static void dot_rows(double out[GROUP], const struct vibe_matrix *w, size_t n,
 
         for (size_t j = 0; j < LANES; j++)
             sum += lanes[i][j];
-        out[i] = sum * row.scale + (w->bias ? w->bias[n] : 0.0f);
+        out[i] = sum * row.scale + (w->bias ? w->bias[at_bias] : 0.0f);
     }
 }
 

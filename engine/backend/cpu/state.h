@@ -89,6 +89,21 @@ int vibe_cpu_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
                          const struct vibe_matrix_source *src,
                          struct vibe_error *err);
 void vibe_cpu_matrix_release(struct vibe_matrix *m, struct vibe_backend *be);
+int vibe_cpu_matrix_measure(struct vibe_backend *be,
+                            const struct vibe_matrix_source *src, size_t *rows,
+                            size_t *small, struct vibe_error *err);
+size_t vibe_cpu_piece_bytes(struct vibe_backend *be,
+                            const struct vibe_matrix_source *src, size_t first,
+                            size_t n);
+void vibe_cpu_matrix_lay(struct vibe_backend *be,
+                         const struct vibe_matrix_source *src, size_t first,
+                         size_t n, void *out);
+int vibe_cpu_matrix_load_small(struct vibe_matrix *m, struct vibe_backend *be,
+                               const struct vibe_matrix_source *src,
+                               struct vibe_error *err);
+int vibe_cpu_matrix_fill(struct vibe_backend *be,
+                         const struct vibe_matrix_source *src, size_t first,
+                         size_t n, void *device, struct vibe_error *err);
 extern const struct vibe_transfer vibe_cpu_transfer;
 
 /* Fill every op with plain C, which defines what it computes. */

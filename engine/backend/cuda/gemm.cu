@@ -453,7 +453,7 @@ size_t vibe_cuda_mma_split(const struct vibe_matrix *w)
     const size_t most = 8;
     size_t split = w->K / 256;
 
-    if (w->N * w->K > (size_t)4 << 20 || split < 1)
+    if (w->whole_N * w->K > (size_t)4 << 20 || split < 1)
         return 1;
     return split < most ? split : most;
 }

@@ -364,7 +364,7 @@ static void fill(struct gemv *a, const struct vibe_cuda_product *p,
     a->K = (unsigned)p->w->K;
     a->stride = (unsigned)vibe_cuda_stride(p->w->K);
     a->n_rows = (unsigned)n_rows;
-    a->slices = slices_of(p->w->N, p->w->K);
+    a->slices = slices_of(p->w->whole_N, p->w->K);
     a->n_units = (unsigned)((p->w->N * a->slices + WARPS * OUTPUTS - 1) /
                             (WARPS * OUTPUTS));
     a->is_aligned = is_aligned(p->x);

@@ -13,9 +13,10 @@
 
 enum { N_PLANS = 32 };
 
-/* How the library multiplies one shape. */
+/* How the library multiplies one shape: as it would the whole matrix, without
+ * sums split over K, so that a piece of it gets the same bits. */
 struct lt_plan {
-    size_t M, N, K;
+    size_t M, N, K, whole_N;
     cublasLtMatrixLayout_t w, x, y;
     cublasLtMatmulAlgo_t algo;
     int is_refused; /* there is no such algorithm */
@@ -77,6 +78,7 @@ static int make_handle(struct vibe_cuda_lt *lt)
 {
     const cublasOperation_t transposed = CUBLAS_OP_T;
     const uint64_t workspace = VIBE_CUDA_LT_WORKSPACE;
+    const uint32_t unsplit = CUBLASLT_REDUCTION_SCHEME_NONE;
 
     return lt->create(&lt->handle) ||
            lt->desc_create(&lt->product, CUBLAS_COMPUTE_32F, CUDA_R_32F) ||
@@ -85,7 +87,10 @@ static int make_handle(struct vibe_cuda_lt *lt)
            lt->preference_create(&lt->preference) ||
            lt->preference_set(lt->preference,
                               CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                              &workspace, sizeof(workspace));
+                              &workspace, sizeof(workspace)) ||
+           lt->preference_set(lt->preference,
+                              CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                              &unsplit, sizeof(unsplit));
 }
 
 static void close_library(struct vibe_cuda_lt *lt)
@@ -120,7 +125,7 @@ int vibe_cuda_lt_is_there(struct vibe_cuda *cuda)
     return 0;
 }
 
-static void release_plan(struct vibe_cuda_lt *lt, struct lt_plan *plan)
+static void release_layouts(const struct vibe_cuda_lt *lt, struct lt_plan *plan)
 {
     if (plan->w)
         lt->layout_destroy(plan->w);
@@ -128,7 +133,7 @@ static void release_plan(struct vibe_cuda_lt *lt, struct lt_plan *plan)
         lt->layout_destroy(plan->x);
     if (plan->y)
         lt->layout_destroy(plan->y);
-    *plan = (struct lt_plan){0};
+    plan->w = plan->x = plan->y = NULL;
 }
 
 void vibe_cuda_lt_free(struct vibe_cuda *cuda)
@@ -137,7 +142,7 @@ void vibe_cuda_lt_free(struct vibe_cuda *cuda)
 
     if (lt && lt->library) {
         for (size_t i = 0; i < N_PLANS; i++)
-            release_plan(lt, &lt->plans[i]);
+            release_layouts(lt, &lt->plans[i]);
         close_library(lt);
     }
     free(lt);
@@ -145,39 +150,54 @@ void vibe_cuda_lt_free(struct vibe_cuda *cuda)
 }
 
 /* The library counts columns first: y [N x M] = W [K x N]^T x [K x M]. */
+static int make_layouts(const struct vibe_cuda_lt *lt, struct lt_plan *plan,
+                        size_t N)
+{
+    int64_t K = (int64_t)plan->K;
+
+    return lt->layout_create(&plan->w, CUDA_R_16BF, plan->K, N, K) ||
+           lt->layout_create(&plan->x, CUDA_R_16BF, plan->K, plan->M, K) ||
+           lt->layout_create(&plan->y, CUDA_R_32F, N, plan->M, (int64_t)N);
+}
+
+/* Choose as for the whole matrix. */
 static int make_plan(struct vibe_cuda_lt *lt, struct lt_plan *plan)
 {
     cublasLtMatmulHeuristicResult_t found;
-    int64_t K = (int64_t)plan->K;
-    int64_t N = (int64_t)plan->N;
     int n = 0;
 
-    if (lt->layout_create(&plan->w, CUDA_R_16BF, plan->K, plan->N, K) ||
-        lt->layout_create(&plan->x, CUDA_R_16BF, plan->K, plan->M, K) ||
-        lt->layout_create(&plan->y, CUDA_R_32F, plan->N, plan->M, N) ||
+    if (make_layouts(lt, plan, plan->whole_N) ||
         lt->find_algo(lt->handle, lt->product, plan->w, plan->x, plan->y,
                       plan->y, lt->preference, 1, &found, &n) ||
         n == 0)
         return 1;
     plan->algo = found.algo;
-    return 0;
+    if (plan->N == plan->whole_N)
+        return 0;
+    release_layouts(lt, plan);
+    return make_layouts(lt, plan, plan->N);
 }
 
 static const struct lt_plan *plan_for(struct vibe_cuda_lt *lt, size_t M,
-                                      size_t N, size_t K)
+                                      const struct vibe_matrix *w)
 {
+    const size_t K = vibe_cuda_stride(w->K);
     struct lt_plan *plan;
 
     for (size_t i = 0; i < N_PLANS; i++) {
         plan = &lt->plans[i];
-        if (plan->M == M && plan->N == N && plan->K == K)
+        if (plan->M == M && plan->N == w->N && plan->K == K &&
+            plan->whole_N == w->whole_N)
             return plan;
     }
     plan = &lt->plans[lt->n_plans++ % N_PLANS];
-    release_plan(lt, plan);
-    plan->M = M;
-    plan->N = N;
-    plan->K = K;
+    release_layouts(lt, plan);
+    *plan = (struct lt_plan){
+        .M = M,
+        .N = w->N,
+        .K = K,
+        .whole_N = w->whole_N,
+    };
     plan->is_refused = make_plan(lt, plan);
     return plan;
 }
@@ -189,7 +209,7 @@ int vibe_cuda_lt_multiply(struct vibe_cuda *cuda, float *sums, const void *x,
     const float one = 1.0f;
     const float zero = 0.0f;
     struct vibe_cuda_lt *lt = cuda->lt;
-    const struct lt_plan *plan = plan_for(lt, M, w->N, vibe_cuda_stride(w->K));
+    const struct lt_plan *plan = plan_for(lt, M, w);
 
     if (plan->is_refused)
         return 1;

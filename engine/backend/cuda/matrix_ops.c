@@ -194,12 +194,12 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
         multiply_few_rows(s, &p);
         return;
     }
-    if (w->N <= VIBE_CUDA_FEW) {
+    if (w->whole_N <= VIBE_CUDA_FEW) {
         vibe_cuda_latch(s, vibe_cuda_few(cuda, &p), "gemm");
         return;
     }
     if (!cuda->is_exact && dtype == VIBE_BF16 && x->T >= LT_T &&
-        x->T <= MAX_GRID_Y && w->N * w->K >= LT_WEIGHTS &&
+        x->T <= MAX_GRID_Y && w->whole_N * w->K >= LT_WEIGHTS &&
         multiply_by_library(s, &p) == 0)
         return;
     if (has_tensor_cores(cuda, dtype))

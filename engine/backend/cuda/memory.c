@@ -126,8 +126,11 @@ struct plan {
     enum vibe_dtype dtype; /* all parts widened to this */
     size_t size;           /* of an element */
     size_t row_bytes;
-    size_t scale_at, bias_at, gamma_at; /* bytes; 0 where there is none */
-    size_t bytes;
+    size_t rows_bytes; /* of all rows */
+    /* the small arrays: where they begin, in bytes, and whether they exist */
+    size_t scale_at, bias_at, gamma_at;
+    int has_scale;
+    size_t small_bytes;
 };
 
 /* The smaller of the two that holds every value of both. */
@@ -152,9 +155,10 @@ static int is_scaled(const struct plan *plan)
 /* Append an array of N floats. */
 static size_t append_floats(struct plan *plan)
 {
-    size_t at = plan->bytes;
+    size_t at = plan->small_bytes;
 
-    plan->bytes += vibe_size_round(plan->src->N * sizeof(float), ALIGNMENT);
+    plan->small_bytes += vibe_size_round(plan->src->N * sizeof(float),
+                                         ALIGNMENT);
     return at;
 }
 
@@ -166,13 +170,13 @@ static int make_plan(struct plan *plan, const struct vibe_matrix_source *src,
         plan->dtype = common_dtype(plan->dtype, src->part[i].dtype);
     plan->size = vibe_dtype_size(plan->dtype);
     if (vibe_size_mul(&plan->row_bytes, vibe_cuda_stride(src->K), plan->size) ||
-        vibe_size_mul(&plan->bytes, plan->row_bytes, src->N) ||
-        plan->row_bytes > STAGING_BYTES || plan->bytes > SIZE_MAX / 2 ||
+        vibe_size_mul(&plan->rows_bytes, plan->row_bytes, src->N) ||
+        plan->row_bytes > STAGING_BYTES || plan->rows_bytes > SIZE_MAX / 2 ||
         src->N > UINT32_MAX - ALIGNMENT)
         return vibe_fail(err, VIBE_E_UNSUPPORTED,
                          "a matrix of %zu x %zu is too large", src->N, src->K);
-    plan->bytes = vibe_size_round(plan->bytes, ALIGNMENT);
-    if (is_scaled(plan))
+    plan->has_scale = is_scaled(plan);
+    if (plan->has_scale)
         plan->scale_at = append_floats(plan);
     if (src->bias)
         plan->bias_at = append_floats(plan);
@@ -282,13 +286,15 @@ static void lay_row(char *out, const struct plan *plan, size_t n)
     }
 }
 
-static int send_weights(struct vibe_cuda *cuda, char *device,
-                        const struct plan *plan, struct vibe_error *err)
+/* Rows from .. end - 1. */
+static int send_rows(struct vibe_cuda *cuda, char *device,
+                     const struct plan *plan, size_t from, size_t end,
+                     struct vibe_error *err)
 {
     size_t rows = STAGING_BYTES / plan->row_bytes;
 
-    for (size_t first = 0; first < plan->src->N; first += rows) {
-        size_t left = plan->src->N - first;
+    for (size_t first = from; first < end; first += rows) {
+        size_t left = end - first;
         size_t n = left < rows ? left : rows;
         char *staging = take_staging(cuda, err);
 
@@ -298,7 +304,7 @@ static int send_weights(struct vibe_cuda *cuda, char *device,
 #pragma omp parallel for if (n * plan->row_bytes > 1 << 20)
         for (size_t i = 0; i < n; i++)
             lay_row(staging + i * plan->row_bytes, plan, first + i);
-        if (send_staging(cuda, device + first * plan->row_bytes,
+        if (send_staging(cuda, device + (first - from) * plan->row_bytes,
                          n * plan->row_bytes, err))
             return VIBE_E_DEVICE;
     }
@@ -357,56 +363,69 @@ static int send_floats(struct vibe_cuda *cuda, char *device,
     return VIBE_OK;
 }
 
-static int send_all(struct vibe_cuda *cuda, char *device,
-                    const struct plan *plan, struct vibe_error *err)
+static int send_small(struct vibe_cuda *cuda, char *device,
+                      const struct plan *plan, struct vibe_error *err)
+{
+    int rc = VIBE_OK;
+
+    if (plan->has_scale)
+        rc = send_floats(cuda, device + plan->scale_at, plan, scale_of, err);
+    if (!rc && plan->src->bias)
+        rc = send_floats(cuda, device + plan->bias_at, plan, bias_of, err);
+    if (!rc && plan->src->gamma)
+        rc = send_floats(cuda, device + plan->gamma_at, plan, gamma_of, err);
+    return rc;
+}
+
+/* What computes from now on comes after the last copy. */
+static int finish_sending(struct vibe_cuda *cuda, struct vibe_error *err)
 {
     const struct vibe_cuda_staging *staging = cuda->staging;
-    int rc = send_weights(cuda, device, plan, err);
-    cudaError_t wait;
+    cudaError_t rc;
 
     assert(staging);
-    if (!rc && plan->scale_at)
-        rc = send_floats(cuda, device + plan->scale_at, plan, scale_of, err);
-    if (!rc && plan->bias_at)
-        rc = send_floats(cuda, device + plan->bias_at, plan, bias_of, err);
-    if (!rc && plan->gamma_at)
-        rc = send_floats(cuda, device + plan->gamma_at, plan, gamma_of, err);
-    if (rc)
-        return rc;
-    /* what computes from now on comes after the last copy */
-    wait = cudaStreamWaitEvent(cuda->compute, staging->copied[!staging->side],
-                               0);
-    return wait == cudaSuccess ? VIBE_OK
-                               : vibe_cuda_fail(err, wait, "copying weights");
+    rc = cudaStreamWaitEvent(cuda->compute, staging->copied[!staging->side], 0);
+    return rc == cudaSuccess ? VIBE_OK
+                             : vibe_cuda_fail(err, rc, "copying weights");
 }
 
-static float *floats_at(char *device, size_t at)
+static float *floats_at(char *small, int is_there, size_t at)
 {
-    return at ? (float *)(void *)(device + at) : NULL;
+    return is_there ? (float *)(void *)(small + at) : NULL;
 }
 
-int vibe_cuda_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
-                          const struct vibe_matrix_source *src,
-                          struct vibe_error *err)
+/* Rows only where there is room for them, and then before the arrays. */
+static int load(struct vibe_matrix *m, struct vibe_cuda *cuda,
+                const struct plan *plan, size_t rows_bytes,
+                struct vibe_error *err)
 {
-    struct vibe_cuda *cuda = vibe_cuda_of(be);
+    const struct vibe_matrix_source *src = plan->src;
+    size_t small_at = vibe_size_round(rows_bytes, ALIGNMENT);
     void *device = NULL;
-    struct plan plan;
-    int rc = make_plan(&plan, src, err);
+    char *small;
+    int rc = VIBE_OK;
 
-    if (!rc && !cuda->staging)
+    if (!cuda->staging)
         rc = make_staging(cuda, err);
     if (rc)
         return rc;
-    if (cudaMalloc(&device, plan.bytes) != cudaSuccess) {
+    if (small_at + plan->small_bytes &&
+        cudaMalloc(&device, small_at + plan->small_bytes) != cudaSuccess) {
         cudaGetLastError();
         return vibe_fail(err, VIBE_E_NOMEM,
                          "%s: no memory for a matrix of %zu x %zu: %zu MB "
                          "asked, %zu MB free",
-                         be->name, src->N, src->K, plan.bytes >> 20,
+                         cuda->base.name, src->N, src->K,
+                         (small_at + plan->small_bytes) >> 20,
                          free_bytes() >> 20);
     }
-    rc = send_all(cuda, device, &plan, err);
+    small = (char *)device + small_at;
+    if (rows_bytes)
+        rc = send_rows(cuda, device, plan, 0, src->N, err);
+    if (!rc)
+        rc = send_small(cuda, small, plan, err);
+    if (!rc)
+        rc = finish_sending(cuda, err);
     if (rc) {
         cudaStreamSynchronize(cuda->copy);
         cudaFree(device);
@@ -415,19 +434,90 @@ int vibe_cuda_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
     *m = (struct vibe_matrix){
         .N = src->N,
         .K = src->K,
-        .bytes = src->N * plan.row_bytes,
+        .bytes = rows_bytes,
         .part = {{.data = device,
-                  .scale = floats_at(device, plan.scale_at),
+                  .scale = floats_at(small, plan->has_scale, plan->scale_at),
                   .n_scales = src->N,
-                  .dtype = plan.dtype,
+                  .dtype = plan->dtype,
                   .n = src->N}},
         .n_parts = 1,
         .is_pair = src->is_pair,
-        .bias = floats_at(device, plan.bias_at),
-        .gamma = floats_at(device, plan.gamma_at),
+        .bias = floats_at(small, src->bias != NULL, plan->bias_at),
+        .gamma = floats_at(small, src->gamma != NULL, plan->gamma_at),
         .owned = device,
     };
     return VIBE_OK;
+}
+
+int vibe_cuda_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
+                          const struct vibe_matrix_source *src,
+                          struct vibe_error *err)
+{
+    struct plan plan;
+    int rc = make_plan(&plan, src, err);
+
+    return rc ? rc : load(m, vibe_cuda_of(be), &plan, plan.rows_bytes, err);
+}
+
+static int load_small(struct vibe_matrix *m, struct vibe_backend *be,
+                      const struct vibe_matrix_source *src,
+                      struct vibe_error *err)
+{
+    struct plan plan;
+    int rc = make_plan(&plan, src, err);
+
+    return rc ? rc : load(m, vibe_cuda_of(be), &plan, 0, err);
+}
+
+static int measure(struct vibe_backend *be,
+                   const struct vibe_matrix_source *src, size_t *rows,
+                   size_t *small, struct vibe_error *err)
+{
+    struct plan plan;
+    int rc = make_plan(&plan, src, err);
+
+    (void)be;
+    if (rc)
+        return rc;
+    *rows = plan.rows_bytes;
+    *small = plan.small_bytes;
+    return VIBE_OK;
+}
+
+static size_t piece_bytes(struct vibe_backend *be,
+                          const struct vibe_matrix_source *src, size_t first,
+                          size_t n)
+{
+    struct plan plan;
+
+    (void)be, (void)first;
+    return make_plan(&plan, src, NULL) ? 0 : n * plan.row_bytes;
+}
+
+static void lay(struct vibe_backend *be, const struct vibe_matrix_source *src,
+                size_t first, size_t n, void *out)
+{
+    struct plan plan;
+
+    (void)be;
+    if (make_plan(&plan, src, NULL))
+        return; /* not of one that was measured */
+    for (size_t i = 0; i < n; i++)
+        lay_row((char *)out + i * plan.row_bytes, &plan, first + i);
+}
+
+static int fill(struct vibe_backend *be, const struct vibe_matrix_source *src,
+                size_t first, size_t n, void *device, struct vibe_error *err)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(be);
+    struct plan plan;
+    int rc = make_plan(&plan, src, err);
+
+    if (!rc && !cuda->staging)
+        rc = make_staging(cuda, err);
+    if (!rc)
+        rc = send_rows(cuda, device, &plan, first, first + n, err);
+    return rc ? rc : finish_sending(cuda, err);
 }
 
 void vibe_cuda_matrix_release(struct vibe_matrix *m, struct vibe_backend *be)
@@ -442,4 +532,9 @@ void vibe_cuda_memory_init(struct vibe_ops *ops)
     ops->free = cuda_free;
     ops->matrix_load = vibe_cuda_matrix_load;
     ops->matrix_release = vibe_cuda_matrix_release;
+    ops->matrix_measure = measure;
+    ops->piece_bytes = piece_bytes;
+    ops->matrix_lay = lay;
+    ops->matrix_load_small = load_small;
+    ops->matrix_fill = fill;
 }
