@@ -1,0 +1,255 @@
+#include "offload/plan.h"
+
+#include <stdio.h>
+
+#include "engine/base/error.h"
+#include "engine/base/size.h"
+
+enum {
+    ALIGNMENT = 256,           /* of every allocation */
+    GRANULE = 2 << 20,         /* what a driver hands out */
+    MIN_CHUNK_BYTES = 4 << 20, /* below, copies no longer reach the link */
+    USUAL_RESERVE = 512 << 20, /* for a desktop on the same card */
+};
+
+static const double USUAL_UTILIZATION = 0.80;
+
+const char *vibe_plan_bytes(char *buf, size_t size, size_t bytes)
+{
+    if (bytes < (size_t)1 << 30)
+        snprintf(buf, size, "%.0f MiB", (double)bytes / (1 << 20));
+    else
+        snprintf(buf, size, "%.1f GiB", (double)bytes / (1 << 30));
+    return buf;
+}
+
+static size_t less(size_t a, size_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Bytes that may be allocated. */
+static size_t budget_of(const struct vibe_plan_device *device,
+                        const struct vibe_plan_request *r)
+{
+    const double share = r->utilization > 0 ? r->utilization
+                                            : USUAL_UTILIZATION;
+    const int is_capped = r->max_vram != 0;
+    int64_t reserve = r->reserve;
+    size_t budget = device->free;
+
+    if (r->max_vram > 0)
+        budget = smaller(budget, less((size_t)r->max_vram, device->context));
+    else if (r->max_vram < 0)
+        budget = less(device->free, (size_t)-r->max_vram);
+    else if (r->kind == VIBE_PLAN_AUTO)
+        budget = (size_t)(share * (double)device->free);
+    if (reserve < 0)
+        reserve = is_capped || r->kind == VIBE_PLAN_AUTO ? 0 : USUAL_RESERVE;
+    budget = smaller(budget, less(device->free, (size_t)reserve));
+    return less(budget, device->later) / GRANULE * GRANULE;
+}
+
+/* Keys and values of all dialogues. */
+static size_t kv_bytes(const struct vibe_plan_model *m,
+                       const struct vibe_plan_request *r)
+{
+    const size_t D = r->n_dialogues ? r->n_dialogues : 1;
+    const size_t unit = m->block_tokens ? m->block_tokens : 1;
+    const size_t blocks = (r->positive + unit - 1) / unit +
+                          (r->negative + unit - 1) / unit;
+
+    return D * blocks * vibe_size_round(m->kv_block, ALIGNMENT);
+}
+
+/* Everything but the rows and the ring. */
+static void place_parts(struct vibe_plan *plan, const struct vibe_plan_model *m,
+                        const struct vibe_plan_request *r)
+{
+    const size_t kv = kv_bytes(m, r);
+    const size_t kv_here = r->has_kv_on_host ? 0 : kv;
+    size_t growing = kv_here;
+
+    plan->kv = kv;
+    plan->has_kv_on_host = r->has_kv_on_host;
+    plan->has_head_on_host = r->has_head_on_host;
+    plan->has_codec_on_host = r->mode == VIBE_MEMORY_LIGHTWEIGHT;
+    plan->fixed = m->lm + m->connectors + m->states + m->scratch;
+    if (!plan->has_head_on_host)
+        plan->fixed += m->head;
+    if (!plan->has_codec_on_host)
+        plan->fixed += m->codec;
+    /* one dialogue reads its voices before it has keys and values; of several
+     * another one may be in the middle */
+    if (r->mode == VIBE_MEMORY_BEEFY || r->n_dialogues > 1)
+        plan->encoder = m->encoder;
+    else
+        growing = larger(kv_here, m->encoder);
+    plan->fixed += growing + plan->encoder;
+}
+
+/* A ring for room bytes, slots as large as usual or as there is room for.
+ * Leaves it empty when there is none. */
+static void place_ring(struct vibe_plan *plan,
+                       const struct vibe_plan_request *r, size_t room)
+{
+    const size_t slots = r->ring_slots ? r->ring_slots : VIBE_PLAN_RING_SLOTS;
+    size_t chunk = r->chunk_bytes ? r->chunk_bytes : VIBE_PLAN_CHUNK_BYTES;
+
+    while (!r->chunk_bytes && slots * chunk > room && chunk > MIN_CHUNK_BYTES)
+        chunk /= 2;
+    if (slots * chunk > room)
+        return;
+    plan->ring_slots = slots;
+    plan->chunk_bytes = chunk;
+}
+
+/* What a request allows of the rows, whatever there is room for. */
+static size_t rows_asked(const struct vibe_plan *plan,
+                         const struct vibe_plan_request *r)
+{
+    if (r->kind != VIBE_PLAN_LAYERS || r->n_layers >= (double)plan->n_layers)
+        return plan->rows;
+    return (size_t)((double)plan->rows * r->n_layers / (double)plan->n_layers);
+}
+
+static int refuse_whole(const struct vibe_plan *plan, struct vibe_error *err)
+{
+    char need[32], have[32];
+
+    return vibe_fail(err, VIBE_E_NOMEM,
+                     "the whole model needs %s, %s free; use --auto",
+                     vibe_plan_bytes(need, sizeof(need), plan->needed),
+                     vibe_plan_bytes(have, sizeof(have), plan->budget));
+}
+
+static int refuse(const struct vibe_plan *plan, size_t ring,
+                  struct vibe_error *err)
+{
+    char need[32], have[32], kv[32];
+
+    return vibe_fail(
+        err, VIBE_E_NOMEM,
+        "without any layer the model needs %s (%s of it for keys and values), "
+        "%s may be used; try %s%s--memory-mode lightweight or --device cpu",
+        vibe_plan_bytes(need, sizeof(need), plan->fixed + ring),
+        vibe_plan_bytes(kv, sizeof(kv), plan->has_kv_on_host ? 0 : plan->kv),
+        vibe_plan_bytes(have, sizeof(have), plan->budget),
+        plan->has_kv_on_host ? "" : "--offload-kv-cache, ",
+        plan->has_head_on_host ? "" : "--offload-prediction-head, ");
+}
+
+static void explain(struct vibe_plan *plan, const struct vibe_plan_request *r)
+{
+    char have[32];
+
+    vibe_plan_bytes(have, sizeof(have), plan->budget);
+    if (!plan->streamed)
+        snprintf(plan->why, sizeof(plan->why),
+                 "all %zu layers fit in the %s that may be used",
+                 plan->n_layers, have);
+    else if (r->kind == VIBE_PLAN_LAYERS &&
+             plan->resident == rows_asked(plan, r))
+        snprintf(plan->why, sizeof(plan->why),
+                 "%.4g of %zu layers stay, as asked; the rest is streamed",
+                 plan->layers, plan->n_layers);
+    else if (r->kind == VIBE_PLAN_LAYERS)
+        snprintf(plan->why, sizeof(plan->why),
+                 "%.1f of the %.4g layers asked for fit in the %s that may be "
+                 "used",
+                 plan->layers, r->n_layers, have);
+    else
+        snprintf(plan->why, sizeof(plan->why),
+                 "%.1f of %zu layers fit in the %s that may be used",
+                 plan->layers, plan->n_layers, have);
+}
+
+/* The rows that stay, and a ring for the others; non-zero when there is not
+ * even room for that ring. */
+static int place_rows(struct vibe_plan *plan, const struct vibe_plan_request *r)
+{
+    const size_t room = less(plan->budget, plan->fixed);
+    const size_t asked = rows_asked(plan, r);
+
+    if (asked == plan->rows && plan->rows <= room) {
+        plan->resident = plan->rows;
+        return 0;
+    }
+    place_ring(plan, r, room);
+    if (!plan->ring_slots)
+        return 1;
+    plan->resident = smaller(asked,
+                             room - plan->ring_slots * plan->chunk_bytes) /
+                     ALIGNMENT * ALIGNMENT;
+    return 0;
+}
+
+int vibe_plan_make(struct vibe_plan *out, const struct vibe_plan_model *model,
+                   const struct vibe_plan_device *device,
+                   const struct vibe_plan_request *request,
+                   struct vibe_error *err)
+{
+    struct vibe_plan plan = {
+        .n_layers = model->n_layers,
+        .rows = model->attention_rows + model->mlp_rows,
+        .budget = budget_of(device, request),
+    };
+    const int must_fit = request->kind == VIBE_PLAN_WHOLE ||
+                         request->mode == VIBE_MEMORY_BEEFY;
+
+    place_parts(&plan, model, request);
+    plan.needed = plan.fixed + plan.rows;
+    if (must_fit && plan.needed > plan.budget)
+        return refuse_whole(&plan, err);
+    if (plan.fixed > plan.budget || place_rows(&plan, request))
+        return refuse(&plan, VIBE_PLAN_RING_SLOTS * MIN_CHUNK_BYTES, err);
+    plan.streamed = plan.rows - plan.resident;
+    if (plan.rows)
+        plan.layers = (double)plan.resident * (double)plan.n_layers /
+                      (double)plan.rows;
+    plan.reserve = vibe_size_round(plan.fixed + plan.resident +
+                                       plan.ring_slots * plan.chunk_bytes,
+                                   GRANULE);
+    plan.total = plan.reserve + device->context + device->later;
+    explain(&plan, request);
+    *out = plan;
+    return VIBE_OK;
+}
+
+double vibe_plan_frame_s(const struct vibe_plan *plan,
+                         const struct vibe_plan_model *model,
+                         const struct vibe_plan_rates *rates, size_t n_steps)
+{
+    const double head = (double)model->head_frame_reads +
+                        (double)n_steps * (double)model->head_step_reads;
+    const double codec = (double)model->codec_reads;
+    const int has_host_reads = plan->has_head_on_host ||
+                               plan->has_codec_on_host;
+    double on_host = 0;
+    double lm, copies;
+
+    if (rates->read <= 0 ||
+        ((plan->streamed || has_host_reads) && rates->link <= 0))
+        return 0;
+    if (plan->has_head_on_host)
+        on_host += head;
+    if (plan->has_codec_on_host)
+        on_host += codec;
+    copies = plan->streamed ? (double)plan->streamed / rates->link : 0;
+    /* what is streamed is written to the ring before it is read */
+    lm = ((double)plan->rows + (double)plan->streamed) / rates->read;
+    return (lm > copies ? lm : copies) +
+           (has_host_reads ? on_host / rates->link : 0) +
+           (head + codec + (double)model->connector_reads - on_host) /
+               rates->read;
+}

@@ -1,0 +1,383 @@
+#include "offload/plan.h"
+
+#include <string.h>
+
+#include "engine/base/error.h"
+#include "offload/preset.h"
+#include "tests/support/vibe_test.h"
+
+#define GIB ((size_t)1 << 30)
+#define MIB ((size_t)1 << 20)
+
+enum { PRODUCT_SCRATCH = 96 << 20, CONTEXT = 300 << 20, LATER = 64 << 20 };
+
+struct shape {
+    size_t hidden, ffn, kv, codec_bytes, encoder_bytes;
+};
+
+static const struct shape small = {1536, 8960, 256, 1376, 688};  /* 1.5B */
+static const struct shape large = {3584, 18944, 512, 1376, 688}; /* 7B */
+
+/* A bf16 checkpoint of 28 layers. */
+static struct vibe_plan_model model_of(const struct shape *s)
+{
+    const size_t H = s->hidden;
+
+    return (struct vibe_plan_model){
+        .n_layers = 28,
+        .attention_rows = 28 * 2 * H * (2 * H + 2 * s->kv),
+        .mlp_rows = 28 * 2 * 3 * H * s->ffn,
+        .lm = 40 * MIB,
+        .head = 2 * (4 * (3 * H * 3 * H + 3 * H * H) + 6 * H * H),
+        .codec = s->codec_bytes * 1000 * 1000,
+        .connectors = 2 * 2 * H * (H + 192),
+        .states = 2 * MIB,
+        .scratch = PRODUCT_SCRATCH,
+        .encoder = s->encoder_bytes * 1000 * 1000,
+        .kv_block = (size_t)28 * 2 * s->kv * 2 * 256,
+        .block_tokens = 256,
+        .head_frame_reads = 2 * 15 * H * H,
+        .head_step_reads = 2 * 4 * 3 * H * 3 * H,
+        .codec_reads = s->codec_bytes * 1000 * 1000,
+        .connector_reads = 2 * 2 * H * (H + 192),
+    };
+}
+
+static struct vibe_plan_device card(size_t total)
+{
+    return (struct vibe_plan_device){
+        .total = total,
+        .free = total - CONTEXT,
+        .context = CONTEXT,
+        .later = LATER,
+    };
+}
+
+/* A ten minute dialogue. */
+static struct vibe_plan_request request_of(enum vibe_plan_kind kind)
+{
+    return (struct vibe_plan_request){
+        .kind = kind,
+        .reserve = -1,
+        .positive = 7000,
+        .negative = 4500,
+    };
+}
+
+static struct vibe_plan made(const struct vibe_plan_model *m,
+                             const struct vibe_plan_device *d,
+                             const struct vibe_plan_request *r)
+{
+    struct vibe_plan plan;
+    struct vibe_error err = {0};
+
+    assert_int_equal(vibe_plan_make(&plan, m, d, r, &err), VIBE_OK);
+    return plan;
+}
+
+static void every_byte_of_a_plan_is_somewhere(void **state)
+{
+    static const size_t caps[] = {8, 10, 12, 16, 24};
+    static const struct shape *const shapes[] = {&small, &large};
+
+    (void)state;
+    for (size_t i = 0; i < 10; i++) {
+        const struct vibe_plan_model m = model_of(shapes[i % 2]);
+        const struct vibe_plan_device d = card(80 * GIB);
+        struct vibe_plan_request r = request_of(VIBE_PLAN_AUTO);
+        struct vibe_plan p;
+        size_t sum;
+
+        r.max_vram = (int64_t)(caps[i / 2] * GIB);
+        p = made(&m, &d, &r);
+        sum = p.fixed + p.resident + p.ring_slots * p.chunk_bytes;
+        assert_int_equal(p.resident + p.streamed, p.rows);
+        assert_true(p.reserve >= sum && p.reserve - sum < 2 * MIB);
+        assert_int_equal(p.total, p.reserve + CONTEXT + LATER);
+        assert_true(p.total <= (size_t)r.max_vram);
+        /* what could hold weights does */
+        if (p.streamed)
+            assert_true((size_t)r.max_vram - p.total < 4 * MIB);
+    }
+}
+
+static void the_large_model_in_12_gib_keeps_what_arithmetic_says(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(12 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_AUTO);
+    struct vibe_plan p;
+
+    (void)state;
+    r.max_vram = (int64_t)(12 * GIB);
+    p = made(&m, &d, &r);
+    /* 12 GiB less 1.3 of head, 1.4 of codec, 0.7 of keys and values and 0.7
+     * of everything else leave 8.8 GB for layers of 466 MB */
+    assert_true(p.layers > 16.5 && p.layers < 19.5);
+    assert_int_equal(p.ring_slots, 3);
+    assert_int_equal(p.chunk_bytes, 32 * MIB);
+}
+
+static void the_small_model_fits_without_a_ring(void **state)
+{
+    const struct vibe_plan_model m = model_of(&small);
+    const struct vibe_plan_device d = card(12 * GIB);
+    const struct vibe_plan_request r = request_of(VIBE_PLAN_AUTO);
+    const struct vibe_plan p = made(&m, &d, &r);
+
+    (void)state;
+    assert_int_equal(p.streamed, 0);
+    assert_int_equal(p.ring_slots, 0);
+    assert_string_equal(p.why,
+                        "all 28 layers fit in the 9.3 GiB that may be used");
+}
+
+static void auto_uses_the_share_of_free_memory(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(12 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_AUTO);
+    struct vibe_plan p = made(&m, &d, &r);
+
+    (void)state;
+    assert_true(p.budget <= (size_t)(0.8 * (double)d.free) - LATER);
+    assert_true(p.budget > (size_t)(0.8 * (double)d.free) - LATER - 2 * MIB);
+    r.utilization = 0.5;
+    assert_true(made(&m, &d, &r).layers < p.layers);
+}
+
+static void layers_are_shares_of_the_rows(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(80 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_LAYERS);
+
+    (void)state;
+    for (size_t n = 0; n <= 28; n++) {
+        struct vibe_plan p;
+
+        r.n_layers = (double)n;
+        p = made(&m, &d, &r);
+        assert_int_equal(p.resident,
+                         (p.rows / 28 * n) / 256 * 256); /* 28 divides them */
+        assert_int_equal(p.streamed == 0, n == 28);
+    }
+}
+
+static void more_layers_than_there_are_is_all(void **state)
+{
+    const struct vibe_plan_model m = model_of(&small);
+    const struct vibe_plan_device d = card(80 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_LAYERS);
+
+    (void)state;
+    r.n_layers = 99;
+    assert_int_equal(made(&m, &d, &r).streamed, 0);
+}
+
+static void layers_that_do_not_fit_are_an_upper_bound(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(10 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_LAYERS);
+    struct vibe_plan p;
+
+    (void)state;
+    r.n_layers = 28;
+    p = made(&m, &d, &r);
+    assert_true(p.layers > 10 && p.layers < 16);
+    assert_non_null(strstr(p.why, "of the 28 layers asked for fit"));
+}
+
+static void presets_grow_with_their_layers(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(24 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_LAYERS);
+
+    (void)state;
+    for (size_t i = 0; i < vibe_n_presets; i++) {
+        r.n_layers = vibe_preset_layers(&vibe_presets[i], 28);
+        assert_float_equal((float)made(&m, &d, &r).layers,
+                           (float)vibe_presets[i].layers,
+                           1e-4f); /* a row is less than that of a layer */
+    }
+}
+
+static void more_memory_never_means_more_streaming(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_request r = request_of(VIBE_PLAN_AUTO);
+    size_t before = SIZE_MAX;
+
+    (void)state;
+    for (size_t gib = 7; gib <= 32; gib++) {
+        const struct vibe_plan_device d = card(gib * GIB);
+        const struct vibe_plan p = made(&m, &d, &r);
+
+        assert_true(p.streamed <= before);
+        before = p.streamed;
+    }
+    assert_int_equal(before, 0);
+}
+
+static void no_offload_refuses_what_does_not_fit(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(12 * GIB);
+    const struct vibe_plan_request r = request_of(VIBE_PLAN_WHOLE);
+    struct vibe_plan p = {.n_layers = 77};
+    struct vibe_error err = {0};
+
+    (void)state;
+    assert_int_equal(vibe_plan_make(&p, &m, &d, &r, &err), VIBE_E_NOMEM);
+    assert_string_equal(
+        err.msg, "the whole model needs 15.6 GiB, 11.1 GiB free; use --auto");
+    assert_int_equal(p.n_layers, 77); /* untouched */
+}
+
+static void a_card_that_is_too_small_is_refused_with_advice(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(3 * GIB);
+    const struct vibe_plan_request r = request_of(VIBE_PLAN_AUTO);
+    struct vibe_plan p;
+    struct vibe_error err = {0};
+
+    (void)state;
+    assert_int_equal(vibe_plan_make(&p, &m, &d, &r, &err), VIBE_E_NOMEM);
+    assert_non_null(strstr(err.msg, "without any layer the model needs 3."));
+    assert_non_null(strstr(err.msg, "--offload-kv-cache"));
+}
+
+static void what_goes_to_the_host_makes_room_for_layers(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(10 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_AUTO);
+    const double layers = made(&m, &d, &r).layers;
+    double with_kv, with_head;
+
+    (void)state;
+    r.has_kv_on_host = 1;
+    with_kv = made(&m, &d, &r).layers;
+    assert_true(with_kv >= layers);
+    r.has_head_on_host = 1;
+    with_head = made(&m, &d, &r).layers;
+    assert_true(with_head > with_kv + 2.5); /* 1.3 GB of 466 MB each */
+    r.mode = VIBE_MEMORY_LIGHTWEIGHT;
+    assert_true(made(&m, &d, &r).layers > with_head + 2.5);
+}
+
+static void one_dialogue_reads_its_voices_where_its_keys_come_later(
+    void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(24 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_AUTO);
+    struct vibe_plan one = made(&m, &d, &r), two, beefy;
+
+    (void)state;
+    r.n_dialogues = 2;
+    two = made(&m, &d, &r);
+    r.n_dialogues = 1;
+    r.mode = VIBE_MEMORY_BEEFY;
+    beefy = made(&m, &d, &r);
+    assert_int_equal(one.encoder, 0);
+    assert_int_equal(two.encoder, m.encoder);
+    assert_int_equal(two.kv, 2 * one.kv);
+    assert_int_equal(beefy.fixed - one.fixed,
+                     m.encoder - (m.encoder > one.kv ? m.encoder - one.kv : 0));
+}
+
+static void a_negative_cap_leaves_that_much_free(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(12 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_AUTO);
+    struct vibe_plan p;
+
+    (void)state;
+    r.max_vram = -(int64_t)(2 * GIB);
+    p = made(&m, &d, &r);
+    assert_true(p.reserve + LATER <= d.free - 2 * GIB);
+    assert_true(p.reserve + LATER > d.free - 2 * GIB - 4 * MIB);
+}
+
+static void a_reserve_stays_free_whatever_is_asked(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(12 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_AUTO);
+
+    (void)state;
+    r.max_vram = (int64_t)(12 * GIB);
+    r.reserve = (int64_t)GIB;
+    assert_true(made(&m, &d, &r).reserve + LATER <= d.free - GIB);
+}
+
+static void a_ring_shrinks_before_a_model_is_refused(void **state)
+{
+    struct vibe_plan_model m = model_of(&large);
+    struct vibe_plan_device d = {.total = 5 * GIB};
+    struct vibe_plan_request r = request_of(VIBE_PLAN_LAYERS);
+    struct vibe_plan p;
+
+    (void)state;
+    r.reserve = 0;
+    r.has_kv_on_host = 1;
+    d.free = m.lm + m.head + m.codec + m.connectors + m.states + m.scratch +
+             m.encoder + 40 * MIB;
+    p = made(&m, &d, &r);
+    assert_int_equal(p.chunk_bytes, 8 * MIB);
+    assert_int_equal(p.resident, 0);
+}
+
+static float frame_ms(const struct vibe_plan *plan,
+                      const struct vibe_plan_model *m,
+                      const struct vibe_plan_rates *rates)
+{
+    return (float)(1e3 * vibe_plan_frame_s(plan, m, rates, 10));
+}
+
+static void a_frame_takes_as_long_as_its_bytes(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(80 * GIB);
+    const struct vibe_plan_rates h200 = {.read = 4.47e12, .link = 55.3e9};
+    struct vibe_plan_request r = request_of(VIBE_PLAN_LAYERS);
+    struct vibe_plan p;
+
+    (void)state;
+    r.n_layers = 8;
+    p = made(&m, &d, &r);
+    /* 20 layers of 466 MB at 55.3 GB/s, and 2.5 ms of head and codec */
+    assert_float_equal(frame_ms(&p, &m, &h200), 171.1f, 1.0f);
+    r.n_layers = 28;
+    p = made(&m, &d, &r);
+    /* research/performance.md: 24.1 GB at 4.47 TB/s */
+    assert_float_equal(frame_ms(&p, &m, &h200), 5.4f, 0.2f);
+    assert_float_equal(frame_ms(&p, &m, &(struct vibe_plan_rates){0}), 0, 0);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(every_byte_of_a_plan_is_somewhere),
+    cmocka_unit_test(the_large_model_in_12_gib_keeps_what_arithmetic_says),
+    cmocka_unit_test(the_small_model_fits_without_a_ring),
+    cmocka_unit_test(auto_uses_the_share_of_free_memory),
+    cmocka_unit_test(layers_are_shares_of_the_rows),
+    cmocka_unit_test(more_layers_than_there_are_is_all),
+    cmocka_unit_test(layers_that_do_not_fit_are_an_upper_bound),
+    cmocka_unit_test(presets_grow_with_their_layers),
+    cmocka_unit_test(more_memory_never_means_more_streaming),
+    cmocka_unit_test(no_offload_refuses_what_does_not_fit),
+    cmocka_unit_test(a_card_that_is_too_small_is_refused_with_advice),
+    cmocka_unit_test(what_goes_to_the_host_makes_room_for_layers),
+    cmocka_unit_test(one_dialogue_reads_its_voices_where_its_keys_come_later),
+    cmocka_unit_test(a_negative_cap_leaves_that_much_free),
+    cmocka_unit_test(a_reserve_stays_free_whatever_is_asked),
+    cmocka_unit_test(a_ring_shrinks_before_a_model_is_refused),
+    cmocka_unit_test(a_frame_takes_as_long_as_its_bytes),
+};
+
+VIBE_TEST_MAIN(tests)
