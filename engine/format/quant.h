@@ -1,0 +1,46 @@
+/*
+ * quant.h - rows of weights in eight or four bits, with scales beside them.
+ *
+ * A weight is scale * code.  float8 (e4m3) and int8 (-127 .. 127) have one
+ * scale for a row, int4 (-8 .. 7) one for every group of 64 or 128 columns,
+ * representable in f16.  Zero has a code of its own; there are no zero
+ * points.
+ *
+ * Rows are independent, so callers may share them among threads.
+ */
+#ifndef VIBE_FORMAT_QUANT_H
+#define VIBE_FORMAT_QUANT_H
+
+#include <stddef.h>
+
+#include "engine/base/dtype.h"
+
+/* Groups of int4; the smaller one unless a file says otherwise. */
+enum { VIBE_QUANT_GROUP = 64, VIBE_QUANT_GROUP_LARGE = 128 };
+
+/* Can rows of K columns be kept so?  int4 needs whole groups. */
+int vibe_quant_fits(enum vibe_dtype dtype, size_t K);
+
+/* Scales of a row; 1 unless there is a group. */
+size_t vibe_quant_row_scales(size_t group, size_t K);
+
+/*
+ * Quantise rows.
+ *
+ *   out     [n][vibe_dtype_bytes(dtype, K)]
+ *   scale   [n][vibe_quant_row_scales(group, K)]
+ *   dtype   VIBE_F8_E4M3, VIBE_I8 or VIBE_I4
+ *   group   0, or 64 or 128 for VIBE_I4
+ *   in      [n][K]; what is not finite becomes the largest code
+ */
+void vibe_quant_rows(void *out, float *scale, enum vibe_dtype dtype,
+                     size_t group, const float *in, size_t n, size_t K);
+
+/* Widen rows again: out[n][K] = scale * code; scale NULL: 1. */
+void vibe_quant_widen(float *out, const void *in, const float *scale,
+                      enum vibe_dtype dtype, size_t group, size_t n, size_t K);
+
+/* Round to the nearest f16 (ties to even), saturating; and what it is. */
+unsigned short vibe_quant_to_f16(float f);
+
+#endif /* VIBE_FORMAT_QUANT_H */
