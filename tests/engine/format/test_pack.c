@@ -1,0 +1,243 @@
+#include "engine/format/pack.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/error.h"
+#include "tests/support/vibe_test.h"
+
+struct fixture {
+    uint64_t random;
+    uint16_t *in, *out;
+    uint8_t *packed;
+    size_t N, K, bytes;
+    struct vibe_error err;
+};
+
+static int setup(void **state)
+{
+    static struct fixture f;
+
+    f = (struct fixture){.random = 7};
+    *state = &f;
+    return 0;
+}
+
+static void clear(struct fixture *f)
+{
+    free(f->in);
+    free(f->out);
+    free(f->packed);
+    f->in = f->out = NULL;
+    f->packed = NULL;
+}
+
+static int teardown(void **state)
+{
+    clear(*state);
+    return 0;
+}
+
+static uint64_t next_random(struct fixture *f)
+{
+    uint64_t z = f->random += 0x9E3779B97F4A7C15u;
+
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+/* Box-Muller, sd 0.02, cut to bf16. */
+static uint16_t gaussian(struct fixture *f)
+{
+    double u = ((double)(next_random(f) >> 11) + 0.5) * 0x1p-53;
+    double v = ((double)(next_random(f) >> 11) + 0.5) * 0x1p-53;
+    float w = (float)(0.02 * sqrt(-2.0 * log(u)) *
+                      cos(2.0 * 3.14159265358979 * v));
+    uint32_t bits;
+
+    memcpy(&bits, &w, sizeof(bits));
+    return (uint16_t)(bits >> 16);
+}
+
+static uint16_t any(struct fixture *f)
+{
+    return (uint16_t)next_random(f);
+}
+
+/* Among zeros: infinities, NaN with payloads, subnormals. */
+static uint16_t odd_one(struct fixture *f)
+{
+    static const uint16_t odd[] = {0x0000, 0x8000, 0x7F80, 0xFF80, 0x7FC1,
+                                   0xFFFF, 0x0001, 0x807F, 0x7F7F, 0x3F80};
+    uint64_t r = next_random(f);
+
+    return r % 4 ? 0 : odd[r / 4 % (sizeof(odd) / sizeof(*odd))];
+}
+
+static void fill(struct fixture *f, size_t N, size_t K,
+                 uint16_t (*weight)(struct fixture *f))
+{
+    clear(f);
+    f->N = N;
+    f->K = K;
+    f->in = calloc(N * K, sizeof(*f->in));
+    f->out = calloc(N * K, sizeof(*f->out));
+    assert_non_null(f->in);
+    assert_non_null(f->out);
+    for (size_t i = 0; i < N * K; i++)
+        f->in[i] = weight(f);
+}
+
+/* Rows of block i, and how many. */
+static size_t rows_at(const struct fixture *f, size_t i,
+                      const void *row[VIBE_PACK_BLOCK])
+{
+    size_t left = f->N - i * VIBE_PACK_BLOCK;
+    size_t n = left < VIBE_PACK_BLOCK ? left : VIBE_PACK_BLOCK;
+
+    for (size_t r = 0; r < n; r++)
+        row[r] = f->in + (i * VIBE_PACK_BLOCK + r) * f->K;
+    return n;
+}
+
+static void pack(struct fixture *f)
+{
+    const void *row[VIBE_PACK_BLOCK];
+    size_t sizes[8];
+    size_t n_blocks = vibe_pack_n_blocks(f->N);
+
+    assert_true(n_blocks <= 8);
+    f->bytes = vibe_pack_header_bytes(f->N);
+    for (size_t i = 0; i < n_blocks; i++) {
+        sizes[i] = vibe_pack_block_bytes(row, rows_at(f, i, row), f->K);
+        f->bytes += sizes[i];
+    }
+    f->packed = malloc(f->bytes);
+    assert_non_null(f->packed);
+    assert_int_equal(vibe_pack_header_write(f->packed, f->N, f->K, sizes),
+                     f->bytes);
+    for (size_t i = 0, at = vibe_pack_header_bytes(f->N); i < n_blocks; i++) {
+        vibe_pack_block(f->packed + at, row, rows_at(f, i, row), f->K);
+        at += sizes[i];
+    }
+}
+
+static void assert_round_trip(struct fixture *f)
+{
+    const void *row[VIBE_PACK_BLOCK];
+
+    pack(f);
+    assert_int_equal(
+        vibe_pack_check(f->packed, f->bytes, f->N, f->K, "w", &f->err),
+        VIBE_OK);
+    for (size_t i = 0; i < vibe_pack_n_blocks(f->N); i++)
+        vibe_unpack_block(f->out + i * VIBE_PACK_BLOCK * f->K,
+                          vibe_pack_block_at(f->packed, i), rows_at(f, i, row),
+                          f->K);
+    assert_memory_equal(f->out, f->in, f->N * f->K * sizeof(*f->in));
+}
+
+static void check_refuses_what_is_cut_off(void **state)
+{
+    struct fixture *f = *state;
+
+    fill(f, 70, 300, gaussian);
+    pack(f);
+    for (size_t n = 0; n < f->bytes; n += 997)
+        assert_int_equal(
+            vibe_pack_check(f->packed, n, f->N, f->K, "w", &f->err),
+            VIBE_E_FORMAT);
+    assert_non_null(strstr(f->err.msg, "w: "));
+}
+
+static void check_refuses_another_shape(void **state)
+{
+    struct fixture *f = *state;
+
+    fill(f, 64, 256, gaussian);
+    pack(f);
+    assert_int_equal(vibe_pack_check(f->packed, f->bytes, 64, 257, "w", NULL),
+                     VIBE_E_FORMAT);
+    assert_int_equal(vibe_pack_check(f->packed, f->bytes, 65, 256, "w", NULL),
+                     VIBE_E_FORMAT);
+}
+
+static void check_refuses_escapes_outside_of_a_tile(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t *block;
+
+    fill(f, 64, 256, any);
+    pack(f);
+    block = f->packed + vibe_pack_header_bytes(64);
+    block[vibe_pack_escapes_at(vibe_pack_n_tiles(64, 256)) + 3] = 0x10;
+    assert_int_equal(vibe_pack_check(f->packed, f->bytes, 64, 256, "w", NULL),
+                     VIBE_E_FORMAT);
+}
+
+static void every_weight_comes_back(void **state)
+{
+    static const size_t shapes[][2] = {{1, 1},    {16, 256}, {17, 257},
+                                       {64, 512}, {65, 8},   {130, 1000},
+                                       {33, 31},  {200, 40}};
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+        fill(f, shapes[i][0], shapes[i][1], gaussian);
+        assert_round_trip(f);
+        fill(f, shapes[i][0], shapes[i][1], any);
+        assert_round_trip(f);
+        fill(f, shapes[i][0], shapes[i][1], odd_one);
+        assert_round_trip(f);
+    }
+}
+
+static void every_code_of_bf16_comes_back(void **state)
+{
+    struct fixture *f = *state;
+
+    fill(f, 64, 1024, any);
+    for (size_t i = 0; i < (size_t)64 * 1024; i++)
+        f->in[i] = (uint16_t)i;
+    assert_round_trip(f);
+}
+
+/* 11 bits and 1.3 % of escapes, of 4 bytes each, are 71 %. */
+static void gaussian_weights_take_three_quarters(void **state)
+{
+    struct fixture *f = *state;
+
+    fill(f, 128, 3584, gaussian);
+    assert_round_trip(f);
+    assert_true((double)f->bytes <= 0.72 * 2.0 * 128 * 3584);
+}
+
+static void a_block_stands_by_itself(void **state)
+{
+    struct fixture *f = *state;
+
+    fill(f, 192, 300, gaussian);
+    pack(f);
+    vibe_unpack_block(f->out, vibe_pack_block_at(f->packed, 1), 64, 300);
+    assert_memory_equal(f->out, f->in + (size_t)64 * 300,
+                        (size_t)64 * 300 * sizeof(*f->in));
+    assert_int_equal(vibe_pack_blocks_bytes(f->packed, 1, 2) +
+                         vibe_pack_blocks_bytes(f->packed, 0, 1) +
+                         vibe_pack_header_bytes(192),
+                     f->bytes);
+}
+
+static const struct CMUnitTest tests[] = {
+    VIBE_TEST(check_refuses_what_is_cut_off),
+    VIBE_TEST(check_refuses_another_shape),
+    VIBE_TEST(check_refuses_escapes_outside_of_a_tile),
+    VIBE_TEST(every_weight_comes_back),
+    VIBE_TEST(every_code_of_bf16_comes_back),
+    VIBE_TEST(gaussian_weights_take_three_quarters),
+    VIBE_TEST(a_block_stands_by_itself),
+};
+
+VIBE_TEST_MAIN(tests)
