@@ -133,6 +133,7 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
         .device_index = o->device_index,
         .dtype = (enum vibe_weight_dtype)o->dtype,
         .threads = (int)o->threads,
+        .n_dialogues = cli->n_dialogues,
         .on_notice = on_notice,
         .user = cli,
     };

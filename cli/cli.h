@@ -17,6 +17,7 @@ struct vibe_engine;
 struct vibe_cli {
     const struct vibe_options *options; /* borrowed */
     struct vibe_log log;
+    size_t n_dialogues; /* that an engine makes room for; 0: one */
 };
 
 /*

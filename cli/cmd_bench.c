@@ -23,7 +23,8 @@ struct speed {
     size_t bytes;    /* of weights, a frame */
     double stages_s; /* sum of the stages */
     double bound_s;  /* bytes / bandwidth; 0: unknown */
-    double rtf;      /* seconds of work for a second of speech */
+    size_t n_dialogues;
+    double rtf; /* seconds of work for a second of speech, of all */
 };
 
 static void sum_up(struct speed *speed, size_t hop)
@@ -36,7 +37,15 @@ static void sum_up(struct speed *speed, size_t hop)
     }
     if (b->bandwidth > 0)
         speed->bound_s = (double)speed->bytes / b->bandwidth;
-    speed->rtf = b->frame_s * VIBE_SAMPLE_RATE / (double)hop;
+    speed->rtf = b->frame_s * VIBE_SAMPLE_RATE /
+                 (double)(hop * speed->n_dialogues);
+}
+
+static double frames_per_s(const struct speed *speed)
+{
+    return speed->bench.frame_s > 0
+               ? (double)speed->n_dialogues / speed->bench.frame_s
+               : 0;
 }
 
 /* One line of the table; share is of the read bandwidth. */
@@ -59,8 +68,9 @@ static void print_speed(const struct speed *speed, const char *device,
 
     printf("device       %s\n", device);
     printf("frames       %" PRId64 ", %" PRId64 " steps, %" PRId64
-           " tokens of context; medians\n\n",
-           o->frames, o->steps, o->context);
+           " tokens of context, %zu dialogue%s; medians\n\n",
+           o->frames, o->steps, o->context, speed->n_dialogues,
+           speed->n_dialogues == 1 ? "" : "s at once");
     printf("stage                ms         GB      GB/s  of bound\n");
     for (size_t i = 0; i < VIBE_N_STAGES; i++)
         print_line(stage_names[i], b->stage_s[i], b->stage_bytes[i],
@@ -68,8 +78,8 @@ static void print_speed(const struct speed *speed, const char *device,
     print_line("frame", b->frame_s, speed->bytes, b->bandwidth);
     printf("\nread bandwidth %.1f GB/s (probed), bound %.3f ms\n",
            1e-9 * b->bandwidth, 1e3 * speed->bound_s);
-    printf("RTF %.4f, %.1f x real time\n", speed->rtf,
-           speed->rtf > 0 ? 1 / speed->rtf : 0);
+    printf("RTF %.4f, %.1f x real time, %.1f dialogue frames/s\n", speed->rtf,
+           speed->rtf > 0 ? 1 / speed->rtf : 0, frames_per_s(speed));
     if (o->prompt > 0)
         printf("prompt of %" PRId64 " tokens: %.3f s\n", o->prompt,
                b->prefill_s);
@@ -99,6 +109,8 @@ static void print_speed_json(const struct speed *speed, const char *device,
     vibe_json_count(object, "bytes", speed->bytes);
     vibe_json_number(object, "bandwidth", b->bandwidth);
     vibe_json_number(object, "bound_ms", 1e3 * speed->bound_s);
+    vibe_json_count(object, "dialogues", speed->n_dialogues);
+    vibe_json_number(object, "frames_per_s", frames_per_s(speed));
     vibe_json_number(object, "rtf", speed->rtf);
     vibe_json_number(object, "prompt_s", b->prefill_s);
     vibe_json_count(object, "rss_bytes", b->rss_bytes);
@@ -110,10 +122,13 @@ enum vibe_exit vibe_cmd_speed(struct vibe_cli *cli, struct vibe_failure *why)
     const struct vibe_options *o = cli->options;
     struct vibe_engine *engine = NULL;
     struct vibe_engine_info info;
-    struct speed speed = {0};
-    enum vibe_exit status = vibe_cli_open_engine(&engine, cli, VIBE_USE_SPEAK,
-                                                 why);
+    struct speed speed = {
+        .n_dialogues = o->batch_size ? (size_t)o->batch_size : 1,
+    };
+    enum vibe_exit status;
 
+    cli->n_dialogues = speed.n_dialogues;
+    status = vibe_cli_open_engine(&engine, cli, VIBE_USE_SPEAK, why);
     if (status != VIBE_EXIT_OK)
         return status;
     vibe_engine_describe(engine, &info);

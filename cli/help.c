@@ -21,6 +21,7 @@ static const char *const group_titles[VIBE_N_GROUPS] = {
     [VIBE_GROUP_GENERATION] = "Generation",
     [VIBE_GROUP_DEVICE] = "Device",
     [VIBE_GROUP_OUTPUT] = "Output",
+    [VIBE_GROUP_BATCH] = "Batches",
     [VIBE_GROUP_INSPECT] = "Instead of speaking",
     [VIBE_GROUP_MESSAGES] = "Messages and help",
 };

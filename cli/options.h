@@ -109,6 +109,9 @@ struct vibe_options {
     int format, sample_format; /* enum vibe_audio_format, vibe_sample_format */
     int on_existing;           /* enum vibe_on_existing */
 
+    /* Batches */
+    int64_t batch_size; /* dialogues at once; 0: auto */
+
     /* Instead of speaking */
     int is_dry_run, is_info, is_dump_tokens, is_test_speed, is_self_test;
     int64_t frames, context, prompt; /* of --test-speed */
@@ -143,6 +146,7 @@ enum vibe_option_group {
     VIBE_GROUP_GENERATION,
     VIBE_GROUP_DEVICE,
     VIBE_GROUP_OUTPUT,
+    VIBE_GROUP_BATCH,
     VIBE_GROUP_INSPECT,
     VIBE_GROUP_MESSAGES,
     VIBE_N_GROUPS,

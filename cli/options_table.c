@@ -86,6 +86,34 @@ static int parse_device(struct vibe_options *out, const char *word,
     return 0;
 }
 
+/* A whole number from 1 to max at the start of word; what follows it in end.
+ * Returns 0 if there is none. */
+static int64_t read_number(const char *word, int64_t max, const char **end)
+{
+    int64_t value = 0;
+
+    for (*end = word; **end >= '0' && **end <= '9'; (*end)++) {
+        value = 10 * value + (**end - '0');
+        if (value > max)
+            return 0;
+    }
+    return value;
+}
+
+/* auto, or how many. */
+static int parse_batch_size(struct vibe_options *out, const char *word,
+                            const char **want)
+{
+    const char *end = word;
+    int64_t n = read_number(word, 256, &end);
+
+    *want = "is not auto or a whole number from 1 to 256";
+    if (strcasecmp(word, "auto") != 0 && (n < 1 || *end))
+        return -1;
+    out->batch_size = n;
+    return 0;
+}
+
 const struct vibe_option vibe_option_rows[] = {
     {
         .names = "--txt-path -f --text-file",
@@ -373,6 +401,19 @@ const struct vibe_option vibe_option_rows[] = {
         .value = VIBE_EXISTING_SKIP,
         .team = VIBE_TEAM_EXISTING,
         .help = "leave out the scripts whose file exists",
+    },
+    {
+        .names = "--batch-size -b",
+        .group = VIBE_GROUP_BATCH,
+        .kind = VIBE_OPT_PARSED,
+        .offset = AT(batch_size),
+        .meta = "B",
+        .def = "auto",
+        .parse = parse_batch_size,
+        .files = "=auto 1 2 4 8 16",
+        .is_everyday = 1,
+        .help = "speak so many scripts at once: the weights are read once for "
+                "all; auto is 8 on a GPU, 4 on the CPU",
     },
     {
         .names = "--dry-run",

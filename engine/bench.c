@@ -19,7 +19,10 @@ static void run_head(void *user)
 {
     struct vibe_generator *g = user;
 
-    vibe_frame_latent(&g->frame, g->s, &g->hidden);
+    const struct vibe_tensor hidden = vibe_tensor_batch(&g->hidden, 0,
+                                                        2 * g->n);
+
+    vibe_frame_latent(&g->frame, g->s, &hidden);
 }
 
 static void run_decoder(void *user)
@@ -57,21 +60,26 @@ static double median(double *values, size_t n)
     return values[n / 2];
 }
 
-/* A dialogue in the middle of things: noise for input, n_context behind it. */
+/* Dialogues in the middle of things: noise for input, n_context behind them. */
 static int place(struct vibe_generator *g, size_t n_context,
                  struct vibe_error *err)
 {
     const size_t H = g->models->config.lm.hidden_size;
     float *embed = calloc(H, sizeof(*embed));
-    int rc;
+    struct vibe_opening opening = {.embeds = embed, .T = 1, .cfg_scale = 1.3f};
+    int rc = VIBE_OK;
 
     if (!embed)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for an embedding");
     for (size_t i = 0; i < H; i++)
         embed[i] = (float)(i % 7) * 0.01f - 0.03f;
-    rc = vibe_generator_begin(g, 0, embed, 1, 1, 1.3f, err);
+    vibe_generator_clear(g);
+    for (size_t d = 0; d < g->models->n_dialogues && rc == VIBE_OK; d++) {
+        opening.seed = d;
+        rc = vibe_generator_start(g, &opening, err);
+        g->dialogues[d].n_positive = n_context;
+    }
     free(embed);
-    g->dialogues[0].n_positive = n_context;
     return rc;
 }
 
@@ -107,7 +115,8 @@ static int time_frames(struct vibe_generator *g, double *out, double *times,
         const double start = vibe_clock_s();
 
         rc = vibe_generator_step(g, NULL, err);
-        vibe_generator_commit(g, 0, VIBE_CONTROL_DIFFUSION);
+        for (size_t d = 0; d < g->n; d++)
+            vibe_generator_commit(g, d, VIBE_CONTROL_DIFFUSION);
         if (i > 1)
             times[i - 2] = vibe_clock_s() - start;
     }
@@ -121,6 +130,11 @@ static int time_prefill(struct vibe_generator *g, double *out, size_t T,
 {
     const size_t H = g->models->config.lm.hidden_size;
     float *embeds = calloc(T * H, sizeof(*embeds));
+    const struct vibe_opening opening = {
+        .embeds = embeds,
+        .T = T,
+        .cfg_scale = 1.3f,
+    };
     int rc = VIBE_OK;
 
     if (!embeds)
@@ -130,7 +144,8 @@ static int time_prefill(struct vibe_generator *g, double *out, size_t T,
     for (int i = 0; i < 2 && rc == VIBE_OK; i++) { /* the second one counts */
         const double start = vibe_clock_s();
 
-        rc = vibe_generator_begin(g, 0, embeds, T, 1, 1.3f, err);
+        vibe_generator_clear(g);
+        rc = vibe_generator_start(g, &opening, err);
         *out = vibe_clock_s() - start;
     }
     free(embeds);
@@ -187,9 +202,9 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
         rc = vibe_fail(err, VIBE_E_ARG,
                        "%zu frames after %zu tokens do not fit in %zu",
                        n_frames, n_context, max);
+    vibe_generator_clear(g);
     if (rc == VIBE_OK)
-        rc = vibe_diffusion_prepare(engine->models.head, g->s, (size_t)steps,
-                                    err);
+        rc = vibe_generator_prepare(g, (size_t)steps, err);
     if (rc == VIBE_OK && n_prompt)
         rc = time_prefill(g, &out->prefill_s, n_prompt, err);
     if (rc == VIBE_OK)

@@ -12,9 +12,6 @@
 #include "engine/text/tokenizer.h"
 #include "engine/voice.h"
 
-/* Dialogues that advance together. */
-enum { N_DIALOGUES = 1 };
-
 /* The directory of a model: path itself, or where the file lies; owned. */
 static char *model_dir(const char *path)
 {
@@ -151,8 +148,9 @@ int vibe_engine_open(struct vibe_engine **out,
     if (rc == VIBE_OK)
         rc = vibe_stream_init(&e->stream, e->backend, err);
     if (rc == VIBE_OK)
-        rc = vibe_models_init(&e->models, e->backend, e->weights, &e->config,
-                              e->control_ids, N_DIALOGUES, err);
+        rc = vibe_models_init(
+            &e->models, e->backend, e->weights, &e->config, e->control_ids,
+            options->n_dialogues ? options->n_dialogues : 1, err);
     if (rc == VIBE_OK)
         rc = vibe_generator_open(&e->generator, &e->models, &e->stream,
                                  e->control_ids, err);

@@ -74,47 +74,78 @@ void vibe_frame_release(struct vibe_frame *f)
     *f = (struct vibe_frame){0};
 }
 
+/* The dialogues that take part. */
+static struct vibe_tensor active(const struct vibe_frame *f,
+                                 const struct vibe_tensor *t)
+{
+    return vibe_tensor_batch(t, 0, f->n);
+}
+
 void vibe_frame_noise(struct vibe_frame *f, struct vibe_stream *s,
                       const struct vibe_noise_key *keys)
 {
-    vibe_write(s, f->keys.data, keys, f->models->n_dialogues * sizeof(*keys));
-    vibe_noise(s, &f->latent, f->keys.data);
+    const struct vibe_tensor latent = active(f, &f->latent);
+
+    vibe_write(s, f->keys.data, keys, f->n * sizeof(*keys));
+    vibe_noise(s, &latent, f->keys.data);
 }
 
 void vibe_frame_latent(struct vibe_frame *f, struct vibe_stream *s,
                        const struct vibe_tensor *cond)
 {
-    vibe_diffusion_sample(f->models->head, s, &f->latent, cond,
-                          f->cfg_scale.data);
+    const struct vibe_tensor latent = active(f, &f->latent);
+
+    vibe_diffusion_sample(f->models->head, s, &latent, cond, f->cfg_scale.data);
 }
 
 void vibe_frame_decode(struct vibe_frame *f, struct vibe_stream *s)
 {
     const struct vibe_latent_scale *scale = &f->models->scale;
+    const struct vibe_tensor latent = active(f, &f->latent);
+    const struct vibe_tensor unscaled = active(f, &f->unscaled);
+    const struct vibe_tensor pcm = active(f, &f->pcm);
+    const struct vibe_tensor state = active(f, &f->decoder_state);
 
-    vibe_affine(s, &f->unscaled, &f->latent, 1.0f / scale->scale, -scale->bias);
-    vibe_codec_decode(f->models->decoder, s, &f->pcm, &f->unscaled,
-                      &f->decoder_state);
+    vibe_affine(s, &unscaled, &latent, 1.0f / scale->scale, -scale->bias);
+    vibe_codec_decode(f->models->decoder, s, &pcm, &unscaled, &state);
 }
 
 void vibe_frame_listen(struct vibe_frame *f, struct vibe_stream *s)
 {
-    vibe_codec_encoder_step(f->models->semantic, s, &f->semantic, &f->pcm,
-                            &f->semantic_state);
+    const struct vibe_tensor semantic = active(f, &f->semantic);
+    const struct vibe_tensor pcm = active(f, &f->pcm);
+    const struct vibe_tensor state = active(f, &f->semantic_state);
+
+    vibe_codec_encoder_step(f->models->semantic, s, &semantic, &pcm, &state);
 }
 
 void vibe_frame_connect(struct vibe_frame *f, struct vibe_stream *s)
 {
-    vibe_connector_forward(f->models->acoustic_connector, s, &f->next,
-                           &f->latent, VIBE_STORE);
-    vibe_connector_forward(f->models->semantic_connector, s, &f->next,
-                           &f->semantic, VIBE_ADD);
+    const struct vibe_tensor next = active(f, &f->next);
+    const struct vibe_tensor latent = active(f, &f->latent);
+    const struct vibe_tensor semantic = active(f, &f->semantic);
+
+    vibe_connector_forward(f->models->acoustic_connector, s, &next, &latent,
+                           VIBE_STORE);
+    vibe_connector_forward(f->models->semantic_connector, s, &next, &semantic,
+                           VIBE_ADD);
+}
+
+/* Copy n dialogues of a tensor. */
+static void copy_dialogues(struct vibe_stream *s, const struct vibe_tensor *y,
+                           size_t to, const struct vibe_tensor *x, size_t from,
+                           size_t n)
+{
+    const struct vibe_tensor out = vibe_tensor_batch(y, to, n);
+    const struct vibe_tensor in = vibe_tensor_batch(x, from, n);
+
+    vibe_copy(s, &out, &in);
 }
 
 void vibe_frame_save(struct vibe_frame *f, struct vibe_stream *s)
 {
-    vibe_copy(s, &f->decoder_before, &f->decoder_state);
-    vibe_copy(s, &f->semantic_before, &f->semantic_state);
+    copy_dialogues(s, &f->decoder_before, 0, &f->decoder_state, 0, f->n);
+    copy_dialogues(s, &f->semantic_before, 0, &f->semantic_state, 0, f->n);
 }
 
 void vibe_frame_run(struct vibe_frame *f, struct vibe_stream *s,
@@ -128,17 +159,16 @@ void vibe_frame_run(struct vibe_frame *f, struct vibe_stream *s,
 
 void vibe_frame_undo(struct vibe_frame *f, struct vibe_stream *s, size_t d)
 {
-    const struct vibe_tensor decoder = vibe_tensor_batch(&f->decoder_state, d,
-                                                         1);
-    const struct vibe_tensor decoder_before = vibe_tensor_batch(
-        &f->decoder_before, d, 1);
-    const struct vibe_tensor semantic = vibe_tensor_batch(&f->semantic_state, d,
-                                                          1);
-    const struct vibe_tensor semantic_before = vibe_tensor_batch(
-        &f->semantic_before, d, 1);
+    copy_dialogues(s, &f->decoder_state, d, &f->decoder_before, d, 1);
+    copy_dialogues(s, &f->semantic_state, d, &f->semantic_before, d, 1);
+}
 
-    vibe_copy(s, &decoder, &decoder_before);
-    vibe_copy(s, &semantic, &semantic_before);
+void vibe_frame_move(struct vibe_frame *f, struct vibe_stream *s, size_t to,
+                     size_t from)
+{
+    copy_dialogues(s, &f->next, to, &f->next, from, 1);
+    copy_dialogues(s, &f->decoder_state, to, &f->decoder_state, from, 1);
+    copy_dialogues(s, &f->semantic_state, to, &f->semantic_state, from, 1);
 }
 
 void vibe_frame_silence(struct vibe_frame *f, struct vibe_stream *s, size_t d)

@@ -4,7 +4,7 @@
  *
  *   noise -> latent -> pcm -> semantic features -> next embedding
  *
- * All dialogues of a batch take the same steps at once.  Whether a frame was
+ * The first n of D dialogues take the same steps at once.  Whether a frame was
  * wanted is known only after it ran (the language model's choice of token is
  * read back together with the samples), so a frame can be undone.
  */
@@ -18,6 +18,7 @@ struct vibe_models;
 /* D dialogues; every tensor is on the device. */
 struct vibe_frame {
     const struct vibe_models *models; /* borrowed */
+    size_t n;                         /* dialogues that take part */
     struct vibe_tensor cfg_scale;     /* [1][1][D] */
     struct vibe_tensor keys;          /* [D] struct vibe_noise_key */
     struct vibe_tensor latent;        /* [D][1][latent], connector's scale */
@@ -40,13 +41,13 @@ int vibe_frame_init(struct vibe_frame *f, const struct vibe_models *models,
                     struct vibe_error *err);
 void vibe_frame_release(struct vibe_frame *f);
 
-/* latent = the noise named by keys [D], host. */
+/* latent = the noise named by keys [n], host. */
 void vibe_frame_noise(struct vibe_frame *f, struct vibe_stream *s,
                       const struct vibe_noise_key *keys);
 
 /* The stages in their order; each reads what the one before has left. */
 void vibe_frame_latent(struct vibe_frame *f, struct vibe_stream *s,
-                       const struct vibe_tensor *cond); /* [2 * D][1][H] */
+                       const struct vibe_tensor *cond); /* [2 * n][1][H] */
 void vibe_frame_decode(struct vibe_frame *f, struct vibe_stream *s);
 void vibe_frame_listen(struct vibe_frame *f, struct vibe_stream *s);
 void vibe_frame_connect(struct vibe_frame *f, struct vibe_stream *s);
@@ -60,6 +61,10 @@ void vibe_frame_save(struct vibe_frame *f, struct vibe_stream *s);
 
 /* Dialogue d did not want what followed vibe_frame_save: bring that back. */
 void vibe_frame_undo(struct vibe_frame *f, struct vibe_stream *s, size_t d);
+
+/* Dialogue from goes on as dialogue to. */
+void vibe_frame_move(struct vibe_frame *f, struct vibe_stream *s, size_t to,
+                     size_t from);
 
 /* Dialogue d falls silent: its next frame is decoded as a first one. */
 void vibe_frame_silence(struct vibe_frame *f, struct vibe_stream *s, size_t d);

@@ -1,8 +1,10 @@
 #include "engine/generate.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/model/diffusion.h"
 #include "engine/model/kvcache.h"
 #include "engine/models.h"
 #include "offload/transfer.h"
@@ -35,27 +37,20 @@ static int init_host(struct vibe_generator *g, struct vibe_error *err)
 
     g->control_embeds = calloc(VIBE_N_CONTROL * H, sizeof(float));
     g->dialogues = calloc(D, sizeof(*g->dialogues));
+    g->steps = calloc(D + 1, sizeof(*g->steps));
     g->keys = calloc(D, sizeof(*g->keys));
     g->host_rows = calloc(2 * D, sizeof(*g->host_rows));
     g->host_logits = be->transfer->pinned_alloc(be, D * VIBE_N_CONTROL *
                                                         sizeof(float));
     g->host_pcm = be->transfer->pinned_alloc(be, D * g->models->config.hop *
                                                      sizeof(float));
-    if (!g->control_embeds || !g->dialogues || !g->keys || !g->host_rows ||
-        !g->host_logits || !g->host_pcm)
+    if (!g->control_embeds || !g->dialogues || !g->steps || !g->keys ||
+        !g->host_rows || !g->host_logits || !g->host_pcm)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu dialogues", D);
+    for (size_t d = 0; d < D; d++)
+        g->dialogues[d].slot = d;
     return vibe_qwen2_embed(g->models->lm, g->control_embeds, g->control_ids,
                             VIBE_N_CONTROL, err);
-}
-
-/* Sequences never change: row b is sequence b. */
-static void number_rows(struct vibe_generator *g)
-{
-    const size_t n = 2 * g->models->n_dialogues;
-
-    for (size_t b = 0; b < n; b++)
-        g->host_rows[b] = (int32_t)b;
-    vibe_write(g->s, g->seq.data, g->host_rows, n * sizeof(*g->host_rows));
 }
 
 int vibe_generator_open(struct vibe_generator **out, struct vibe_models *models,
@@ -85,7 +80,6 @@ int vibe_generator_open(struct vibe_generator **out, struct vibe_models *models,
         vibe_generator_free(g);
         return rc;
     }
-    number_rows(g);
     *out = g;
     return VIBE_OK;
 }
@@ -99,6 +93,15 @@ static void release_tensors(struct vibe_generator *g, struct vibe_backend *be)
         vibe_tensor_release(owned[i], be);
 }
 
+/* What was captured does not hold any more. */
+static void forget_steps(struct vibe_generator *g)
+{
+    for (size_t n = 0; g->steps && n <= g->models->n_dialogues; n++) {
+        vibe_graph_free(g->s, &g->steps[n].graph);
+        g->steps[n].is_warm = 0;
+    }
+}
+
 void vibe_generator_free(struct vibe_generator *g)
 {
     struct vibe_backend *be;
@@ -106,12 +109,13 @@ void vibe_generator_free(struct vibe_generator *g)
     if (!g)
         return;
     be = g->models->be;
-    vibe_graph_free(g->s, &g->step);
+    forget_steps(g);
     vibe_kvcache_free(g->cache);
     vibe_frame_release(&g->frame);
     release_tensors(g, be);
     free(g->control_embeds);
     free(g->dialogues);
+    free(g->steps);
     free(g->keys);
     free(g->host_rows);
     be->transfer->pinned_free(be, g->host_logits);
@@ -127,74 +131,190 @@ static void write_next(struct vibe_generator *g, size_t d, const float *embed)
     vibe_write(g->s, next.data, embed, next.C * sizeof(float));
 }
 
-int vibe_generator_begin(struct vibe_generator *g, size_t d,
-                         const float *embeds, size_t T, uint64_t seed,
-                         float cfg_scale, struct vibe_error *err)
+int vibe_generator_prepare(struct vibe_generator *g, size_t solver_steps,
+                           struct vibe_error *err)
 {
-    const size_t H = g->models->config.lm.hidden_size;
-    int rc = vibe_kvcache_ensure(g->cache, g->s, d, T, err);
+    int rc;
 
+    assert(g->n == 0);
+    if (g->solver_steps == solver_steps)
+        return VIBE_OK;
+    forget_steps(g);
+    g->solver_steps = 0;
+    rc = vibe_diffusion_prepare(g->models->head, g->s, solver_steps, err);
+    if (rc == VIBE_OK)
+        g->solver_steps = solver_steps;
+    return rc;
+}
+
+/* Say how many speak, and which sequences are theirs. */
+static void number_rows(struct vibe_generator *g, size_t n)
+{
+    const size_t D = g->models->n_dialogues;
+
+    g->n = n;
+    g->frame.n = n;
+    for (size_t d = 0; d < n; d++) {
+        g->host_rows[d] = (int32_t)g->dialogues[d].slot;
+        g->host_rows[n + d] = (int32_t)(D + g->dialogues[d].slot);
+    }
+    vibe_write(g->s, g->seq.data, g->host_rows, 2 * n * sizeof(*g->host_rows));
+}
+
+void vibe_generator_clear(struct vibe_generator *g)
+{
+    g->opening = (struct vibe_opening){0};
+    number_rows(g, 0);
+}
+
+int vibe_generator_begin(struct vibe_generator *g,
+                         const struct vibe_opening *opening,
+                         struct vibe_error *err)
+{
+    struct vibe_dialogue *dialogue = &g->dialogues[g->n];
+    int rc;
+
+    assert(g->n < g->models->n_dialogues && g->opening.T == 0);
+    rc = vibe_kvcache_ensure(g->cache, g->s, dialogue->slot, opening->T, err);
     if (rc != VIBE_OK)
         return rc;
-    g->dialogues[d] = (struct vibe_dialogue){
-        .n_positive = T - 1,
-        .seed = seed,
+    *dialogue = (struct vibe_dialogue){
+        .slot = dialogue->slot,
+        .frame = opening->first_frame,
+        .seed = opening->seed,
+        .cfg_scale = opening->cfg_scale,
     };
-    g->is_warm = 0;
-    vibe_graph_free(g->s, &g->step);
+    g->opening = *opening;
+    return VIBE_OK;
+}
+
+/* Tell the device the guidance of dialogue d. */
+static void write_cfg_scale(struct vibe_generator *g, size_t d)
+{
+    vibe_write(g->s, (float *)g->frame.cfg_scale.data + d,
+               &g->dialogues[d].cfg_scale, sizeof(float));
+}
+
+/* The prompt is read: its dialogue speaks from now on. */
+static void join(struct vibe_generator *g)
+{
+    const size_t H = g->models->config.lm.hidden_size;
+    const size_t d = g->n;
+
     vibe_frame_silence(&g->frame, g->s, d);
-    vibe_write(g->s, (float *)g->frame.cfg_scale.data + d, &cfg_scale,
-               sizeof(cfg_scale));
-    if (T > 1)
-        vibe_qwen2_prefill(g->models->lm, g->s, NULL, embeds, T - 1,
-                           vibe_kvcache_kv(g->cache), (int32_t)d, 0);
-    write_next(g, d, embeds + (T - 1) * H);
+    write_cfg_scale(g, d);
+    write_next(g, d, g->opening.embeds + (g->opening.T - 1) * H);
+    g->opening = (struct vibe_opening){0};
+    number_rows(g, d + 1);
+}
+
+int vibe_generator_read(struct vibe_generator *g, struct vibe_error *err)
+{
+    const size_t H = g->models->config.lm.hidden_size;
+    struct vibe_dialogue *dialogue = &g->dialogues[g->n];
+    const size_t first = dialogue->n_positive;
+    size_t n = g->opening.T - 1 - first;
+
+    assert(g->opening.T > 0);
+    if (n > VIBE_PROMPT_ROWS)
+        n = VIBE_PROMPT_ROWS;
+    if (n > 0)
+        vibe_qwen2_prefill(
+            g->models->lm, g->s, NULL, g->opening.embeds + first * H, n,
+            vibe_kvcache_kv(g->cache), (int32_t)dialogue->slot, (int32_t)first);
+    dialogue->n_positive += n;
+    if (dialogue->n_positive == g->opening.T - 1)
+        join(g);
     return vibe_stream_check(g->s, err);
+}
+
+int vibe_generator_start(struct vibe_generator *g,
+                         const struct vibe_opening *opening,
+                         struct vibe_error *err)
+{
+    int rc = vibe_generator_begin(g, opening, err);
+
+    while (rc == VIBE_OK && g->opening.T > 0)
+        rc = vibe_generator_read(g, err);
+    return rc;
+}
+
+void vibe_generator_end(struct vibe_generator *g, size_t d)
+{
+    const size_t last = g->n - 1;
+    const struct vibe_dialogue ended = g->dialogues[d];
+
+    assert(d <= last);
+    if (d != last) {
+        g->dialogues[d] = g->dialogues[last];
+        vibe_frame_move(&g->frame, g->s, d, last);
+        write_cfg_scale(g, d);
+    }
+    g->dialogues[last] = ended;
+    if (g->opening.T > 0) { /* that dialogue is called n, whatever n is */
+        g->dialogues[last] = g->dialogues[g->n];
+        g->dialogues[g->n] = ended;
+    }
+    number_rows(g, last);
+}
+
+int vibe_generator_make_room(struct vibe_generator *g, size_t d,
+                             struct vibe_error *err)
+{
+    const struct vibe_dialogue *dialogue = &g->dialogues[d];
+    int rc = vibe_kvcache_ensure(g->cache, g->s, dialogue->slot,
+                                 dialogue->n_positive + 1, err);
+
+    if (rc == VIBE_OK)
+        rc = vibe_kvcache_ensure(g->cache, g->s,
+                                 g->models->n_dialogues + dialogue->slot,
+                                 dialogue->n_negative + 1, err);
+    return rc;
 }
 
 /* Say where every row stands, and make room for it. */
 static int place_rows(struct vibe_generator *g, struct vibe_error *err)
 {
-    const size_t D = g->models->n_dialogues;
     int rc = VIBE_OK;
 
-    for (size_t d = 0; d < D && rc == VIBE_OK; d++) {
+    for (size_t d = 0; d < g->n && rc == VIBE_OK; d++) {
         const struct vibe_dialogue *dialogue = &g->dialogues[d];
 
+        rc = vibe_generator_make_room(g, d, err);
         g->host_rows[d] = (int32_t)dialogue->n_positive;
-        g->host_rows[D + d] = (int32_t)dialogue->n_negative;
-        rc = vibe_kvcache_ensure(g->cache, g->s, d, dialogue->n_positive + 1,
-                                 err);
-        if (rc == VIBE_OK)
-            rc = vibe_kvcache_ensure(g->cache, g->s, D + d,
-                                     dialogue->n_negative + 1, err);
+        g->host_rows[g->n + d] = (int32_t)dialogue->n_negative;
         g->keys[d] = (struct vibe_noise_key){
             .seed = dialogue->seed,
-            .frame = (uint32_t)dialogue->n_frames,
+            .frame = (uint32_t)dialogue->frame,
         };
     }
     if (rc == VIBE_OK)
         vibe_write(g->s, g->pos.data, g->host_rows,
-                   2 * D * sizeof(*g->host_rows));
+                   2 * g->n * sizeof(*g->host_rows));
     return rc;
 }
 
 void vibe_generator_run_lm(struct vibe_generator *g)
 {
-    const size_t D = g->models->n_dialogues;
     const struct vibe_rows rows = {.seq = g->seq.data, .pos = g->pos.data};
-    const struct vibe_tensor positive = vibe_tensor_batch(&g->hidden, 0, D);
+    const struct vibe_tensor next = vibe_tensor_batch(&g->frame.next, 0, g->n);
+    const struct vibe_tensor x = vibe_tensor_batch(&g->x, 0, 2 * g->n);
+    const struct vibe_tensor hidden = vibe_tensor_batch(&g->hidden, 0,
+                                                        2 * g->n);
+    const struct vibe_tensor positive = vibe_tensor_batch(&hidden, 0, g->n);
+    const struct vibe_tensor logits = vibe_tensor_batch(&g->logits, 0, g->n);
 
     for (size_t branch = 0; branch < 2; branch++) {
-        const struct vibe_tensor x = vibe_tensor_batch(&g->x, branch * D, D);
+        const struct vibe_tensor half = vibe_tensor_batch(&x, branch * g->n,
+                                                          g->n);
 
-        vibe_copy(g->s, &x, &g->frame.next);
+        vibe_copy(g->s, &half, &next);
     }
-    vibe_qwen2_step(g->models->lm, g->s, &g->hidden, &g->x,
-                    vibe_kvcache_kv(g->cache), &rows);
-    vibe_qwen2_logits(g->models->lm, g->s, &g->logits, &positive);
+    vibe_qwen2_step(g->models->lm, g->s, &hidden, &x, vibe_kvcache_kv(g->cache),
+                    &rows);
+    vibe_qwen2_logits(g->models->lm, g->s, &logits, &positive);
     vibe_read(g->s, g->host_logits, g->logits.data,
-              D * VIBE_N_CONTROL * sizeof(float));
+              g->n * VIBE_N_CONTROL * sizeof(float));
 }
 
 int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err)
@@ -210,32 +330,35 @@ int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err)
 static void run_step(void *user)
 {
     struct vibe_generator *g = user;
+    const struct vibe_tensor hidden = vibe_tensor_batch(&g->hidden, 0,
+                                                        2 * g->n);
 
     vibe_generator_run_lm(g);
     vibe_frame_save(&g->frame, g->s);
-    vibe_frame_run(&g->frame, g->s, &g->hidden);
+    vibe_frame_run(&g->frame, g->s, &hidden);
     vibe_read(g->s, g->host_pcm, g->frame.pcm.data,
-              g->models->n_dialogues * g->models->config.hop * sizeof(float));
+              g->n * g->models->config.hop * sizeof(float));
 }
 
 int vibe_generator_step(struct vibe_generator *g, const float *noise,
                         struct vibe_error *err)
 {
-    const size_t D = g->models->n_dialogues;
+    struct vibe_generator_step *step = &g->steps[g->n];
     int rc = place_rows(g, err);
 
+    assert(g->n > 0);
     if (rc != VIBE_OK)
         return rc;
     if (noise)
         vibe_write(g->s, g->frame.latent.data, noise,
-                   D * g->frame.latent.C * sizeof(float));
+                   g->n * g->frame.latent.C * sizeof(float));
     else
         vibe_frame_noise(&g->frame, g->s, g->keys);
-    if (g->is_warm)
-        vibe_graph_run(g->s, &g->step, run_step, g);
+    if (step->is_warm)
+        vibe_graph_run(g->s, &step->graph, run_step, g);
     else
         run_step(g);
-    g->is_warm = 1;
+    step->is_warm = 1;
     return vibe_stream_check(g->s, err);
 }
 
@@ -248,7 +371,7 @@ void vibe_generator_commit(struct vibe_generator *g, size_t d,
     dialogue->n_positive++;
     if (token == VIBE_CONTROL_DIFFUSION) {
         dialogue->n_negative++;
-        dialogue->n_frames++;
+        dialogue->frame++;
         return;
     }
     vibe_frame_undo(&g->frame, g->s, d);

@@ -187,9 +187,8 @@ static void keep_frame(struct vibe_recorder *rec, struct vibe_generator *g)
     const struct vibe_config *config = &rec->models->config;
     const size_t H = config->lm.hidden_size;
     const size_t latent = config->head.latent_size;
-    const size_t D = rec->models->n_dialogues;
     const struct vibe_tensor positive = vibe_tensor_batch(&g->hidden, 0, 1);
-    const struct vibe_tensor negative = vibe_tensor_batch(&g->hidden, D, 1);
+    const struct vibe_tensor negative = vibe_tensor_batch(&g->hidden, g->n, 1);
     const struct vibe_frame *f = &g->frame;
 
     keep_noise(rec, latent);

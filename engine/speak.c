@@ -71,14 +71,20 @@ static int begin(struct vibe_engine *engine, const struct vibe_ready *r,
                                 "no memory for a prompt of %zu tokens",
                                 r->prompt.n);
 
+    vibe_generator_clear(engine->generator);
     if (rc == VIBE_OK)
-        rc = vibe_diffusion_prepare(engine->models.head, &engine->stream,
-                                    (size_t)request->steps, err);
+        rc = vibe_generator_prepare(engine->generator, (size_t)request->steps,
+                                    err);
     if (rc == VIBE_OK)
         rc = embed_prompt(engine, embeds, r, request->seed, rec, err);
     if (rc == VIBE_OK)
-        rc = vibe_generator_begin(engine->generator, 0, embeds, r->prompt.n,
-                                  request->seed, request->cfg_scale, err);
+        rc = vibe_generator_start(
+            engine->generator,
+            &(struct vibe_opening){.embeds = embeds,
+                                   .T = r->prompt.n,
+                                   .seed = request->seed,
+                                   .cfg_scale = request->cfg_scale},
+            err);
     free(embeds);
     return rc;
 }

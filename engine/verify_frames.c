@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/model/diffusion.h"
 #include "engine/verify.h"
 
 /* Compare device rows with a recorded tensor of the same size. */
@@ -53,7 +52,7 @@ static const char *name_of(char *out, size_t frame, const char *what)
 /*
  * Start dialogue 0 with the prompt; voices as recorded.
  *
- * Errors: as vibe_generator_begin, VIBE_E_FORMAT
+ * Errors: as vibe_generator_start, VIBE_E_FORMAT
  */
 static int begin(struct vibe_verify *v)
 {
@@ -61,6 +60,10 @@ static int begin(struct vibe_verify *v)
     const size_t H = e->config.lm.hidden_size;
     const size_t n = vibe_golden_size(&v->golden, "voice.embeds");
     float *embeds = calloc(v->prompt.n * H, sizeof(*embeds));
+    struct vibe_opening opening = {
+        .T = v->prompt.n,
+        .cfg_scale = v->golden.cfg_scale,
+    };
     float *voices = NULL;
     size_t at = 0;
     int rc = VIBE_OK;
@@ -85,12 +88,12 @@ static int begin(struct vibe_verify *v)
                    voice->n_frames * H * sizeof(float));
         at += voice->n_frames * H;
     }
+    opening.embeds = embeds;
+    vibe_generator_clear(e->generator);
     if (rc == VIBE_OK)
-        rc = vibe_diffusion_prepare(e->models.head, &e->stream, v->golden.steps,
-                                    v->err);
+        rc = vibe_generator_prepare(e->generator, v->golden.steps, v->err);
     if (rc == VIBE_OK)
-        rc = vibe_generator_begin(e->generator, 0, embeds, v->prompt.n, 0,
-                                  v->golden.cfg_scale, v->err);
+        rc = vibe_generator_start(e->generator, &opening, v->err);
     free(voices);
     free(embeds);
     return rc;
@@ -114,13 +117,11 @@ static int verify_conditions(struct vibe_verify *v, size_t frame)
 {
     static const char *const what[2] = {"pos_condition", "neg_condition"};
     const struct vibe_generator *g = v->engine->generator;
-    const size_t D = g->models->n_dialogues;
     char name[64];
     int rc = VIBE_OK;
 
     for (size_t branch = 0; branch < 2 && rc == VIBE_OK; branch++) {
-        const struct vibe_tensor row = vibe_tensor_batch(&g->hidden, branch * D,
-                                                         1);
+        const struct vibe_tensor row = vibe_tensor_batch(&g->hidden, branch, 1);
 
         rc = compare_device(v, name_of(name, frame, what[branch]), &row, 0);
         if (rc == VIBE_OK)
@@ -141,7 +142,9 @@ static int verify_frame(struct vibe_verify *v, size_t frame, float *pcm)
         rc = force(v, &f->latent, name_of(name, frame, "noise0"),
                    2 * f->latent.C);
     if (rc == VIBE_OK) {
-        vibe_frame_latent(f, g->s, &g->hidden);
+        const struct vibe_tensor hidden = vibe_tensor_batch(&g->hidden, 0, 2);
+
+        vibe_frame_latent(f, g->s, &hidden);
         rc = compare_device(v, name_of(name, frame, "latent"), &f->latent, 0);
     }
     if (rc == VIBE_OK)
@@ -216,7 +219,7 @@ static void gathered_release(struct gathered *all)
 static int forced_step(struct vibe_verify *v, struct gathered *all, size_t i)
 {
     struct vibe_generator *g = v->engine->generator;
-    const size_t frame = g->dialogues[0].n_frames;
+    const size_t frame = g->dialogues[0].frame;
     const size_t hop = v->engine->config.hop;
     enum vibe_control token = VIBE_CONTROL_EOS;
     int rc = control_of(v, &token, all->ids[i]);
@@ -265,7 +268,7 @@ static int free_step(struct vibe_verify *v, enum vibe_control *token)
 {
     struct vibe_generator *g = v->engine->generator;
     const size_t C = g->frame.latent.C;
-    const size_t frame = g->dialogues[0].n_frames;
+    const size_t frame = g->dialogues[0].frame;
     float *noise = NULL;
     char name[64];
     int rc = VIBE_OK;

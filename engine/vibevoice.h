@@ -29,7 +29,8 @@ struct vibe_engine_options {
     enum vibe_device device;
     int device_index; /* of the GPU */
     enum vibe_weight_dtype dtype;
-    int threads; /* CPU threads; 0: all that this process may use */
+    int threads;        /* CPU threads; 0: all that this process may use */
+    size_t n_dialogues; /* that can advance together; 0: 1 */
 
     /* Told once when VIBE_DEVICE_AUTO settles for the CPU although this
      * build knows CUDA, with the reason; may be NULL. */
@@ -211,7 +212,7 @@ enum vibe_stage {
 
 /* What vibe_engine_bench measured; medians over frames. */
 struct vibe_bench {
-    double frame_s;                    /* one frame, read back and all */
+    double frame_s;                    /* one frame of all, read back */
     double stage_s[VIBE_N_STAGES];     /* each stage by itself */
     size_t stage_bytes[VIBE_N_STAGES]; /* weights that it reads */
     double bandwidth; /* bytes per second, probed; 0: unknown */
@@ -220,7 +221,8 @@ struct vibe_bench {
 };
 
 /*
- * Time frames of one dialogue that has been going on for n_context tokens.
+ * Time frames of dialogues that have been going on for n_context tokens: as
+ * many as the engine has room for.
  *
  *   n_frames   to time, > 0
  *   steps      of the solver

@@ -34,7 +34,7 @@ struct head_layer {
 
 struct vibe_diffusion {
     struct vibe_head_config config;
-    size_t D;
+    size_t max_D, D; /* dialogues: room for, of the current call */
     struct vibe_matrix noisy_proj, cond_proj, time_in, time_out;
     struct head_layer *layers; /* [head_layers], owned */
     struct head_layer last;    /* no norm, no gate, no ffn */
@@ -107,7 +107,7 @@ static struct vibe_diffusion *make_head(const struct vibe_head_config *config,
         return NULL;
     }
     head->config = *config;
-    head->D = n_dialogues;
+    head->max_D = n_dialogues;
     return head;
 }
 
@@ -128,7 +128,7 @@ int vibe_diffusion_check(const struct vibe_weights *w,
 static int allocate_scratch(struct vibe_diffusion *head,
                             struct vibe_backend *be, struct vibe_error *err)
 {
-    size_t D = head->D;
+    size_t D = head->max_D;
     size_t H = head->config.hidden_size;
     size_t C = head->config.latent_size;
     const struct {
@@ -255,7 +255,7 @@ static int prepare(struct vibe_diffusion *head, struct vibe_stream *s,
 {
     struct vibe_backend *be = head->params.be;
     size_t H = head->config.hidden_size;
-    size_t rows = 2 * head->D;
+    size_t rows = 2 * head->max_D;
     size_t group = n_steps < GROUP_STEPS ? n_steps : GROUP_STEPS;
     int rc = vibe_dpm_solver_init(&head->solver, n_steps, err);
 
@@ -371,6 +371,26 @@ static void predict(struct vibe_diffusion *head, struct vibe_stream *s,
                        VIBE_STORE);
 }
 
+/* Lay the scratch out for D dialogues. */
+static void fit(struct vibe_diffusion *head, size_t D)
+{
+    struct vibe_tensor *const steps[] = {&head->u, &head->m, &head->v,
+                                         &head->act};
+
+    assert(D <= head->max_D);
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        steps[i]->T = D;
+        steps[i]->stride_b = D * steps[i]->stride_t;
+    }
+    for (size_t i = 0; i < head->config.head_layers; i++)
+        head->layers[i].at_steps.B = 2 * D;
+    head->last.at_steps.B = 2 * D;
+    head->cond.B = 2 * D;
+    head->c.B = 2 * D;
+    head->m1.B = D;
+    head->D = D;
+}
+
 void vibe_diffusion_sample(struct vibe_diffusion *head, struct vibe_stream *s,
                            const struct vibe_tensor *latent,
                            const struct vibe_tensor *cond,
@@ -380,8 +400,9 @@ void vibe_diffusion_sample(struct vibe_diffusion *head, struct vibe_stream *s,
     size_t group = head->c.T;
 
     assert(n_steps > 0);
-    assert(latent->B == head->D && latent->C == head->config.latent_size);
-    assert(cond->B == 2 * head->D && cond->C == head->config.hidden_size);
+    assert(latent->C == head->config.latent_size);
+    assert(cond->B == 2 * latent->B && cond->C == head->config.hidden_size);
+    fit(head, latent->B);
     vibe_linear(s, &head->cond, cond, &head->cond_proj, VIBE_STORE, NULL);
     vibe_zero(s, &head->m1);
     for (size_t i = 0; i < n_steps && !s->err.code; i++) {

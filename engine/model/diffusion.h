@@ -33,7 +33,7 @@ int vibe_diffusion_check(const struct vibe_weights *w,
  *
  *   out           set to the head, or to NULL on error; vibe_diffusion_free
  *   be, w         borrowed until then
- *   n_dialogues   D of every later call
+ *   n_dialogues   D of a later call at most
  *
  * Errors: VIBE_E_FORMAT  a tensor is absent or misshapen; msg names it
  *         VIBE_E_NOMEM, VIBE_E_DEVICE

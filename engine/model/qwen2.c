@@ -13,8 +13,6 @@
 #include "engine/format/weights.h"
 #include "engine/model/params.h"
 
-enum { PROMPT_ROWS = 256 }; /* of a prompt that are read at a time */
-
 struct lm_layer {
     const float *attn_norm, *mlp_norm;
     struct vibe_matrix qkv, o, gate_up, down;
@@ -205,10 +203,11 @@ static int allocate_scratch(struct vibe_qwen2 *lm, size_t max_rows,
 {
     const struct vibe_lm_config *config = &lm->config;
     struct vibe_backend *be = lm->params.be;
-    size_t rows = max_rows > PROMPT_ROWS ? max_rows : PROMPT_ROWS;
+    size_t rows = max_rows > VIBE_PROMPT_ROWS ? max_rows : VIBE_PROMPT_ROWS;
     size_t H = config->hidden_size;
     size_t qkv = H + 2 * config->num_key_value_heads * config->head_dim;
-    int rc = vibe_tensor_init(&lm->x, be, VIBE_F32, 1, PROMPT_ROWS, H, err);
+    int rc = vibe_tensor_init(&lm->x, be, VIBE_F32, 1, VIBE_PROMPT_ROWS, H,
+                              err);
 
     if (!rc)
         rc = vibe_tensor_init(&lm->normed, be, VIBE_F32, 1, rows, H, err);
@@ -377,7 +376,7 @@ void vibe_qwen2_prefill(struct vibe_qwen2 *lm, struct vibe_stream *s,
         const int32_t at[] = {seq, pos + (int32_t)first};
         struct vibe_tensor x;
 
-        pass.T = T - first < PROMPT_ROWS ? T - first : PROMPT_ROWS;
+        pass.T = T - first < VIBE_PROMPT_ROWS ? T - first : VIBE_PROMPT_ROWS;
         x = shaped(&lm->x, &pass);
         vibe_write(s, lm->prompt_at, at, sizeof(at));
         vibe_write(s, x.data, embeds + first * H, pass.T * H * sizeof(*embeds));

@@ -25,6 +25,8 @@ struct vibe_stream;
 struct vibe_tensor;
 struct vibe_weights;
 
+enum { VIBE_PROMPT_ROWS = 256 }; /* of a prompt that are read at a time */
+
 /* Columns of the logits. */
 enum vibe_control {
     VIBE_CONTROL_START,     /* speech_start */
@@ -74,8 +76,9 @@ int vibe_qwen2_embed(const struct vibe_qwen2 *lm, float *out,
                      const int32_t *ids, size_t n, struct vibe_error *err);
 
 /*
- * Read a prompt of T positions into one sequence, in blocks of rows so that
- * scratch does not grow with T.  Latches in s; the tokens' rows have been
+ * Read a prompt of T positions into one sequence, in blocks of
+ * VIBE_PROMPT_ROWS so that scratch does not grow with T; block by block gives
+ * the same bits as all at once.  Latches in s; the tokens' rows have been
  * taken when it returns.
  *
  *   hidden   [1][1][hidden_size] device, of the last position; NULL: not

@@ -6,6 +6,7 @@
 
 struct vibe_graph {
     cudaGraphExec_t exec;
+    const void *scratch; /* that its kernels write to */
 };
 
 static int stream_init(struct vibe_stream *s, struct vibe_error *err)
@@ -112,6 +113,9 @@ static void graph_run(struct vibe_stream *s, struct vibe_graph **graph,
 {
     cudaError_t rc = cudaSuccess;
 
+    /* scratch that has grown since is somewhere else */
+    if (*graph && (*graph)->scratch != vibe_cuda_of(s->be)->scratch)
+        vibe_graph_free(s, graph);
     if (!*graph) {
         struct vibe_graph *made = calloc(1, sizeof(*made));
 
@@ -125,6 +129,7 @@ static void graph_run(struct vibe_stream *s, struct vibe_graph **graph,
             vibe_cuda_latch(s, rc, "capturing a frame");
             return;
         }
+        made->scratch = vibe_cuda_of(s->be)->scratch;
         *graph = made;
     }
     rc = cudaGraphLaunch((*graph)->exec, vibe_cuda_of(s->be)->compute);
