@@ -1,0 +1,251 @@
+#include "offload/residency.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/error.h"
+#include "engine/base/size.h"
+
+/* Blocks that a resident piece has at most where others stream: few products
+ * for many rows, and yet little is freed at once. */
+enum { RESIDENT_BLOCKS = 4 };
+
+static size_t bytes_of(const struct vibe_residency_input *in, size_t matrix,
+                       size_t first, size_t n)
+{
+    return in->piece_bytes(in->user, matrix, first, n);
+}
+
+/* Rows of the blocks that a matrix is cut into. */
+static size_t block_rows(const struct vibe_residency_input *in, size_t matrix)
+{
+    const size_t N = in->matrix[matrix].N;
+    size_t n_blocks = bytes_of(in, matrix, 0, N) / in->chunk_bytes + 1;
+    size_t rows;
+
+    for (;; n_blocks++) {
+        rows = vibe_size_round((N + n_blocks - 1) / n_blocks,
+                               VIBE_RESIDENCY_UNIT);
+        if (rows >= N)
+            return N;
+        if (rows == VIBE_RESIDENCY_UNIT ||
+            bytes_of(in, matrix, 0, rows) <= in->chunk_bytes)
+            return rows;
+    }
+}
+
+static size_t count_blocks(const struct vibe_residency_input *in, size_t matrix)
+{
+    const size_t rows = block_rows(in, matrix);
+
+    return (in->matrix[matrix].N + rows - 1) / rows;
+}
+
+/* Where the table stands while it is made or measured. */
+struct cut {
+    const struct vibe_residency_input *in;
+    struct vibe_piece *pieces; /* NULL: only count */
+    size_t n_pieces, n_chunks;
+    size_t resident_bytes, streamed_bytes, slot_bytes;
+};
+
+static void add_piece(struct cut *cut, size_t matrix, size_t first, size_t n,
+                      int is_resident)
+{
+    const size_t bytes = bytes_of(cut->in, matrix, first, n);
+
+    if (cut->pieces)
+        cut->pieces[cut->n_pieces] = (struct vibe_piece){
+            .matrix = matrix,
+            .first = first,
+            .n = n,
+            .bytes = bytes,
+            .is_resident = is_resident,
+        };
+    cut->n_pieces++;
+    if (is_resident) {
+        cut->resident_bytes += vibe_size_round(bytes, cut->in->granule);
+        return;
+    }
+    cut->n_chunks++;
+    cut->streamed_bytes += bytes;
+    if (bytes > cut->slot_bytes)
+        cut->slot_bytes = bytes;
+}
+
+/* Rows first .. end - 1 in pieces of at most step rows. */
+static void add_pieces(struct cut *cut, size_t matrix, size_t first, size_t end,
+                       size_t step, int is_resident)
+{
+    for (; first < end; first += step)
+        add_piece(cut, matrix, first, end - first < step ? end - first : step,
+                  is_resident);
+}
+
+/* How many blocks stream, among the kept matrices and the others. */
+struct share {
+    size_t n_blocks[2], n_streamed[2];
+};
+
+/*
+ * Cut every matrix.  Of two kinds of matrix, kept and not, the streamed blocks
+ * are spread as Bresenham draws a line: after any number of blocks as many
+ * have been streamed as their share asks for, rounded down.
+ */
+static void cut_all(struct cut *cut, const struct share *share)
+{
+    const int is_whole = !share->n_streamed[0] && !share->n_streamed[1];
+    size_t seen[2] = {0, 0};
+
+    for (size_t i = 0; i < cut->in->n_matrices; i++) {
+        const int kind = cut->in->matrix[i].is_kept != 0;
+        const size_t N = cut->in->matrix[i].N;
+        const size_t rows = block_rows(cut->in, i);
+        const size_t n_blocks = count_blocks(cut->in, i);
+        const size_t part = share->n_streamed[kind];
+        const size_t all = share->n_blocks[kind];
+        const size_t before = seen[kind] * part / all;
+        const size_t after = (seen[kind] + n_blocks) * part / all;
+        const size_t resident = n_blocks - (after - before);
+        const size_t border = resident == n_blocks ? N : resident * rows;
+
+        seen[kind] += n_blocks;
+        add_pieces(cut, i, 0, border, is_whole ? N : RESIDENT_BLOCKS * rows, 1);
+        add_pieces(cut, i, border, N, rows, 0);
+    }
+}
+
+/* Stream as little as the budget allows, of kept matrices last. */
+static struct share choose(const struct vibe_residency_input *in)
+{
+    struct share share = {.n_blocks = {0, 0}};
+
+    for (size_t i = 0; i < in->n_matrices; i++)
+        share.n_blocks[in->matrix[i].is_kept != 0] += count_blocks(in, i);
+    for (;;) {
+        struct cut cut = {.in = in};
+
+        cut_all(&cut, &share);
+        if (cut.resident_bytes <= in->budget)
+            return share;
+        if (share.n_streamed[0] < share.n_blocks[0])
+            share.n_streamed[0]++;
+        else
+            share.n_streamed[1]++;
+    }
+}
+
+/* Measure the table and take what was measured. */
+static void take_counts(struct vibe_residency *r)
+{
+    const struct vibe_piece *pieces = r->pieces;
+    struct cut cut = {.in = &r->input};
+
+    for (size_t i = 0; i < r->n_pieces; i++)
+        add_piece(&cut, pieces[i].matrix, pieces[i].first, pieces[i].n,
+                  pieces[i].is_resident);
+    r->n_chunks = cut.n_chunks;
+    r->resident_bytes = cut.resident_bytes;
+    r->streamed_bytes = cut.streamed_bytes;
+    r->slot_bytes = cut.slot_bytes;
+}
+
+int vibe_residency_init(struct vibe_residency *r,
+                        const struct vibe_residency_input *in,
+                        struct vibe_error *err)
+{
+    struct share share;
+    struct cut cut = {.in = in};
+    struct vibe_residency_matrix *matrix;
+
+    assert(in->n_matrices > 0 && in->chunk_bytes > 0 && in->granule > 0);
+    *r = (struct vibe_residency){0};
+    share = choose(in);
+    cut_all(&cut, &share);
+    matrix = calloc(in->n_matrices, sizeof(*matrix));
+    r->pieces = calloc(cut.n_pieces, sizeof(*r->pieces));
+    if (!matrix || !r->pieces) {
+        free(matrix);
+        free(r->pieces);
+        *r = (struct vibe_residency){0};
+        return vibe_fail(err, VIBE_E_NOMEM,
+                         "no memory for a table of %zu pieces", cut.n_pieces);
+    }
+    memcpy(matrix, in->matrix, in->n_matrices * sizeof(*matrix));
+    r->n_pieces = cut.n_pieces;
+    r->input = *in;
+    r->input.matrix = matrix;
+    cut = (struct cut){.in = in, .pieces = r->pieces};
+    cut_all(&cut, &share);
+    take_counts(r);
+    return VIBE_OK;
+}
+
+void vibe_residency_release(struct vibe_residency *r)
+{
+    free(r->pieces);
+    free((void *)(size_t)r->input.matrix);
+    *r = (struct vibe_residency){0};
+}
+
+/* Resident bytes of the matrix of piece i. */
+static size_t matrix_bytes(const struct vibe_residency *r, size_t matrix)
+{
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < r->n_pieces; i++)
+        if (r->pieces[i].matrix == matrix && r->pieces[i].is_resident)
+            bytes += r->pieces[i].bytes;
+    return bytes;
+}
+
+size_t vibe_residency_last(const struct vibe_residency *r)
+{
+    const struct vibe_residency_matrix *matrix = r->input.matrix;
+    size_t best = r->n_pieces;
+    size_t most = 0;
+    int is_kept = 1;
+
+    for (size_t i = 0; i < r->n_pieces; i++) {
+        const struct vibe_piece *p = &r->pieces[i];
+        size_t bytes;
+
+        if (!p->is_resident)
+            continue;
+        bytes = matrix_bytes(r, p->matrix);
+        if (best == r->n_pieces || matrix[p->matrix].is_kept < is_kept ||
+            (matrix[p->matrix].is_kept == is_kept && bytes >= most)) {
+            best = i;
+            most = bytes;
+            is_kept = matrix[p->matrix].is_kept;
+        }
+    }
+    return best;
+}
+
+int vibe_residency_demote(struct vibe_residency *r, size_t i,
+                          struct vibe_error *err)
+{
+    const struct vibe_piece piece = r->pieces[i];
+    const size_t rows = block_rows(&r->input, piece.matrix);
+    const size_t n = (piece.n + rows - 1) / rows;
+    struct cut cut = {.in = &r->input};
+    struct vibe_piece *pieces = calloc(r->n_pieces + n - 1, sizeof(*pieces));
+
+    assert(piece.is_resident);
+    if (!pieces)
+        return vibe_fail(err, VIBE_E_NOMEM,
+                         "no memory for a table of %zu pieces",
+                         r->n_pieces + n - 1);
+    memcpy(pieces, r->pieces, i * sizeof(*pieces));
+    memcpy(pieces + i + n, r->pieces + i + 1,
+           (r->n_pieces - i - 1) * sizeof(*pieces));
+    cut.pieces = pieces + i;
+    add_pieces(&cut, piece.matrix, piece.first, piece.first + piece.n, rows, 0);
+    free(r->pieces);
+    r->pieces = pieces;
+    r->n_pieces += n - 1;
+    take_counts(r);
+    return VIBE_OK;
+}
