@@ -289,7 +289,7 @@ def fill(model, args, rng):
 
 
 def make_model(args, control, vocab_size, seed):
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator(torch.get_default_device()).manual_seed(seed)
     model = VibeVoiceForConditionalGeneration._from_config(
         native_config(args, control, vocab_size),
         attn_implementation="eager").float().eval()
@@ -297,7 +297,7 @@ def make_model(args, control, vocab_size, seed):
     model.tie_weights()
     # the head sees timesteps as the bfloat16 training did
     model.model.diffusion_head.register_forward_pre_hook(
-        lambda _, inputs: (inputs[0], inputs[1].bfloat16().float()))
+        lambda _, inputs: (inputs[0], inputs[1].bfloat16().to(inputs[1])))
     return model, rng
 
 
