@@ -31,6 +31,7 @@ struct vibe_backend {
 
 struct vibe_stream {
     struct vibe_backend *be;
+    int is_timed;          /* whether vibe_mark (ops.h) does anything */
     struct vibe_error err; /* latched; code VIBE_OK while all is well */
 };
 

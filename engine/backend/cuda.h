@@ -4,8 +4,11 @@
 #ifndef VIBE_BACKEND_CUDA_H
 #define VIBE_BACKEND_CUDA_H
 
+#include <stddef.h>
+
 struct vibe_backend;
 struct vibe_backend_options;
+struct vibe_device_info;
 struct vibe_error;
 
 /*
@@ -20,5 +23,17 @@ struct vibe_error;
 int vibe_cuda_open(struct vibe_backend **out,
                    const struct vibe_backend_options *options,
                    struct vibe_error *err);
+
+/*
+ * Visit every GPU, usable or not.
+ *
+ * Errors: VIBE_E_UNSUPPORTED, VIBE_E_DEVICE as above; then none is visited
+ */
+int vibe_cuda_list(void (*visit)(void *user,
+                                 const struct vibe_device_info *info),
+                   void *user, struct vibe_error *err);
+
+/* "cuda 13.0: sm_80 sm_90 + ptx" or "no cuda", in buf of size. */
+const char *vibe_cuda_build(char *buf, size_t size);
 
 #endif /* VIBE_BACKEND_CUDA_H */

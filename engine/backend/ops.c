@@ -33,6 +33,19 @@ void vibe_read(struct vibe_stream *s, void *host, const void *device,
         s->be->ops->read(s, host, device, bytes);
 }
 
+void vibe_mark(struct vibe_stream *s, size_t i)
+{
+    assert(i < VIBE_MARKS);
+    if (is_live(s) && s->is_timed)
+        s->be->ops->mark(s, i);
+}
+
+double vibe_mark_s(struct vibe_stream *s, size_t i)
+{
+    assert(i < VIBE_MARKS);
+    return s->is_timed ? s->be->ops->mark_s(s, i) : 0.0;
+}
+
 void vibe_graph_run(struct vibe_stream *s, struct vibe_graph **graph,
                     void (*body)(void *user), void *user)
 {

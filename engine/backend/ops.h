@@ -69,6 +69,7 @@ struct vibe_norm {
     const struct vibe_tensor *room; /* [B][T][K] that may be overwritten */
 };
 
+struct vibe_device_reading;
 struct vibe_graph; /* captured work, see vibe_graph_run */
 
 struct vibe_ops {
@@ -106,6 +107,12 @@ struct vibe_ops {
                   size_t bytes);
     void (*read)(struct vibe_stream *s, void *host, const void *device,
                  size_t bytes);
+
+    void (*mark)(struct vibe_stream *s, size_t i);
+    double (*mark_s)(struct vibe_stream *s, size_t i);
+
+    /* what the device says of itself, see base/device.h */
+    void (*meter)(struct vibe_backend *be, struct vibe_device_reading *out);
 
     /* bytes per second that reading the device's memory reaches; 0: unknown */
     double (*probe_bandwidth)(struct vibe_backend *be);
@@ -166,6 +173,19 @@ void vibe_write(struct vibe_stream *s, void *device, const void *host,
                 size_t bytes);
 void vibe_read(struct vibe_stream *s, void *host, const void *device,
                size_t bytes);
+
+enum { VIBE_MARKS = 16 };
+
+/*
+ * On a timed stream: mark i is the moment when all that is on the stream by
+ * now is done.  Mark 0 comes first and outside of vibe_graph_run; the others
+ * are replayed with what was captured.
+ */
+void vibe_mark(struct vibe_stream *s, size_t i);
+
+/* When a mark of before the last vibe_stream_check was reached, as vibe_clock_s
+ * counts; 0 if the stream is not timed. */
+double vibe_mark_s(struct vibe_stream *s, size_t i);
 
 /*
  * Run body, which enqueues the same ops on the same tensors every time.  A GPU

@@ -4,10 +4,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/state.h"
+#include "engine/base/clock.h"
+#include "engine/base/device.h"
 #include "engine/base/size.h"
+#include "offload/transfer.h"
 
 enum { ALIGNMENT = 64 };
 
@@ -63,6 +67,30 @@ static void copy_out(struct vibe_stream *s, void *host, const void *device,
 {
     (void)s;
     memcpy(host, device, bytes);
+}
+
+static void mark(struct vibe_stream *s, size_t i)
+{
+    vibe_cpu_of(s)->marks[i] = vibe_clock_s();
+}
+
+static double mark_s(struct vibe_stream *s, size_t i)
+{
+    return vibe_cpu_of(s)->marks[i];
+}
+
+/* The machine's memory; what counts power is not for users to read. */
+static void meter(struct vibe_backend *be, struct vibe_device_reading *out)
+{
+    const long pages = sysconf(_SC_PHYS_PAGES);
+    const long size = sysconf(_SC_PAGESIZE);
+    const size_t left = be->transfer->free_bytes(be);
+
+    *out = (struct vibe_device_reading){.power_w = -1.0, .energy_j = -1.0};
+    if (pages <= 0 || size <= 0)
+        return;
+    out->memory_total = (size_t)pages * (size_t)size;
+    out->memory_used = out->memory_total - left;
 }
 
 static double probe_bandwidth(struct vibe_backend *be)
@@ -175,6 +203,9 @@ int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
     cpu->ops.stream_release = stream_nothing;
     cpu->ops.sync = stream_nothing;
     cpu->ops.linear_norm = linear_norm;
+    cpu->ops.meter = meter;
+    cpu->ops.mark = mark;
+    cpu->ops.mark_s = mark_s;
     cpu->ops.probe_bandwidth = probe_bandwidth;
     cpu->ops.graph_run = graph_run;
     cpu->ops.graph_free = graph_free;

@@ -18,6 +18,7 @@ struct vibe_cpu {
     int threads;
     int is_exact; /* float32 arithmetic was asked for, see backend.h */
     struct vibe_cpu_kernels *kernels; /* NULL for the reference */
+    double marks[VIBE_MARKS];         /* see vibe_mark */
     struct vibe_cpu_scratch {
         void *data;
         size_t bytes;

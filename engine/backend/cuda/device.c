@@ -5,9 +5,9 @@
 #include <stdlib.h>
 
 #include "engine/backend/cuda.h"
+#include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/matrix.h"
-
-enum { MIN_CC = 75 };
+#include "engine/backend/cuda/nvml.h"
 
 int vibe_cuda_fail(struct vibe_error *err, cudaError_t rc, const char *what)
 {
@@ -43,8 +43,7 @@ void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes)
     return cuda->scratch;
 }
 
-/* Is there a driver, and does it know this runtime?  One sentence if not. */
-static int check_driver(struct vibe_error *err)
+int vibe_cuda_check_driver(struct vibe_error *err)
 {
     int driver = 0;
     int n = 0;
@@ -75,8 +74,8 @@ static int choose_device(struct vibe_cuda *cuda, int device,
 
     rc = cudaGetDeviceCount(&n);
     if (rc == cudaSuccess && device >= n)
-        return vibe_fail(err, VIBE_E_DEVICE, "no GPU %d: only %d found", device,
-                         n);
+        return vibe_fail(err, VIBE_E_DEVICE, "only %d GPU%s", n,
+                         n == 1 ? "" : "s");
     if (rc == cudaSuccess)
         rc = cudaGetDeviceProperties(&prop, device);
     if (rc != cudaSuccess)
@@ -86,11 +85,28 @@ static int choose_device(struct vibe_cuda *cuda, int device,
     cuda->cc = 10 * prop.major + prop.minor;
     snprintf(cuda->base.name, sizeof(cuda->base.name), "%.60s, sm_%d",
              prop.name, cuda->cc);
-    if (cuda->cc < MIN_CC)
-        return vibe_fail(err, VIBE_E_DEVICE,
-                         "%s: needs compute capability %d.%d or newer",
-                         cuda->base.name, MIN_CC / 10, MIN_CC % 10);
+    if (cuda->cc < VIBE_CUDA_MIN_CC)
+        return vibe_fail(
+            err, VIBE_E_DEVICE, "%s: needs compute capability %d.%d or newer",
+            cuda->base.name, VIBE_CUDA_MIN_CC / 10, VIBE_CUDA_MIN_CC % 10);
     return VIBE_OK;
+}
+
+/* A build for some cards is none for others. */
+static int check_kernels(const struct vibe_cuda *cuda, struct vibe_error *err)
+{
+    const cudaError_t rc = vibe_cuda_find_kernel();
+
+    if (rc == cudaSuccess)
+        return VIBE_OK;
+    if (rc != cudaErrorNoKernelImageForDevice &&
+        rc != cudaErrorInvalidDeviceFunction &&
+        rc != cudaErrorUnsupportedPtxVersion)
+        return vibe_cuda_fail(err, rc, cuda->base.name);
+    return vibe_fail(err, VIBE_E_DEVICE,
+                     "%s: this build has kernels for %s only; build with "
+                     "CUDA_ARCH=%d",
+                     cuda->base.name, VIBE_CUDA_ARCHS, cuda->cc);
 }
 
 /* Streams and what lives as long as they do. */
@@ -118,8 +134,12 @@ static void cuda_close(struct vibe_backend *be)
 
     vibe_cuda_staging_free(cuda);
     vibe_cuda_lt_free(cuda);
+    vibe_nvml_free(cuda->nvml);
     cudaFree(cuda->scratch);
     cudaFree(cuda->done);
+    for (size_t i = 0; i < VIBE_MARKS; i++)
+        if (cuda->marks[i])
+            cudaEventDestroy(cuda->marks[i]);
     if (cuda->compute)
         cudaStreamDestroy(cuda->compute);
     if (cuda->copy)
@@ -132,7 +152,7 @@ int vibe_cuda_open(struct vibe_backend **out,
                    struct vibe_error *err)
 {
     struct vibe_cuda *cuda = NULL;
-    int rc = check_driver(err);
+    int rc = vibe_cuda_check_driver(err);
 
     *out = NULL;
     if (rc != VIBE_OK)
@@ -143,6 +163,8 @@ int vibe_cuda_open(struct vibe_backend **out,
     rc = choose_device(cuda, options->device, err);
     if (rc == VIBE_OK)
         rc = make_streams(cuda, err);
+    if (rc == VIBE_OK)
+        rc = check_kernels(cuda, err);
     if (rc != VIBE_OK) {
         cuda_close(&cuda->base);
         return rc;
@@ -150,6 +172,7 @@ int vibe_cuda_open(struct vibe_backend **out,
     vibe_cuda_memory_init(&cuda->ops);
     vibe_cuda_stream_init(&cuda->ops);
     vibe_cuda_compute_init(&cuda->ops);
+    vibe_cuda_info_init(&cuda->ops);
     cuda->ops.close = cuda_close;
     cuda->base.ops = &cuda->ops;
     cuda->base.transfer = &vibe_cuda_transfer;

@@ -23,12 +23,16 @@ struct vibe_cuda {
     void *scratch;
     size_t scratch_bytes;
     unsigned *done; /* [VIBE_CUDA_COUNTERS] zeros: blocks that have arrived */
-    int is_exact;   /* activations keep float precision in every product */
+    cudaEvent_t marks[VIBE_MARKS]; /* made when first recorded */
+    double mark0_s;                /* host time of marks[0] */
+    int is_exact; /* activations keep float precision in every product */
     struct vibe_cuda_staging *staging; /* memory.c; NULL until a load */
-    struct vibe_cuda_lt *lt;           /* lt.c; NULL until it was looked for */
+    struct vibe_nvml *nvml; /* info.c; NULL also where it is absent */
+    int has_looked_for_nvml;
+    struct vibe_cuda_lt *lt; /* lt.c; NULL until it was looked for */
 };
 
-enum { VIBE_CUDA_COUNTERS = 65536 };
+enum { VIBE_CUDA_COUNTERS = 65536, VIBE_CUDA_MIN_CC = 75 };
 
 static inline struct vibe_cuda *vibe_cuda_of(const struct vibe_backend *be)
 {
@@ -41,6 +45,9 @@ void vibe_cuda_latch(struct vibe_stream *s, cudaError_t rc, const char *op);
 /* Fill err from what CUDA said: VIBE_E_NOMEM for memory, else _DEVICE. */
 int vibe_cuda_fail(struct vibe_error *err, cudaError_t rc, const char *what);
 
+/* Is there a driver that knows this runtime, and a GPU?  VIBE_E_DEVICE. */
+int vibe_cuda_check_driver(struct vibe_error *err);
+
 /* Scratch of at least this size; NULL after latching an error. */
 void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes);
 
@@ -48,6 +55,7 @@ void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes);
 void vibe_cuda_memory_init(struct vibe_ops *ops);
 void vibe_cuda_stream_init(struct vibe_ops *ops);
 void vibe_cuda_compute_init(struct vibe_ops *ops);
+void vibe_cuda_info_init(struct vibe_ops *ops);
 
 /* offload/transfer.h on this device. */
 extern const struct vibe_transfer vibe_cuda_transfer;

@@ -67,6 +67,9 @@ cudaError_t vibe_cuda_dwconv(cudaStream_t stream, const struct vibe_tensor *x,
                              const struct vibe_tensor *win, const float *w,
                              const float *bias, const float *gamma);
 
+/* Whether this build has code for the current GPU. */
+cudaError_t vibe_cuda_find_kernel(void);
+
 /* Read n_bytes, a multiple of 16, and leave a trace of them in *out. */
 cudaError_t vibe_cuda_read_all(cudaStream_t stream, const void *data,
                                size_t n_bytes, unsigned *out, int n_sm);

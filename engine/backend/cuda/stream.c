@@ -3,6 +3,7 @@
 
 #include "engine/backend/cuda/device.h"
 #include "engine/backend/cuda/kernels.h"
+#include "engine/base/clock.h"
 
 struct vibe_graph {
     cudaGraphExec_t exec;
@@ -44,6 +45,43 @@ static void stream_read(struct vibe_stream *s, void *host, const void *device,
                     cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost,
                                     vibe_cuda_of(s->be)->compute),
                     "copy from the device");
+}
+
+/*
+ * An event inside a captured frame is recorded at every replay.  CUDA tells
+ * only how far events are apart: the host's clock is read at mark 0, when the
+ * queue is all but empty, and the others are counted from there.
+ */
+static void mark(struct vibe_stream *s, size_t i)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+    enum cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    cudaError_t rc = cudaSuccess;
+
+    if (!cuda->marks[i])
+        rc = cudaEventCreate(&cuda->marks[i]);
+    if (rc == cudaSuccess)
+        rc = cudaStreamIsCapturing(cuda->compute, &status);
+    if (rc == cudaSuccess)
+        rc = cudaEventRecordWithFlags(cuda->marks[i], cuda->compute,
+                                      status == cudaStreamCaptureStatusActive
+                                          ? cudaEventRecordExternal
+                                          : cudaEventRecordDefault);
+    if (i == 0)
+        cuda->mark0_s = vibe_clock_s();
+    vibe_cuda_latch(s, rc, "marking a moment");
+}
+
+static double mark_s(struct vibe_stream *s, size_t i)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+    float ms = 0.0f;
+
+    if (i > 0)
+        vibe_cuda_latch(
+            s, cudaEventElapsedTime(&ms, cuda->marks[0], cuda->marks[i]),
+            "looking at a moment");
+    return cuda->mark0_s + 1e-3 * (double)ms;
 }
 
 /* The best of a few reads of a buffer that no cache holds. */
@@ -149,6 +187,8 @@ void vibe_cuda_stream_init(struct vibe_ops *ops)
     ops->sync = stream_sync;
     ops->write = stream_write;
     ops->read = stream_read;
+    ops->mark = mark;
+    ops->mark_s = mark_s;
     ops->probe_bandwidth = probe_bandwidth;
     ops->graph_run = graph_run;
     ops->graph_free = graph_free;

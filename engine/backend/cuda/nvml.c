@@ -1,0 +1,87 @@
+#include "engine/backend/cuda/nvml.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/device.h"
+
+/*
+ * The few calls that are used, as NVIDIA documents them: nvml.h comes with
+ * the driver's own package, which a build machine need not have.  Each returns
+ * 0 on success.
+ */
+typedef void *nvml_device;
+
+struct vibe_nvml {
+    void *library;
+    int is_running; /* init has succeeded */
+    nvml_device device;
+
+    int (*init)(void);
+    int (*shutdown)(void);
+    int (*by_bus_id)(const char *bus_id, nvml_device *out);
+    int (*power)(nvml_device device, unsigned *milliwatts);
+    int (*energy)(nvml_device device, unsigned long long *millijoules);
+};
+
+/* Set the function pointer at function; returns 1 where there is none. */
+static int find(void *library, void *function, const char *name)
+{
+    void *symbol = dlsym(library, name);
+
+    memcpy(function, &symbol, sizeof(symbol));
+    return !symbol;
+}
+
+static int find_functions(struct vibe_nvml *nvml)
+{
+    void *so = nvml->library;
+
+    return find(so, &nvml->init, "nvmlInit_v2") ||
+           find(so, &nvml->shutdown, "nvmlShutdown") ||
+           find(so, &nvml->by_bus_id, "nvmlDeviceGetHandleByPciBusId_v2") ||
+           find(so, &nvml->power, "nvmlDeviceGetPowerUsage") ||
+           find(so, &nvml->energy, "nvmlDeviceGetTotalEnergyConsumption");
+}
+
+struct vibe_nvml *vibe_nvml_open(const char *bus_id)
+{
+    struct vibe_nvml *nvml = calloc(1, sizeof(*nvml));
+
+    if (!nvml)
+        return NULL;
+    nvml->library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (nvml->library && !find_functions(nvml)) {
+        nvml->is_running = nvml->init() == 0;
+        if (nvml->is_running && nvml->by_bus_id(bus_id, &nvml->device) == 0)
+            return nvml;
+    }
+    vibe_nvml_free(nvml);
+    return NULL;
+}
+
+void vibe_nvml_free(struct vibe_nvml *nvml)
+{
+    if (!nvml)
+        return;
+    if (nvml->is_running)
+        nvml->shutdown();
+    if (nvml->library)
+        dlclose(nvml->library);
+    free(nvml);
+}
+
+void vibe_nvml_read(const struct vibe_nvml *nvml,
+                    struct vibe_device_reading *out)
+{
+    unsigned milliwatts = 0;
+    unsigned long long millijoules = 0;
+
+    out->power_w = -1.0;
+    out->energy_j = -1.0;
+    if (nvml && nvml->power(nvml->device, &milliwatts) == 0)
+        out->power_w = 1e-3 * (double)milliwatts;
+    if (nvml && nvml->energy(nvml->device, &millijoules) == 0)
+        out->energy_j = 1e-3 * (double)millijoules;
+}

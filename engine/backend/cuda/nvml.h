@@ -1,0 +1,25 @@
+/*
+ * nvml.h - power and energy of a GPU, from the driver's management library.
+ *
+ * The library is opened when it is first wanted and may be absent; nothing
+ * depends on it but these two numbers.
+ */
+#ifndef VIBE_CUDA_NVML_H
+#define VIBE_CUDA_NVML_H
+
+struct vibe_device_reading;
+struct vibe_nvml;
+
+/*
+ * Find a GPU by its address on the bus, "0000:3b:00.0".
+ *
+ * Returns NULL where there is no such library or GPU; vibe_nvml_free.
+ */
+struct vibe_nvml *vibe_nvml_open(const char *bus_id);
+void vibe_nvml_free(struct vibe_nvml *nvml);
+
+/* Set power_w and energy_j, negative what is unknown; nvml may be NULL. */
+void vibe_nvml_read(const struct vibe_nvml *nvml,
+                    struct vibe_device_reading *out);
+
+#endif /* VIBE_CUDA_NVML_H */
