@@ -38,6 +38,8 @@ CUDA_ARCH ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,nohead
 ARCHS := $(patsubst all,75 80 86 89 90 120 90-ptx,$(CUDA_ARCH:sm_%=%))
 GENCODE := $(foreach a,$(filter-out %-ptx,$(ARCHS)),-gencode arch=compute_$a$(comma)code=sm_$a) \
            $(foreach a,$(patsubst %-ptx,%,$(filter %-ptx,$(ARCHS))),-gencode arch=compute_$a$(comma)code=compute_$a)
+SM_NAMES := $(patsubst sm_,,sm_$(strip $(filter-out %-ptx,$(ARCHS))))
+ARCH_NAMES := $(SM_NAMES) $(if $(filter %-ptx,$(ARCHS)),$(if $(SM_NAMES),+) ptx)
 WITH_CUDA := 1
 endif
 CUDA_SAYS := $(if $(WITH_CUDA),with CUDA for $(CUDA_ARCH) ($(NVCC) works),CPU only ($(or $(NO_CUDA),CUDA=0)))
@@ -51,7 +53,7 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmis
 GUARD := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all, \
          -fstack-protector-strong $(if $(DEBUG),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2))
 OPT = $(if $(DEBUG),-Og,$(if $(filter engine/backend/cpu/%,$<),-O3,-O2))
-LANG_FLAGS = -std=c11 -D_GNU_SOURCE -I. $(if $(WITH_CUDA),-isystem $(CUDA_HOME)/include) $(LIB_CFLAGS) $(WARN)
+LANG_FLAGS = -std=c11 -D_GNU_SOURCE -I. $(if $(WITH_CUDA),-isystem $(CUDA_HOME)/include -DVIBE_CUDA_ARCHS='"$(strip $(ARCH_NAMES))"') $(LIB_CFLAGS) $(WARN)
 C_FLAGS = $(LANG_FLAGS) $(OPT) -g -fopenmp -ffp-contract=off $(GUARD) $(CPPFLAGS) $(CFLAGS)
 NV_FLAGS = -std=c++17 -O3 -I. $(GENCODE) $(if $(filter all,$(CUDA_ARCH)),--compress-mode=size) -Xptxas -warn-spills \
            -Xcompiler -Wall,-Wextra,-fno-exceptions,-fno-threadsafe-statics $(if $(WERROR),-Werror all-warnings)

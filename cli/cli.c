@@ -107,9 +107,8 @@ static void on_notice(void *user, const char *sentence)
     vibe_log(&cli->log, VIBE_LOG_WARN, "%s: computing on the CPU", sentence);
 }
 
-/* "--device cuda:1: only 1 GPU". */
-static enum vibe_exit fail_device(struct vibe_failure *why, int index,
-                                  const char *reason)
+enum vibe_exit vibe_cli_fail_device(struct vibe_failure *why, int index,
+                                    const char *reason)
 {
     char number[16] = "";
 
@@ -159,7 +158,7 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
         wanted.dtype = VIBE_WEIGHTS_F32;
     rc = vibe_engine_open(out, &wanted, &err);
     if (rc == VIBE_E_DEVICE && wanted.device == VIBE_DEVICE_CUDA)
-        return fail_device(why, o->device_index, err.msg);
+        return vibe_cli_fail_device(why, o->device_index, err.msg);
     why->err = err;
     return rc == VIBE_OK ? VIBE_EXIT_OK
                          : vibe_cli_fail_by(why, VIBE_EXIT_INPUT, model);

@@ -49,6 +49,10 @@ enum vibe_exit vibe_cli_fail(struct vibe_failure *why, enum vibe_exit status,
 enum vibe_exit vibe_cli_fail_by(struct vibe_failure *why, enum vibe_exit io,
                                 const char *file);
 
+/* The GPU cannot be had: "--device cuda:1: only 1 GPU". */
+enum vibe_exit vibe_cli_fail_device(struct vibe_failure *why, int index,
+                                    const char *reason);
+
 /* Print a failure for people, and for --json. */
 void vibe_cli_report(struct vibe_cli *cli, const struct vibe_failure *why);
 

@@ -223,11 +223,16 @@ enum vibe_exit vibe_cmd_self_test(struct vibe_cli *cli,
         .is_json = o->is_json,
         .is_verbose = o->verbosity > 0,
     };
+    struct vibe_error err = {0};
     size_t n_failed = 0;
 
     if (vibe_self_test(&how, (uint64_t)o->seed, on_case, &all, &n_failed,
-                       &why->err) != VIBE_OK)
+                       &err) != VIBE_OK) {
+        if (how.device == VIBE_DEVICE_CUDA)
+            return vibe_cli_fail_device(why, how.device_index, err.msg);
+        why->err = err;
         return vibe_cli_fail_by(why, VIBE_EXIT_DEVICE, NULL);
+    }
     for (size_t i = 0; i < all.n_ops; i++)
         print_tally(&all.op[i], o->is_json);
     if (!o->is_json)
@@ -235,6 +240,6 @@ enum vibe_exit vibe_cmd_self_test(struct vibe_cli *cli,
     if (n_failed)
         return vibe_cli_fail(why, VIBE_EXIT_FAILED, NULL,
                              "%zu cases are off%s%s", n_failed,
-                             why->err.code ? ": " : "", why->err.msg);
+                             err.code ? ": " : "", err.msg);
     return VIBE_EXIT_OK;
 }

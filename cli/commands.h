@@ -34,4 +34,7 @@ enum vibe_exit vibe_cmd_speed(struct vibe_cli *cli, struct vibe_failure *why);
 enum vibe_exit vibe_cmd_self_test(struct vibe_cli *cli,
                                   struct vibe_failure *why);
 
+/* --list-devices: what there is to compute on. */
+enum vibe_exit vibe_cmd_devices(struct vibe_cli *cli, struct vibe_failure *why);
+
 #endif /* VIBE_CLI_COMMANDS_H */

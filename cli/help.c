@@ -7,6 +7,7 @@
 #include "cli/options.h"
 #include "cli/options_value.h"
 #include "cli/version.h"
+#include "engine/vibevoice.h"
 
 enum {
     WIDTH = 80,
@@ -326,7 +327,9 @@ void vibe_help_version(FILE *out)
 {
     /* "libsndfile-1.2.0" */
     const char *sndfile = strrchr(sf_version_string(), '-');
+    char build[256];
 
-    fprintf(out, "vibevoice %s (sndfile %s)\n", VIBE_VERSION,
+    fprintf(out, "vibevoice %s (%s; sndfile %s)\n", VIBE_VERSION,
+            vibe_describe_build(build, sizeof(build)),
             sndfile ? sndfile + 1 : "unknown");
 }

@@ -87,6 +87,8 @@ static enum vibe_exit run(struct vibe_cli *cli, struct vibe_failure *why)
 {
     const struct vibe_options *o = cli->options;
 
+    if (o->is_list_devices)
+        return vibe_cmd_devices(cli, why);
     if (o->is_info)
         return vibe_cmd_info(cli, why);
     if (o->is_dump_tokens)

@@ -114,6 +114,7 @@ struct vibe_options {
 
     /* Instead of speaking */
     int is_dry_run, is_info, is_dump_tokens, is_test_speed, is_self_test;
+    int is_list_devices;
     int64_t frames, context, prompt; /* of --test-speed */
     const char *dump_tensors, *verify;
     int show; /* enum vibe_show */

@@ -424,6 +424,14 @@ const struct vibe_option vibe_option_rows[] = {
         .help = "check everything, say what would be done, speak nothing",
     },
     {
+        .names = "--list-devices",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_list_devices),
+        .team = VIBE_TEAM_ACTION,
+        .help = "print what there is to compute on",
+    },
+    {
         .names = "--info",
         .group = VIBE_GROUP_INSPECT,
         .kind = VIBE_OPT_FLAG,

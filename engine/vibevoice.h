@@ -18,7 +18,10 @@
 
 enum { VIBE_SAMPLE_RATE = 24000 }; /* Hz */
 
+struct vibe_device_info;
+struct vibe_device_reading;
 struct vibe_engine;
+struct vibe_trace;
 
 enum vibe_device { VIBE_DEVICE_AUTO, VIBE_DEVICE_CPU, VIBE_DEVICE_CUDA };
 
@@ -199,6 +202,25 @@ int vibe_engine_verify(struct vibe_engine *engine, const char *golden,
                                      const struct vibe_verify_row *row),
                        void *user, struct vibe_verify_summary *summary,
                        struct vibe_error *err);
+
+/* What the engine's device is doing now, see base/device.h.  Any thread. */
+void vibe_engine_meter(struct vibe_engine *engine,
+                       struct vibe_device_reading *out);
+
+/*
+ * Visit the CPU, then every GPU, usable or not.
+ *
+ * Errors: VIBE_E_UNSUPPORTED  this build has no CUDA: the CPU was visited
+ *         VIBE_E_DEVICE       no GPU: likewise
+ *         VIBE_E_ARG, VIBE_E_NOMEM  nothing was
+ */
+int vibe_list_devices(void (*visit)(void *user,
+                                    const struct vibe_device_info *info),
+                      void *user, struct vibe_error *err);
+
+/* What this build has and this CPU runs, "cuda 13.0: sm_80 90 + ptx; cpu: avx2
+ * avx512", in buf of size. */
+const char *vibe_describe_build(char *buf, size_t size);
 
 /* One stage of a frame. */
 enum vibe_stage {
