@@ -75,7 +75,7 @@ static int order_voices(struct vibe_voice *ordered,
     for (size_t i = 0; i < request->n_voices; i++) {
         const struct vibe_voice *voice = &request->voices[i];
 
-        if (!speaks(script, voice->speaker))
+        if (!request->has_silent_voices && !speaks(script, voice->speaker))
             return vibe_fail(err, VIBE_E_ARG,
                              "%s: no line of the script is spoken by %d",
                              voice->name, voice->speaker);

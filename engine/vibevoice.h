@@ -110,6 +110,9 @@ struct vibe_request {
     struct vibe_sampling sampling;
     float max_length_times; /* cap on tokens, times the prompt's; 2 */
     size_t max_frames;      /* cap on frames; 0: none */
+    /* Of a script that is spoken in parts: */
+    size_t first_frame;    /* frames of the parts before this one */
+    int has_silent_voices; /* a voice may be of who says nothing here */
 
     /*
      * Called for each frame with n samples (borrowed for the call).  Return 0
@@ -143,6 +146,49 @@ struct vibe_result {
  */
 int vibe_speak(struct vibe_engine *engine, const struct vibe_request *request,
                struct vibe_result *result, struct vibe_error *err);
+
+/*
+ * Speak many requests, as many at once as the engine has room for: each weight
+ * is read once for all of them.  What is said does not depend on what else is
+ * spoken.
+ *
+ * Requests that take other numbers of solver steps than those being spoken
+ * wait until these have ended: give them in an order that has few changes.
+ */
+struct vibe_batch {
+    /*
+     * Fill in the next request and return 1, or return 0 if there is none; it
+     * is asked for again when a dialogue has ended.  What a request points to
+     * is borrowed until its end.
+     */
+    int (*next)(void *user, struct vibe_request *out);
+
+    /* A dialogue has ended: as the result says, or by an error if err->code is
+     * not VIBE_OK, which may be any of vibe_speak. */
+    void (*on_end)(void *user, const struct vibe_request *request,
+                   const struct vibe_result *result,
+                   const struct vibe_error *err);
+
+    /* Asked between frames: non-zero ends them all as interrupted; may be
+     * NULL. */
+    int (*is_stopped)(void *user);
+    void *user;
+};
+
+/*
+ * Errors: VIBE_E_NOMEM, VIBE_E_DEVICE, after which nothing more can be spoken.
+ *         The failure of one dialogue is told to on_end alone.
+ */
+int vibe_speak_batch(struct vibe_engine *engine, const struct vibe_batch *batch,
+                     struct vibe_error *err);
+
+/*
+ * Encode the voices of requests that are going to be spoken, so that later no
+ * dialogue waits for another one's.  Errors: VIBE_E_NOMEM, VIBE_E_DEVICE
+ */
+int vibe_prepare_voices(struct vibe_engine *engine,
+                        const struct vibe_request *requests, size_t n,
+                        struct vibe_error *err);
 
 /*
  * Check a request as vibe_speak would, without speaking.  Needs the tokenizer

@@ -24,6 +24,7 @@ struct encoded {
 struct vibe_voices {
     struct encoded *items;
     size_t n;
+    struct vibe_codec_encoder *enc; /* NULL while none is needed */
 };
 
 int vibe_voices_open(struct vibe_voices **out, struct vibe_error *err)
@@ -39,8 +40,18 @@ void vibe_voices_free(struct vibe_voices *voices)
         return;
     for (size_t i = 0; i < voices->n; i++)
         free(voices->items[i].mean);
+    vibe_codec_encoder_free(voices->enc);
     free(voices->items);
     free(voices);
+}
+
+void vibe_voices_rest(struct vibe_voices *voices,
+                      const struct vibe_models *models)
+{
+    if (voices->enc)
+        vibe_weights_forget(models->w, VIBE_ACOUSTIC_ENCODER);
+    vibe_codec_encoder_free(voices->enc);
+    voices->enc = NULL;
 }
 
 void vibe_voice_normalize(float *out, const float *in, size_t n,
@@ -117,8 +128,8 @@ static float *prepare(const struct vibe_voice *clip, size_t n_samples,
 
 /* One clip: from the kept means, or with the encoder, opened when needed. */
 static int encode(struct vibe_voices *voices, const struct vibe_models *models,
-                  struct vibe_stream *s, struct vibe_codec_encoder **enc,
-                  const float **mean, const float *samples, size_t n_samples,
+                  struct vibe_stream *s, const float **mean,
+                  const float *samples, size_t n_samples,
                   struct vibe_error *err)
 {
     const struct vibe_stack_config *config = &models->config.acoustic_encoder;
@@ -129,8 +140,8 @@ static int encode(struct vibe_voices *voices, const struct vibe_models *models,
     *mean = find(voices, hash, n_samples);
     if (*mean)
         return VIBE_OK;
-    if (!*enc)
-        rc = vibe_codec_encoder_open(enc, models->be, models->w,
+    if (!voices->enc)
+        rc = vibe_codec_encoder_open(&voices->enc, models->be, models->w,
                                      VIBE_ACOUSTIC_ENCODER, config, 1,
                                      CHUNK_FRAMES, err);
     if (rc != VIBE_OK)
@@ -139,7 +150,8 @@ static int encode(struct vibe_voices *voices, const struct vibe_models *models,
                    sizeof(*fresh));
     if (!fresh)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for a voice");
-    rc = vibe_codec_encoder_clip(*enc, s, fresh, samples, n_samples, err);
+    rc = vibe_codec_encoder_clip(voices->enc, s, fresh, samples, n_samples,
+                                 err);
     if (rc == VIBE_OK)
         rc = keep(voices, &(struct encoded){hash, n_samples, fresh}, err);
     if (rc == VIBE_OK)
@@ -155,7 +167,6 @@ int vibe_voices_encode(struct vibe_voices *voices,
                        const struct vibe_voice *clips, size_t n,
                        struct vibe_error *err)
 {
-    struct vibe_codec_encoder *enc = NULL;
     size_t longest = 0;
     int rc = VIBE_OK;
 
@@ -173,12 +184,9 @@ int vibe_voices_encode(struct vibe_voices *voices,
             rc = vibe_fail(err, VIBE_E_NOMEM, "%s: no memory for %zu samples",
                            clips[i].name, n_samples);
         else
-            rc = encode(voices, models, s, &enc, &mean[i], samples, n_samples,
-                        err);
+            rc = encode(voices, models, s, &mean[i], samples, n_samples, err);
         free(samples);
     }
-    vibe_codec_encoder_free(enc);
-    vibe_weights_forget(models->w, VIBE_ACOUSTIC_ENCODER);
     return rc;
 }
 

@@ -5,8 +5,8 @@
  *        -> (z + bias) * scale -> acoustic connector -> embeddings
  *
  * g is one normal per voice and e one per element, named by the seed.  The
- * encoder is open only while clips are encoded, and a clip is encoded once:
- * the means of earlier calls are kept.
+ * encoder is opened for the first clip and closed by vibe_voices_rest, and a
+ * clip is encoded once: the means of earlier calls are kept.
  */
 #ifndef VIBE_VOICE_H
 #define VIBE_VOICE_H
@@ -27,6 +27,10 @@ enum { VIBE_CLIP_MAX_S = 600 };
 /* Means of the clips seen so far; free with vibe_voices_free. */
 int vibe_voices_open(struct vibe_voices **out, struct vibe_error *err);
 void vibe_voices_free(struct vibe_voices *voices);
+
+/* Close the encoder until another clip comes. */
+void vibe_voices_rest(struct vibe_voices *voices,
+                      const struct vibe_models *models);
 
 /*
  * Bring a clip to the loudness that the model was trained on:
