@@ -135,6 +135,7 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
         .n_dialogues = cli->n_dialogues,
         .on_notice = on_notice,
         .user = cli,
+        .trace = cli->trace,
     };
     struct vibe_error err = {0};
     int rc;

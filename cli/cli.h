@@ -13,11 +13,13 @@
 #include "engine/base/error.h"
 
 struct vibe_engine;
+struct vibe_trace;
 
 struct vibe_cli {
     const struct vibe_options *options; /* borrowed */
     struct vibe_log log;
-    size_t n_dialogues; /* that an engine makes room for; 0: one */
+    struct vibe_trace *trace; /* of --trace, or NULL */
+    size_t n_dialogues;       /* that an engine makes room for; 0: one */
 };
 
 /*

@@ -9,14 +9,6 @@
 #include "cli/json.h"
 #include "engine/vibevoice.h"
 
-static const char *const stage_names[VIBE_N_STAGES] = {
-    [VIBE_STAGE_LM] = "lm",
-    [VIBE_STAGE_HEAD] = "head",
-    [VIBE_STAGE_DECODER] = "decoder",
-    [VIBE_STAGE_SEMANTIC] = "semantic",
-    [VIBE_STAGE_CONNECTORS] = "connectors",
-};
-
 /* What the numbers of a run say together. */
 struct speed {
     struct vibe_bench bench;
@@ -73,7 +65,7 @@ static void print_speed(const struct speed *speed, const char *device,
            speed->n_dialogues == 1 ? "" : "s at once");
     printf("stage                ms         GB      GB/s  of bound\n");
     for (size_t i = 0; i < VIBE_N_STAGES; i++)
-        print_line(stage_names[i], b->stage_s[i], b->stage_bytes[i],
+        print_line(vibe_stage_name(i), b->stage_s[i], b->stage_bytes[i],
                    b->bandwidth);
     print_line("frame", b->frame_s, speed->bytes, b->bandwidth);
     printf("\nread bandwidth %.1f GB/s (probed), bound %.3f ms\n",
@@ -98,7 +90,7 @@ static void print_speed_json(const struct speed *speed, const char *device,
 
         vibe_json_number(stage, "ms", 1e3 * b->stage_s[i]);
         vibe_json_count(stage, "bytes", b->stage_bytes[i]);
-        json_object_set_new(stages, stage_names[i], stage);
+        json_object_set_new(stages, vibe_stage_name(i), stage);
     }
     vibe_json_text(object, "device", device);
     vibe_json_count(object, "frames", (size_t)o->frames);

@@ -14,6 +14,7 @@
 #include "cli/request.h"
 #include "cli/signals.h"
 #include "engine/base/clock.h"
+#include "engine/base/trace.h"
 #include "engine/vibevoice.h"
 
 /* A run over several scripts. */
@@ -84,6 +85,7 @@ static int open_writer(struct take *take)
 
 static int on_frame(void *user, const float *samples, size_t n)
 {
+    const double begin_s = vibe_clock_s();
     struct take *take = user;
 
     if (open_writer(take) != VIBE_OK)
@@ -94,6 +96,8 @@ static int on_frame(void *user, const float *samples, size_t n)
     }
     vibe_meter_add(&take->meter, samples, n);
     vibe_progress_frame(&take->run->progress, n);
+    vibe_trace_span(take->run->cli->trace, VIBE_TRACK_HOST, "write", begin_s,
+                    vibe_clock_s());
     vibe_log(&take->run->cli->log, VIBE_LOG_TRACE,
              "%s: %.3f s spoken at %.3f s", take->job->name, take_seconds(take),
              vibe_clock_s() - take->start_s);

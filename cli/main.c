@@ -7,6 +7,10 @@
 #include "cli/commands.h"
 #include "cli/help.h"
 #include "cli/signals.h"
+#include "engine/base/trace.h"
+
+/* The last quarter of an hour of frames in 2 MB. */
+enum { TRACE_EVENTS = 65536 };
 
 /* Warnings of the parser wait here until it is known who wants to see them. */
 struct warnings {
@@ -102,6 +106,30 @@ static enum vibe_exit run(struct vibe_cli *cli, struct vibe_failure *why)
     return vibe_cmd_speak(cli, why);
 }
 
+/* The same with a timeline of it, written also when it fails. */
+static enum vibe_exit run_traced(struct vibe_cli *cli, struct vibe_failure *why)
+{
+    const char *path = cli->options->trace;
+    struct vibe_error err = {0};
+    enum vibe_exit status;
+
+    if (!path)
+        return run(cli, why);
+    if (vibe_trace_open(&cli->trace, path, TRACE_EVENTS, &why->err) != VIBE_OK)
+        return vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, path);
+    status = run(cli, why);
+    if (vibe_trace_write(cli->trace, &err) != VIBE_OK) {
+        if (status == VIBE_EXIT_OK) {
+            why->err = err;
+            status = vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, path);
+        } else {
+            vibe_log(&cli->log, VIBE_LOG_WARN, "%s", err.msg);
+        }
+    }
+    vibe_trace_free(cli->trace);
+    return status;
+}
+
 /* What was printed must have arrived, or the status is a lie. */
 static enum vibe_exit close_stdout(struct vibe_cli *cli, enum vibe_exit status)
 {
@@ -152,7 +180,7 @@ int main(int argc, char **argv)
     } else if (!show((enum vibe_show)options.show)) {
         set_log(&cli.log, &options);
         print_warnings(&cli.log, &warnings);
-        status = run(&cli, &why);
+        status = run_traced(&cli, &why);
     }
     if (status != VIBE_EXIT_OK)
         vibe_cli_report(&cli, &why);

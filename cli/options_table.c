@@ -563,6 +563,16 @@ const struct vibe_option vibe_option_rows[] = {
         .help = "colour in messages; auto is on a terminal without NO_COLOR",
     },
     {
+        .names = "--trace",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(trace),
+        .meta = "FILE",
+        .files = "json",
+        .help = "write a timeline of the stages of each frame, of copies and "
+                "of memory, for ui.perfetto.dev",
+    },
+    {
         .names = "--options",
         .group = VIBE_GROUP_MESSAGES,
         .kind = VIBE_OPT_STRING,

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "engine/base/clock.h"
+#include "engine/base/trace.h"
 #include "engine/format/weights.h"
 #include "engine/model/diffusion.h"
 #include "engine/prompt.h"
@@ -128,12 +130,24 @@ static int open_backend(struct vibe_engine *e,
     return rc;
 }
 
+/* From now on what is computed is timed. */
+static void start_trace(struct vibe_engine *e, struct vibe_trace *trace,
+                        double loading_s)
+{
+    vibe_trace_span(trace, VIBE_TRACK_HOST, "load", loading_s, vibe_clock_s());
+    e->trace = trace;
+    e->stream.is_timed = trace != NULL;
+    e->generator->timeline.trace = trace;
+    vibe_timeline_meter(&e->generator->timeline, &e->stream);
+}
+
 int vibe_engine_open(struct vibe_engine **out,
                      const struct vibe_engine_options *options,
                      struct vibe_error *err)
 {
     struct vibe_engine *e = calloc(1, sizeof(*e));
     char *dir = model_dir(options->model);
+    double start_s = vibe_clock_s();
     int rc = VIBE_OK;
 
     *out = NULL;
@@ -147,6 +161,9 @@ int vibe_engine_open(struct vibe_engine **out,
         rc = open_backend(e, options, err);
     if (rc == VIBE_OK)
         rc = vibe_stream_init(&e->stream, e->backend, err);
+    vibe_trace_span(options->trace, VIBE_TRACK_HOST, "open", start_s,
+                    vibe_clock_s());
+    start_s = vibe_clock_s();
     if (rc == VIBE_OK)
         rc = vibe_models_init(
             &e->models, e->backend, e->weights, &e->config, e->control_ids,
@@ -156,6 +173,8 @@ int vibe_engine_open(struct vibe_engine **out,
                                  e->control_ids, err);
     if (rc == VIBE_OK)
         rc = vibe_voices_open(&e->voices, err);
+    if (rc == VIBE_OK)
+        start_trace(e, options->trace, start_s);
     free(dir);
     if (rc == VIBE_OK)
         *out = e;

@@ -25,6 +25,7 @@ struct vibe_engine {
     struct vibe_generator *generator;
     struct vibe_voices *voices;
     int32_t control_ids[VIBE_N_CONTROL];
+    struct vibe_trace *trace; /* borrowed, or NULL */
     int32_t *verified_tokens; /* what the last verify heard */
 };
 

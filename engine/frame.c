@@ -4,6 +4,8 @@
 #include "engine/model/codec_encoder.h"
 #include "engine/model/diffusion.h"
 #include "engine/models.h"
+#include "engine/timeline.h"
+#include "engine/vibevoice.h"
 
 /* Two states of the same shape: the running one and its copy. */
 static int init_states(struct vibe_tensor *now, struct vibe_tensor *before,
@@ -152,9 +154,13 @@ void vibe_frame_run(struct vibe_frame *f, struct vibe_stream *s,
                     const struct vibe_tensor *cond)
 {
     vibe_frame_latent(f, s, cond);
+    vibe_mark(s, VIBE_MARK_STAGE + VIBE_STAGE_HEAD);
     vibe_frame_decode(f, s);
+    vibe_mark(s, VIBE_MARK_STAGE + VIBE_STAGE_DECODER);
     vibe_frame_listen(f, s);
+    vibe_mark(s, VIBE_MARK_STAGE + VIBE_STAGE_SEMANTIC);
     vibe_frame_connect(f, s);
+    vibe_mark(s, VIBE_MARK_STAGE + VIBE_STAGE_CONNECTORS);
 }
 
 void vibe_frame_undo(struct vibe_frame *f, struct vibe_stream *s, size_t d)

@@ -52,7 +52,7 @@ void vibe_frame_decode(struct vibe_frame *f, struct vibe_stream *s);
 void vibe_frame_listen(struct vibe_frame *f, struct vibe_stream *s);
 void vibe_frame_connect(struct vibe_frame *f, struct vibe_stream *s);
 
-/* All four. */
+/* All four, with marks (timeline.h) after each. */
 void vibe_frame_run(struct vibe_frame *f, struct vibe_stream *s,
                     const struct vibe_tensor *cond);
 

@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/clock.h"
 #include "engine/model/diffusion.h"
 #include "engine/model/kvcache.h"
 #include "engine/models.h"
+#include "engine/vibevoice.h"
 #include "offload/transfer.h"
 
 static int init_tensors(struct vibe_generator *g, struct vibe_error *err)
@@ -213,19 +215,26 @@ int vibe_generator_read(struct vibe_generator *g, struct vibe_error *err)
     const size_t H = g->models->config.lm.hidden_size;
     struct vibe_dialogue *dialogue = &g->dialogues[g->n];
     const size_t first = dialogue->n_positive;
+    const double begin_s = vibe_clock_s();
     size_t n = g->opening.T - 1 - first;
+    int rc;
 
     assert(g->opening.T > 0);
     if (n > VIBE_PROMPT_ROWS)
         n = VIBE_PROMPT_ROWS;
+    vibe_mark(g->s, VIBE_MARK_BEGIN);
     if (n > 0)
         vibe_qwen2_prefill(
             g->models->lm, g->s, NULL, g->opening.embeds + first * H, n,
             vibe_kvcache_kv(g->cache), (int32_t)dialogue->slot, (int32_t)first);
+    vibe_mark(g->s, VIBE_MARK_STAGE);
     dialogue->n_positive += n;
     if (dialogue->n_positive == g->opening.T - 1)
         join(g);
-    return vibe_stream_check(g->s, err);
+    rc = vibe_stream_check(g->s, err);
+    if (rc == VIBE_OK)
+        vibe_timeline_prompt(&g->timeline, g->s, begin_s);
+    return rc;
 }
 
 int vibe_generator_start(struct vibe_generator *g,
@@ -334,6 +343,7 @@ static void run_step(void *user)
                                                         2 * g->n);
 
     vibe_generator_run_lm(g);
+    vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_LM);
     vibe_frame_save(&g->frame, g->s);
     vibe_frame_run(&g->frame, g->s, &hidden);
     vibe_read(g->s, g->host_pcm, g->frame.pcm.data,
@@ -344,6 +354,8 @@ int vibe_generator_step(struct vibe_generator *g, const float *noise,
                         struct vibe_error *err)
 {
     struct vibe_generator_step *step = &g->steps[g->n];
+    const double begin_s = vibe_clock_s();
+    double queued_s;
     int rc = place_rows(g, err);
 
     assert(g->n > 0);
@@ -354,12 +366,17 @@ int vibe_generator_step(struct vibe_generator *g, const float *noise,
                    g->n * g->frame.latent.C * sizeof(float));
     else
         vibe_frame_noise(&g->frame, g->s, g->keys);
+    vibe_mark(g->s, VIBE_MARK_BEGIN);
     if (step->is_warm)
         vibe_graph_run(g->s, &step->graph, run_step, g);
     else
         run_step(g);
     step->is_warm = 1;
-    return vibe_stream_check(g->s, err);
+    queued_s = vibe_clock_s();
+    rc = vibe_stream_check(g->s, err);
+    if (rc == VIBE_OK)
+        vibe_timeline_step(&g->timeline, g->s, begin_s, queued_s);
+    return rc;
 }
 
 void vibe_generator_commit(struct vibe_generator *g, size_t d,

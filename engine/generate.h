@@ -25,6 +25,7 @@
 
 #include "engine/frame.h"
 #include "engine/model/qwen2.h"
+#include "engine/timeline.h"
 
 struct vibe_kvcache;
 
@@ -74,6 +75,7 @@ struct vibe_generator {
     size_t solver_steps;               /* as prepared */
     struct vibe_noise_key *keys;       /* [D], scratch */
     int32_t *host_rows;                /* [2 * D], scratch */
+    struct vibe_timeline timeline;     /* on a timed stream: of the steps */
     /* pinned, of the last step: */
     float *host_logits; /* [n][VIBE_N_CONTROL] */
     float *host_pcm;    /* [n][hop] */

@@ -39,6 +39,10 @@ struct vibe_engine_options {
      * build knows CUDA, with the reason; may be NULL. */
     void (*on_notice)(void *user, const char *sentence);
     void *user;
+
+    /* What is loaded, prompts and the stages of every step go there;
+     * borrowed until the engine is freed; NULL: nowhere. */
+    struct vibe_trace *trace;
 };
 
 /*
@@ -277,6 +281,9 @@ enum vibe_stage {
     VIBE_STAGE_CONNECTORS,
     VIBE_N_STAGES,
 };
+
+/* "lm", "head", "decoder", "semantic", "connectors". */
+const char *vibe_stage_name(enum vibe_stage stage);
 
 /* What vibe_engine_bench measured; medians over frames. */
 struct vibe_bench {

@@ -56,6 +56,18 @@ def parse_args():
 class Forced(golden.Recorder):
     """Frames only, whatever the model would choose."""
 
+    def __init__(self, *args):
+        # the solver's table goes through numpy
+        with torch.device("cpu"):
+            super().__init__(*args)
+        set_timesteps = self.solver.set_timesteps
+
+        def set_on_cpu(**kwargs):
+            with torch.device("cpu"):
+                set_timesteps(**kwargs)
+
+        self.solver.set_timesteps = set_on_cpu
+
     def speak(self, prompt):
         columns = [self.control[k] for k in golden.CONTROL]
         x = self.embed_prompt(prompt)

@@ -1,5 +1,6 @@
 #include "engine/base/trace.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -24,6 +25,8 @@ struct vibe_trace {
     double start_s;
     size_t capacity;
     size_t n; /* ever added; event i is events[i % capacity] */
+    char *path, *part;
+    FILE *file; /* called part until it is written; then NULL */
     struct event events[];
 };
 
@@ -33,7 +36,7 @@ static const char *const track_names[VIBE_N_TRACKS] = {
     [VIBE_TRACK_COPY] = "copy",
 };
 
-int vibe_trace_open(struct vibe_trace **out, size_t capacity,
+int vibe_trace_open(struct vibe_trace **out, const char *path, size_t capacity,
                     struct vibe_error *err)
 {
     struct vibe_trace *trace = NULL;
@@ -47,14 +50,31 @@ int vibe_trace_open(struct vibe_trace **out, size_t capacity,
     pthread_mutex_init(&trace->lock, NULL);
     trace->start_s = vibe_clock_s();
     trace->capacity = capacity;
+    trace->path = strdup(path);
+    if (asprintf(&trace->part, "%s.part", path) < 0)
+        trace->part = NULL;
+    if (trace->path && trace->part)
+        trace->file = fopen(trace->part, "wb");
+    if (!trace->file) {
+        vibe_fail(err, VIBE_E_IO, "%s: %s", path, strerror(errno));
+        vibe_trace_free(trace);
+        return VIBE_E_IO;
+    }
     *out = trace;
     return VIBE_OK;
 }
 
 void vibe_trace_free(struct vibe_trace *trace)
 {
-    if (trace)
-        pthread_mutex_destroy(&trace->lock);
+    if (!trace)
+        return;
+    if (trace->file) {
+        fclose(trace->file);
+        unlink(trace->part);
+    }
+    pthread_mutex_destroy(&trace->lock);
+    free(trace->path);
+    free(trace->part);
     free(trace);
 }
 
@@ -144,36 +164,21 @@ static int write_all(FILE *file, const struct vibe_trace *trace)
     return !ferror(file) && fflush(file) == 0 && fsync(fileno(file)) == 0;
 }
 
-/* Write to a file beside path that takes its name when it is complete. */
-static int write_file(struct vibe_trace *trace, const char *path,
-                      const char *part)
+int vibe_trace_write(struct vibe_trace *trace, struct vibe_error *err)
 {
-    FILE *file = fopen(part, "wb");
+    FILE *file = trace->file;
     int ok;
 
-    if (!file)
-        return errno;
+    assert(file);
+    trace->file = NULL;
     errno = 0;
     pthread_mutex_lock(&trace->lock);
     ok = write_all(file, trace);
     pthread_mutex_unlock(&trace->lock);
-    if (fclose(file) == 0 && ok && rename(part, path) == 0)
-        return 0;
-    return errno ? errno : EIO;
-}
-
-int vibe_trace_write(struct vibe_trace *trace, const char *path,
-                     struct vibe_error *err)
-{
-    char *part = NULL;
-    int errnum;
-
-    if (asprintf(&part, "%s.part", path) < 0)
-        return vibe_fail(err, VIBE_E_NOMEM, "%s: no memory", path);
-    errnum = write_file(trace, path, part);
-    if (errnum)
-        unlink(part);
-    free(part);
-    return errnum ? vibe_fail(err, VIBE_E_IO, "%s: %s", path, strerror(errnum))
-                  : VIBE_OK;
+    if (fclose(file) == 0 && ok && rename(trace->part, trace->path) == 0)
+        return VIBE_OK;
+    vibe_fail(err, VIBE_E_IO, "%s: %s", trace->path,
+              strerror(errno ? errno : EIO));
+    unlink(trace->part);
+    return VIBE_E_IO;
 }

@@ -21,15 +21,19 @@ enum vibe_track {
 };
 
 /*
- * Start a timeline; now is its zero.
+ * Start a timeline; now is its zero.  FILE.part is made at once, so that a
+ * long run does not end with the news that it cannot be.
  *
  *   out        set to it, or to NULL on error; vibe_trace_free
+ *   path       copied
  *   capacity   events to keep, > 0, 32 bytes each
  *
- * Errors: VIBE_E_NOMEM
+ * Errors: VIBE_E_IO, VIBE_E_NOMEM
  */
-int vibe_trace_open(struct vibe_trace **out, size_t capacity,
+int vibe_trace_open(struct vibe_trace **out, const char *path, size_t capacity,
                     struct vibe_error *err);
+
+/* What was not written is gone; NULL is allowed. */
 void vibe_trace_free(struct vibe_trace *trace);
 
 /*
@@ -45,11 +49,11 @@ void vibe_trace_counter(struct vibe_trace *trace, const char *name, double at_s,
                         size_t value);
 
 /*
- * Write the timeline as Chrome's JSON; path has it whole or not at all.
+ * Write the timeline as Chrome's JSON, once; the file has it whole or not at
+ * all.
  *
- * Errors: VIBE_E_IO, VIBE_E_NOMEM
+ * Errors: VIBE_E_IO
  */
-int vibe_trace_write(struct vibe_trace *trace, const char *path,
-                     struct vibe_error *err);
+int vibe_trace_write(struct vibe_trace *trace, struct vibe_error *err);
 
 #endif /* VIBE_BASE_TRACE_H */

@@ -23,16 +23,17 @@ static int setup(void **state)
     if (!f || vibe_scratch_enter(&f->scratch))
         return -1;
     *state = f;
-    return vibe_trace_open(&f->trace, CAPACITY, NULL);
+    return vibe_trace_open(&f->trace, "t.json", CAPACITY, NULL);
 }
 
 static int teardown(void **state)
 {
     struct fixture *f = *state;
-    int rc = vibe_scratch_leave(&f->scratch);
+    int rc;
 
     json_decref(f->root);
     vibe_trace_free(f->trace);
+    rc = vibe_scratch_leave(&f->scratch);
     free(f);
     return rc;
 }
@@ -42,7 +43,7 @@ static const json_t *load(struct fixture *f)
 {
     json_error_t why;
 
-    assert_int_equal(vibe_trace_write(f->trace, "t.json", NULL), VIBE_OK);
+    assert_int_equal(vibe_trace_write(f->trace, NULL), VIBE_OK);
     f->root = json_load_file("t.json", JSON_REJECT_DUPLICATES, &why);
     assert_non_null(f->root);
     return json_object_get(f->root, "traceEvents");
@@ -58,24 +59,40 @@ static double number(const json_t *event, const char *key)
     return json_number_value(json_object_get(event, key));
 }
 
-static void write_names_the_file_it_cannot_make(void **state)
+static void open_names_the_file_it_cannot_make(void **state)
 {
-    struct fixture *f = *state;
+    struct vibe_trace *trace = NULL;
     struct vibe_error err = {0};
 
-    assert_int_equal(vibe_trace_write(f->trace, "none/t.json", &err),
+    (void)state;
+    assert_int_equal(vibe_trace_open(&trace, "none/t.json", 1, &err),
                      VIBE_E_IO);
     assert_string_equal(err.msg, "none/t.json: No such file or directory");
+    assert_null(trace);
+}
+
+static void what_is_not_written_leaves_no_file(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(vibe_file_count(), 1);
+    vibe_trace_free(f->trace);
+    f->trace = NULL;
+    assert_int_equal(vibe_file_count(), 0);
 }
 
 static void a_full_disk_leaves_no_file(void **state)
 {
     struct fixture *f = *state;
+    struct vibe_error err = {0};
 
     if (!vibe_file_exists("/dev/full"))
         skip();
+    vibe_trace_free(f->trace);
     assert_int_equal(symlink("/dev/full", "t.json.part"), 0);
-    assert_int_equal(vibe_trace_write(f->trace, "t.json", NULL), VIBE_E_IO);
+    assert_int_equal(vibe_trace_open(&f->trace, "t.json", 1, &err), VIBE_OK);
+    assert_int_equal(vibe_trace_write(f->trace, &err), VIBE_E_IO);
+    assert_string_equal(err.msg, "t.json: No space left on device");
     assert_int_equal(vibe_file_count(), 0);
 }
 
@@ -164,7 +181,8 @@ static void only_the_last_events_are_kept(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    VIBE_TEST(write_names_the_file_it_cannot_make),
+    VIBE_TEST(open_names_the_file_it_cannot_make),
+    VIBE_TEST(what_is_not_written_leaves_no_file),
     VIBE_TEST(a_full_disk_leaves_no_file),
     VIBE_TEST(no_trace_takes_everything),
     VIBE_TEST(names_the_tracks),
