@@ -1,6 +1,7 @@
 /* --test-speed and --self-test: how fast, and is it right? */
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,9 +13,8 @@
 /* What the numbers of a run say together. */
 struct speed {
     struct vibe_bench bench;
-    size_t bytes;    /* of weights, a frame */
-    double stages_s; /* sum of the stages */
-    double bound_s;  /* bytes / bandwidth; 0: unknown */
+    size_t bytes;   /* of weights, a frame */
+    double bound_s; /* bytes / bandwidth; 0: unknown */
     size_t n_dialogues;
     double rtf; /* seconds of work for a second of speech, of all */
 };
@@ -23,10 +23,8 @@ static void sum_up(struct speed *speed, size_t hop)
 {
     const struct vibe_bench *b = &speed->bench;
 
-    for (size_t i = 0; i < VIBE_N_STAGES; i++) {
+    for (size_t i = 0; i < VIBE_N_STAGES; i++)
         speed->bytes += b->stage_bytes[i];
-        speed->stages_s += b->stage_s[i];
-    }
     if (b->bandwidth > 0)
         speed->bound_s = (double)speed->bytes / b->bandwidth;
     speed->rtf = b->frame_s * VIBE_SAMPLE_RATE /
@@ -67,6 +65,7 @@ static void print_speed(const struct speed *speed, const char *device,
     for (size_t i = 0; i < VIBE_N_STAGES; i++)
         print_line(vibe_stage_name(i), b->stage_s[i], b->stage_bytes[i],
                    b->bandwidth);
+    printf("%-12s %10.3f\n", "host", 1e3 * b->host_s);
     print_line("frame", b->frame_s, speed->bytes, b->bandwidth);
     printf("\nread bandwidth %.1f GB/s (probed), bound %.3f ms\n",
            1e-9 * b->bandwidth, 1e3 * speed->bound_s);
@@ -75,6 +74,12 @@ static void print_speed(const struct speed *speed, const char *device,
     if (o->prompt > 0)
         printf("prompt of %" PRId64 " tokens: %.3f s\n", o->prompt,
                b->prefill_s);
+    if (b->energy_j >= 0)
+        printf("energy: %.2f J a frame\n", b->energy_j);
+    printf("device memory in use: %.0f MB at the first frame, %.0f MB at the "
+           "last, of %.0f MB\n",
+           1e-6 * (double)b->memory_first, 1e-6 * (double)b->memory_last,
+           1e-6 * (double)b->memory_total);
     printf("peak memory: %.0f MB of the host\n", 1e-6 * (double)b->rss_bytes);
 }
 
@@ -90,6 +95,9 @@ static void print_speed_json(const struct speed *speed, const char *device,
 
         vibe_json_number(stage, "ms", 1e3 * b->stage_s[i]);
         vibe_json_count(stage, "bytes", b->stage_bytes[i]);
+        vibe_json_number(stage, "of_bound",
+                         (double)b->stage_bytes[i] /
+                             (b->stage_s[i] * b->bandwidth));
         json_object_set_new(stages, vibe_stage_name(i), stage);
     }
     vibe_json_text(object, "device", device);
@@ -97,14 +105,20 @@ static void print_speed_json(const struct speed *speed, const char *device,
     vibe_json_count(object, "steps", (size_t)o->steps);
     vibe_json_count(object, "context", (size_t)o->context);
     json_object_set_new(object, "stages", stages);
+    vibe_json_number(object, "host_ms", 1e3 * b->host_s);
     vibe_json_number(object, "frame_ms", 1e3 * b->frame_s);
     vibe_json_count(object, "bytes", speed->bytes);
     vibe_json_number(object, "bandwidth", b->bandwidth);
     vibe_json_number(object, "bound_ms", 1e3 * speed->bound_s);
     vibe_json_count(object, "dialogues", speed->n_dialogues);
     vibe_json_number(object, "frames_per_s", frames_per_s(speed));
+    vibe_json_number(object, "of_bound", speed->bound_s / b->frame_s);
     vibe_json_number(object, "rtf", speed->rtf);
     vibe_json_number(object, "prompt_s", b->prefill_s);
+    vibe_json_count(object, "memory_first_bytes", b->memory_first);
+    vibe_json_count(object, "memory_last_bytes", b->memory_last);
+    vibe_json_count(object, "memory_total_bytes", b->memory_total);
+    vibe_json_number(object, "energy_j", b->energy_j < 0 ? NAN : b->energy_j);
     vibe_json_count(object, "rss_bytes", b->rss_bytes);
     vibe_json_print(object);
 }

@@ -484,7 +484,7 @@ const struct vibe_option vibe_option_rows[] = {
         .meta = "N",
         .def = "20",
         .min = 1,
-        .max = 10000,
+        .max = 100000,
         .help = "with --test-speed: frames to time",
     },
     {

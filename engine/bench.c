@@ -5,46 +5,16 @@
 #include "engine/backend/ops.h"
 #include "engine/backend/parity.h"
 #include "engine/base/clock.h"
+#include "engine/base/device.h"
 #include "engine/engine.h"
 #include "engine/model/codec.h"
 #include "engine/model/codec_encoder.h"
 #include "engine/model/diffusion.h"
 
-static void run_lm(void *user)
-{
-    vibe_generator_run_lm(user);
-}
-
-static void run_head(void *user)
-{
-    struct vibe_generator *g = user;
-
-    const struct vibe_tensor hidden = vibe_tensor_batch(&g->hidden, 0,
-                                                        2 * g->n);
-
-    vibe_frame_latent(&g->frame, g->s, &hidden);
-}
-
-static void run_decoder(void *user)
-{
-    struct vibe_generator *g = user;
-
-    vibe_frame_decode(&g->frame, g->s);
-}
-
-static void run_semantic(void *user)
-{
-    struct vibe_generator *g = user;
-
-    vibe_frame_listen(&g->frame, g->s);
-}
-
-static void run_connectors(void *user)
-{
-    struct vibe_generator *g = user;
-
-    vibe_frame_connect(&g->frame, g->s);
-}
+enum {
+    N_WARM = 2,
+    MAX_SPLIT = 100, /* frames whose stages are timed */
+};
 
 static int by_value(const void *a, const void *b)
 {
@@ -83,45 +53,98 @@ static int place(struct vibe_generator *g, size_t n_context,
     return rc;
 }
 
-/* Median time of a stage by itself; the first run captures it. */
-static int time_stage(struct vibe_generator *g, double *out, double *times,
-                      size_t n, void (*body)(void *user),
-                      struct vibe_error *err)
+/* A frame that everybody goes on from. */
+static int run_frame(struct vibe_generator *g, struct vibe_error *err)
 {
-    struct vibe_graph *graph = NULL;
-    int rc = VIBE_OK;
+    const int rc = vibe_generator_step(g, NULL, err);
 
-    for (size_t i = 0; i <= n && rc == VIBE_OK; i++) {
-        const double start = vibe_clock_s();
-
-        vibe_graph_run(g->s, &graph, body, g);
-        rc = vibe_stream_check(g->s, err);
-        if (i > 0)
-            times[i - 1] = vibe_clock_s() - start;
-    }
-    vibe_graph_free(g->s, &graph);
-    if (rc == VIBE_OK)
-        *out = median(times, n);
+    for (size_t d = 0; d < g->n && rc == VIBE_OK; d++)
+        vibe_generator_commit(g, d, VIBE_CONTROL_DIFFUSION);
     return rc;
 }
 
-static int time_frames(struct vibe_generator *g, double *out, double *times,
-                       size_t n, struct vibe_error *err)
+/* The first frame allocates, the second is captured. */
+static int warm_up(struct vibe_generator *g, struct vibe_error *err)
 {
     int rc = VIBE_OK;
 
-    /* the first frame allocates, the second is captured */
-    for (size_t i = 0; i < n + 2 && rc == VIBE_OK; i++) {
-        const double start = vibe_clock_s();
+    for (int i = 0; i < N_WARM && rc == VIBE_OK; i++)
+        rc = run_frame(g, err);
+    return rc;
+}
 
-        rc = vibe_generator_step(g, NULL, err);
-        for (size_t d = 0; d < g->n; d++)
-            vibe_generator_commit(g, d, VIBE_CONTROL_DIFFUSION);
-        if (i > 1)
-            times[i - 2] = vibe_clock_s() - start;
+static int time_frames(struct vibe_generator *g, struct vibe_bench *out,
+                       double *times, size_t n, struct vibe_error *err)
+{
+    struct vibe_backend *be = g->models->be;
+    struct vibe_device_reading before, after;
+    int rc = warm_up(g, err);
+
+    be->ops->meter(be, &before);
+    for (size_t i = 0; i < n && rc == VIBE_OK; i++) {
+        const double start_s = vibe_clock_s();
+
+        rc = run_frame(g, err);
+        times[i] = vibe_clock_s() - start_s;
     }
+    be->ops->meter(be, &after);
+    out->memory_first = before.memory_used;
+    out->memory_last = after.memory_used;
+    out->memory_total = after.memory_total;
+    out->energy_j = -1.0;
+    if (before.energy_j >= 0 && after.energy_j >= 0)
+        out->energy_j = (after.energy_j - before.energy_j) / (double)n;
     if (rc == VIBE_OK)
-        *out = median(times, n);
+        out->frame_s = median(times, n);
+    return rc;
+}
+
+/* Times of one frame on a timed stream: its stages, then the rest of it. */
+static int split_frame(struct vibe_generator *g, double *times, size_t n,
+                       struct vibe_error *err)
+{
+    const double start_s = vibe_clock_s();
+    const int rc = run_frame(g, err);
+    const double frame_s = vibe_clock_s() - start_s;
+    double from_s;
+
+    if (rc != VIBE_OK)
+        return rc;
+    from_s = vibe_mark_s(g->s, VIBE_MARK_BEGIN);
+    for (size_t i = 0; i < VIBE_N_STAGES; i++) {
+        const double to_s = vibe_mark_s(g->s, VIBE_MARK_STAGE + i);
+
+        times[i * n] = to_s - from_s;
+        from_s = to_s;
+    }
+    times[VIBE_N_STAGES * n] = frame_s -
+                               (from_s - vibe_mark_s(g->s, VIBE_MARK_BEGIN));
+    return VIBE_OK;
+}
+
+/* Stages as they follow each other in a frame.  Marks between them cost some
+ * microseconds, so whole frames are timed without. */
+static int time_stages(struct vibe_generator *g, struct vibe_bench *out,
+                       size_t n, struct vibe_error *err)
+{
+    const int was_timed = g->s->is_timed;
+    double *times = calloc((VIBE_N_STAGES + 1) * n, sizeof(*times));
+    int rc;
+
+    if (!times)
+        return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu times", n);
+    vibe_generator_forget(g);
+    g->s->is_timed = 1;
+    rc = warm_up(g, err);
+    for (size_t i = 0; i < n && rc == VIBE_OK; i++)
+        rc = split_frame(g, times + i, n, err);
+    g->s->is_timed = was_timed;
+    vibe_generator_forget(g);
+    for (size_t i = 0; i < VIBE_N_STAGES && rc == VIBE_OK; i++)
+        out->stage_s[i] = median(times + i * n, n);
+    if (rc == VIBE_OK)
+        out->host_s = median(times + VIBE_N_STAGES * n, n);
+    free(times);
     return rc;
 }
 
@@ -181,16 +204,10 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
                       size_t n_frames, int steps, size_t n_context,
                       size_t n_prompt, struct vibe_error *err)
 {
-    static void (*const bodies[VIBE_N_STAGES])(void *user) = {
-        [VIBE_STAGE_LM] = run_lm,
-        [VIBE_STAGE_HEAD] = run_head,
-        [VIBE_STAGE_DECODER] = run_decoder,
-        [VIBE_STAGE_SEMANTIC] = run_semantic,
-        [VIBE_STAGE_CONNECTORS] = run_connectors,
-    };
     struct vibe_generator *g = engine->generator;
     struct vibe_backend *be = engine->backend;
     const size_t max = engine->config.lm.max_position_embeddings;
+    const size_t n_split = n_frames < MAX_SPLIT ? n_frames : MAX_SPLIT;
     double *times = calloc(n_frames + 1, sizeof(*times));
     int rc = VIBE_OK;
 
@@ -198,7 +215,7 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
     if (!times)
         rc = vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu times", n_frames);
     else if (n_frames == 0 || n_prompt > max || n_context > max ||
-             n_context + n_frames + 2 > max)
+             n_context + n_frames + n_split + 2 * N_WARM > max)
         rc = vibe_fail(err, VIBE_E_ARG,
                        "%zu frames after %zu tokens do not fit in %zu",
                        n_frames, n_context, max);
@@ -210,9 +227,9 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
     if (rc == VIBE_OK)
         rc = place(g, n_context, err);
     if (rc == VIBE_OK)
-        rc = time_frames(g, &out->frame_s, times, n_frames, err);
-    for (size_t i = 0; i < VIBE_N_STAGES && rc == VIBE_OK; i++)
-        rc = time_stage(g, &out->stage_s[i], times, n_frames, bodies[i], err);
+        rc = time_frames(g, out, times, n_frames, err);
+    if (rc == VIBE_OK)
+        rc = time_stages(g, out, n_split, err);
     if (rc == VIBE_OK) {
         count_bytes(&engine->models, out, (size_t)steps);
         out->rss_bytes = peak_rss();

@@ -95,8 +95,7 @@ static void release_tensors(struct vibe_generator *g, struct vibe_backend *be)
         vibe_tensor_release(owned[i], be);
 }
 
-/* What was captured does not hold any more. */
-static void forget_steps(struct vibe_generator *g)
+void vibe_generator_forget(struct vibe_generator *g)
 {
     for (size_t n = 0; g->steps && n <= g->models->n_dialogues; n++) {
         vibe_graph_free(g->s, &g->steps[n].graph);
@@ -111,7 +110,7 @@ void vibe_generator_free(struct vibe_generator *g)
     if (!g)
         return;
     be = g->models->be;
-    forget_steps(g);
+    vibe_generator_forget(g);
     vibe_kvcache_free(g->cache);
     vibe_frame_release(&g->frame);
     release_tensors(g, be);
@@ -141,7 +140,7 @@ int vibe_generator_prepare(struct vibe_generator *g, size_t solver_steps,
     assert(g->n == 0);
     if (g->solver_steps == solver_steps)
         return VIBE_OK;
-    forget_steps(g);
+    vibe_generator_forget(g);
     g->solver_steps = 0;
     rc = vibe_diffusion_prepare(g->models->head, g->s, solver_steps, err);
     if (rc == VIBE_OK)

@@ -103,6 +103,10 @@ void vibe_generator_free(struct vibe_generator *g);
 int vibe_generator_prepare(struct vibe_generator *g, size_t solver_steps,
                            struct vibe_error *err);
 
+/* What was captured does not hold any more: capture it anew when it is needed
+ * next. */
+void vibe_generator_forget(struct vibe_generator *g);
+
 /* All dialogues end where they are. */
 void vibe_generator_clear(struct vibe_generator *g);
 

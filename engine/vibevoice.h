@@ -288,10 +288,15 @@ const char *vibe_stage_name(enum vibe_stage stage);
 /* What vibe_engine_bench measured; medians over frames. */
 struct vibe_bench {
     double frame_s;                    /* one frame of all, read back */
-    double stage_s[VIBE_N_STAGES];     /* each stage by itself */
+    double stage_s[VIBE_N_STAGES];     /* each stage of a frame */
+    double host_s;                     /* of a frame, while no stage ran */
     size_t stage_bytes[VIBE_N_STAGES]; /* weights that it reads */
     double bandwidth; /* bytes per second, probed; 0: unknown */
     double prefill_s; /* of a prompt of n_prompt tokens */
+    /* of the device in use, whoever uses it, before and after the frames;
+     * with total, 0: unknown */
+    size_t memory_first, memory_last, memory_total;
+    double energy_j;  /* of a frame; negative: unknown */
     size_t rss_bytes; /* peak of the process, before probing */
 };
 
