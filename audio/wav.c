@@ -54,6 +54,10 @@ static int refuse(const char *path, SNDFILE *file, struct vibe_error *err)
     const char *why = sf_strerror(file);
     size_t n = strlen(why);
 
+    /* its word for a header that is whole and says so */
+    if (strstr(why, "SF_INFO struct incomplete"))
+        return vibe_fail(err, VIBE_E_FORMAT,
+                         "%s: header says 0 Hz or 0 channels", path);
     while (n > 0 && (why[n - 1] == '.' || why[n - 1] == '\n'))
         n--;
     return vibe_fail(err, VIBE_E_FORMAT, "%s: %.*s", path, (int)n, why);

@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "audio/resample.h"
 #include "cli/cli.h"
@@ -25,6 +26,15 @@ static void read_word(struct vibe_clip *clip, const char *word)
         clip->speaker = clip->speaker * 10 + (word[i] - '0');
 }
 
+/* "x=a.wav" is meant as a binding unless there is such a file. */
+static int is_misread(const char *word)
+{
+    const char *equals = strchr(word, '=');
+    const char *slash = strchr(word, '/');
+
+    return equals && (!slash || equals < slash) && access(word, F_OK) != 0;
+}
+
 enum vibe_exit vibe_cast_open(struct vibe_cast *out,
                               const struct vibe_words *words,
                               struct vibe_failure *why)
@@ -44,6 +54,11 @@ enum vibe_exit vibe_cast_open(struct vibe_cast *out,
             return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
                                  "--voice: '%s' names no file",
                                  words->items[out->n]);
+        if (clip->speaker < 0 && is_misread(clip->path))
+            return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
+                                 "--voice: '%s' is not N=FILE with the number "
+                                 "of a speaker, nor a file",
+                                 clip->path);
         for (size_t i = 0; i < out->n && clip->speaker >= 0; i++)
             if (out->clips[i].speaker == clip->speaker)
                 return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,

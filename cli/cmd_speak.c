@@ -196,15 +196,17 @@ static void warn_of_result(struct take *take)
     char msg[160], length[32];
 
     vibe_progress_time(take_seconds(take), length, sizeof(length));
-    if (take->result.finish == VIBE_FINISH_LENGTH) {
+    if (take->meter.n == 0) {
+        warn_take(take, take->result.finish == VIBE_FINISH_LENGTH
+                            ? "holds no speech: the length cap ended it"
+                            : "holds no speech: the model ended at once");
+    } else if (take->result.finish == VIBE_FINISH_LENGTH) {
         snprintf(msg, sizeof(msg),
                  "the length cap ended it after %s, not the model "
                  "(--max-length-times, --max-frames, --max-seconds)",
                  length);
         warn_take(take, msg);
     }
-    if (take->meter.n == 0)
-        warn_take(take, "holds no speech: the model ended at once");
     if (take->meter.n_clipped &&
         take->run->jobs.writer.sample != VIBE_SAMPLE_F32) {
         snprintf(msg, sizeof(msg), "%zu sample%s clipped, peak %.2f",

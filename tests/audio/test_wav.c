@@ -161,7 +161,7 @@ static void read_refuses_a_rate_of_0_hz(void **state)
 
     write_claims(f->path, 0, 1, 8);
 
-    assert_refused(f, VIBE_E_FORMAT, ": ");
+    assert_refused(f, VIBE_E_FORMAT, ": header says 0 Hz or 0 channels");
 }
 
 static void read_refuses_rates_that_no_voice_has(void **state)

@@ -99,7 +99,7 @@ rejected() { # NAME FILE PATTERN
 rejected voice_not_audio "$v/text.wav" ''
 wav "$v/0hz.wav" 24000 0.1
 perl -e 'open my $f, "+<", $ARGV[0]; seek $f, 24, 0; print $f pack("VV", 0, 0)' "$v/0hz.wav"
-rejected voice_of_0_hz "$v/0hz.wav" ''
+rejected voice_of_0_hz "$v/0hz.wav" 'header says 0 Hz or 0 channels'
 # 8 kHz keeps the file small; ten minutes are ten minutes.
 wav "$v/long.wav" 8000 600
 rejected voice_of_10_minutes "$v/long.wav" '(600|seconds| s)'

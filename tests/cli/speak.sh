@@ -92,6 +92,12 @@ else
     skip bar_on_a_terminal "needs script and a terminal"
 fi
 
+# One warning is enough for a file of no speech.
+run -m "$model" --text hi --max-length-times 0.001 -o none.wav
+ok no_speech_is_said_once test "$rc" = 0 -a "$(grep -c warning err)" = 1
+ok no_speech_is_said grep -qxF \
+    "vibevoice: warning: none.wav: holds no speech: the length cap ended it" err
+
 # JSON.
 run --json "${speak[@]}" two.txt "${voices[@]}" -o j.wav
 for want in '"file":"j.wav"' '"script":"two.txt"' '"seconds":0.4' '"frames":3' '"seed":42' \

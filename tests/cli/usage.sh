@@ -27,6 +27,9 @@ fails dump_tensors_of_many 2 "--dump-tensors takes one script, not 2" \
 fails two_voices_for_one 2 \
     "--voice: speaker 1 has two voices, a.wav and b.wav" \
     --text x --voice 1=a.wav --voice 1=b.wav
+fails voice_of_no_number 2 \
+    "--voice: 'x=tone.wav' is not N=FILE with the number of a speaker, nor a file" \
+    --text x --voice x=tone.wav
 fails preset_is_not_a_config 2 \
     "--config: presets are for a GPU, and 'Mid_Range' is not a file; leave it out" \
     --text x -m x --config Mid_Range -o "$tmp/x.wav"
