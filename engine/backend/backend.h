@@ -21,12 +21,41 @@
 struct vibe_ops;
 struct vibe_transfer; /* offload/transfer.h */
 
+/* What device memory is taken for; plans and reports go by it. */
+enum vibe_purpose {
+    VIBE_FOR_OTHER,
+    VIBE_FOR_LM,      /* what of the language model never streams */
+    VIBE_FOR_LM_ROWS, /* and what could */
+    VIBE_FOR_RING,
+    VIBE_FOR_HEAD,
+    VIBE_FOR_CODEC,
+    VIBE_FOR_CONNECTORS,
+    VIBE_FOR_ENCODER, /* of voices */
+    VIBE_FOR_STATES,  /* of dialogues */
+    VIBE_FOR_KV,
+    VIBE_FOR_SCRATCH,
+    VIBE_N_PURPOSES,
+};
+
+/* Device memory of this process; bytes. */
+struct vibe_memory {
+    size_t bytes[VIBE_N_PURPOSES]; /* in use now */
+    size_t peak[VIBE_N_PURPOSES];
+    size_t used, used_peak;   /* sum over the purposes */
+    size_t taken, taken_peak; /* from the driver */
+    size_t context;           /* taken besides, by opening the device */
+    size_t later;             /* that will be taken besides, at most */
+};
+
 struct vibe_backend {
     const struct vibe_ops *ops;
     const struct vibe_transfer *transfer;
     char name[96];            /* for people: "CPU, 2 threads, avx2" */
     enum vibe_dtype kv_dtype; /* what keys and values are best kept in */
     int is_cuda;
+    enum vibe_purpose purpose; /* of what is allocated from now on */
+    unsigned on_host; /* bit 1 << purpose: kept on the host, where the device
+                         reads it at the speed of the link */
 };
 
 struct vibe_stream {

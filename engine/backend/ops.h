@@ -73,7 +73,13 @@ struct vibe_device_reading;
 struct vibe_graph; /* captured work, see vibe_graph_run */
 
 struct vibe_ops {
-    /* memory; sizes in bytes; alloc returns zeroed memory or NULL */
+    /* take memory from which all that follows is allocated, or fail with
+     * VIBE_E_NOMEM; say what is in use */
+    int (*reserve)(struct vibe_backend *be, size_t bytes,
+                   struct vibe_error *err);
+    void (*memory)(const struct vibe_backend *be, struct vibe_memory *out);
+
+    /* sizes in bytes; alloc returns zeroed memory or NULL */
     void *(*alloc)(struct vibe_backend *be, size_t bytes);
     void (*free)(struct vibe_backend *be, void *data);
     int (*matrix_load)(struct vibe_matrix *m, struct vibe_backend *be,

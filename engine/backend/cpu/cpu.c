@@ -15,6 +15,20 @@
 
 enum { ALIGNMENT = 64 };
 
+/* The host hands out pages when they are touched: nothing to take. */
+static int cpu_reserve(struct vibe_backend *be, size_t bytes,
+                       struct vibe_error *err)
+{
+    (void)be, (void)bytes, (void)err;
+    return VIBE_OK;
+}
+
+static void cpu_memory(const struct vibe_backend *be, struct vibe_memory *out)
+{
+    (void)be;
+    *out = (struct vibe_memory){0};
+}
+
 static void *cpu_alloc(struct vibe_backend *be, size_t bytes)
 {
     void *data = NULL;
@@ -189,6 +203,8 @@ int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
         free(cpu);
         return VIBE_E_NOMEM;
     }
+    cpu->ops.reserve = cpu_reserve;
+    cpu->ops.memory = cpu_memory;
     cpu->ops.alloc = cpu_alloc;
     cpu->ops.free = cpu_free;
     cpu->ops.matrix_load = vibe_cpu_matrix_load;

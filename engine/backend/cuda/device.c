@@ -25,21 +25,17 @@ void vibe_cuda_latch(struct vibe_stream *s, cudaError_t rc, const char *op)
 void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes)
 {
     struct vibe_cuda *cuda = vibe_cuda_of(s->be);
-    cudaError_t rc;
+    const enum vibe_purpose purpose = cuda->base.purpose;
 
     if (bytes <= cuda->scratch_bytes)
         return cuda->scratch;
-    rc = cudaStreamSynchronize(cuda->compute);
-    if (rc == cudaSuccess)
-        rc = cudaFree(cuda->scratch);
-    cuda->scratch = NULL;
-    cuda->scratch_bytes = 0;
-    if (rc == cudaSuccess)
-        rc = cudaMalloc(&cuda->scratch, bytes);
-    vibe_cuda_latch(s, rc, "scratch memory");
-    if (rc != cudaSuccess)
-        return NULL;
-    cuda->scratch_bytes = bytes;
+    vibe_cuda_give(cuda, cuda->scratch);
+    cuda->base.purpose = VIBE_FOR_SCRATCH;
+    cuda->scratch = vibe_cuda_take(cuda, bytes);
+    cuda->base.purpose = purpose;
+    cuda->scratch_bytes = cuda->scratch ? bytes : 0;
+    if (!cuda->scratch)
+        vibe_cuda_latch(s, cudaErrorMemoryAllocation, "scratch memory");
     return cuda->scratch;
 }
 
@@ -119,13 +115,33 @@ static int make_streams(struct vibe_cuda *cuda, struct vibe_error *err)
     if (rc == cudaSuccess)
         rc = cudaStreamCreateWithFlags(&cuda->copy, cudaStreamNonBlocking);
     if (rc == cudaSuccess)
-        rc = cudaMalloc((void **)&cuda->done,
-                        VIBE_CUDA_COUNTERS * sizeof(*cuda->done));
+        cuda->done = vibe_cuda_take(cuda,
+                                    VIBE_CUDA_COUNTERS * sizeof(*cuda->done));
+    if (rc == cudaSuccess && !cuda->done)
+        rc = cudaErrorMemoryAllocation;
     if (rc == cudaSuccess)
         rc = cudaMemset(cuda->done, 0,
                         VIBE_CUDA_COUNTERS * sizeof(*cuda->done));
     return rc == cudaSuccess ? VIBE_OK
                              : vibe_cuda_fail(err, rc, cuda->base.name);
+}
+
+/*
+ * How much of the device's memory opening it has taken.  Without NVML nobody
+ * knows what was in use before, and all that is counts as ours: a cap is then
+ * kept with room to spare.
+ */
+static size_t context_bytes(struct vibe_cuda *cuda, size_t used_before)
+{
+    const size_t used = vibe_cuda_used_by_all(cuda);
+    size_t n_free = 0;
+    size_t total = 0;
+
+    if (used_before && used > used_before)
+        return used - used_before;
+    if (cudaMemGetInfo(&n_free, &total) != cudaSuccess)
+        cudaGetLastError();
+    return total - n_free;
 }
 
 static void cuda_close(struct vibe_backend *be)
@@ -135,8 +151,7 @@ static void cuda_close(struct vibe_backend *be)
     vibe_cuda_staging_free(cuda);
     vibe_cuda_lt_free(cuda);
     vibe_nvml_free(cuda->nvml);
-    cudaFree(cuda->scratch);
-    cudaFree(cuda->done);
+    vibe_cuda_heaps_free(cuda);
     for (size_t i = 0; i < VIBE_MARKS; i++)
         if (cuda->marks[i])
             cudaEventDestroy(cuda->marks[i]);
@@ -152,6 +167,7 @@ int vibe_cuda_open(struct vibe_backend **out,
                    struct vibe_error *err)
 {
     struct vibe_cuda *cuda = NULL;
+    size_t used = 0; /* before this process uses any */
     int rc = vibe_cuda_check_driver(err);
 
     *out = NULL;
@@ -161,6 +177,10 @@ int vibe_cuda_open(struct vibe_backend **out,
     if (!cuda)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for a GPU");
     rc = choose_device(cuda, options->device, err);
+    if (rc == VIBE_OK) {
+        used = vibe_cuda_used_by_all(cuda);
+        rc = vibe_cuda_heaps_open(cuda, err);
+    }
     if (rc == VIBE_OK)
         rc = make_streams(cuda, err);
     if (rc == VIBE_OK)
@@ -169,7 +189,9 @@ int vibe_cuda_open(struct vibe_backend **out,
         cuda_close(&cuda->base);
         return rc;
     }
+    cuda->context_bytes = context_bytes(cuda, used);
     vibe_cuda_memory_init(&cuda->ops);
+    vibe_cuda_heaps_init(&cuda->ops);
     vibe_cuda_stream_init(&cuda->ops);
     vibe_cuda_compute_init(&cuda->ops);
     vibe_cuda_info_init(&cuda->ops);

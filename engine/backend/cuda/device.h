@@ -19,6 +19,9 @@ struct vibe_cuda {
     int n_sm; /* multiprocessors */
     int cc;   /* compute capability, 86 for 8.6 */
     cudaStream_t compute, copy;
+    struct vibe_heap *heap;      /* of the device's memory */
+    struct vibe_heap *host_heap; /* of the host's, for what is kept there */
+    size_t context_bytes;        /* taken when the device was opened */
     /* partial sums of split kernels; grows outside of captures only */
     void *scratch;
     size_t scratch_bytes;
@@ -48,11 +51,27 @@ int vibe_cuda_fail(struct vibe_error *err, cudaError_t rc, const char *what);
 /* Is there a driver that knows this runtime, and a GPU?  VIBE_E_DEVICE. */
 int vibe_cuda_check_driver(struct vibe_error *err);
 
+/*
+ * Memory for the backend's purpose, contents undefined; NULL when there is
+ * none.  Giving it back waits for everything that the device was asked to do.
+ */
+void *vibe_cuda_take(struct vibe_cuda *cuda, size_t bytes);
+void vibe_cuda_give(struct vibe_cuda *cuda, void *memory);
+int vibe_cuda_heaps_open(struct vibe_cuda *cuda, struct vibe_error *err);
+void vibe_cuda_heaps_free(struct vibe_cuda *cuda);
+
+/* Bytes in use by all processes, without a context; 0: unknown. */
+size_t vibe_cuda_used_by_all(struct vibe_cuda *cuda);
+
+/* What the driver has left, and what of ours is not in use. */
+size_t vibe_cuda_free_bytes(const struct vibe_cuda *cuda);
+
 /* Scratch of at least this size; NULL after latching an error. */
 void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes);
 
 /* Fill the parts of the op table. */
 void vibe_cuda_memory_init(struct vibe_ops *ops);
+void vibe_cuda_heaps_init(struct vibe_ops *ops);
 void vibe_cuda_stream_init(struct vibe_ops *ops);
 void vibe_cuda_compute_init(struct vibe_ops *ops);
 void vibe_cuda_info_init(struct vibe_ops *ops);

@@ -55,13 +55,22 @@ int vibe_cuda_list(void (*visit)(void *user,
     return rc;
 }
 
-static struct vibe_nvml *find_nvml(int device)
+/* NULL where there is none. */
+static struct vibe_nvml *nvml_of(struct vibe_cuda *cuda)
 {
     char bus_id[BUS_ID_LENGTH];
 
-    if (cudaDeviceGetPCIBusId(bus_id, sizeof(bus_id), device) != cudaSuccess)
-        return NULL;
-    return vibe_nvml_open(bus_id);
+    if (!cuda->has_looked_for_nvml &&
+        cudaDeviceGetPCIBusId(bus_id, sizeof(bus_id), cuda->device) ==
+            cudaSuccess)
+        cuda->nvml = vibe_nvml_open(bus_id);
+    cuda->has_looked_for_nvml = 1;
+    return cuda->nvml;
+}
+
+size_t vibe_cuda_used_by_all(struct vibe_cuda *cuda)
+{
+    return vibe_nvml_used(nvml_of(cuda));
 }
 
 static void meter(struct vibe_backend *be, struct vibe_device_reading *out)
@@ -72,10 +81,7 @@ static void meter(struct vibe_backend *be, struct vibe_device_reading *out)
     *out = (struct vibe_device_reading){0};
     if (cudaMemGetInfo(&n_free, &out->memory_total) == cudaSuccess)
         out->memory_used = out->memory_total - n_free;
-    if (!cuda->has_looked_for_nvml)
-        cuda->nvml = find_nvml(cuda->device);
-    cuda->has_looked_for_nvml = 1;
-    vibe_nvml_read(cuda->nvml, out);
+    vibe_nvml_read(nvml_of(cuda), out);
 }
 
 void vibe_cuda_info_init(struct vibe_ops *ops)

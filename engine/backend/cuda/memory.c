@@ -21,35 +21,20 @@ struct vibe_cuda_staging {
     int side;              /* to be filled next */
 };
 
-static size_t free_bytes(void)
-{
-    size_t n = 0;
-    size_t total = 0;
-
-    if (cudaMemGetInfo(&n, &total) != cudaSuccess)
-        cudaGetLastError();
-    return n;
-}
-
 static void *cuda_alloc(struct vibe_backend *be, size_t bytes)
 {
-    void *data = NULL;
+    struct vibe_cuda *cuda = vibe_cuda_of(be);
+    void *data = vibe_cuda_take(cuda, bytes);
 
-    if (cudaMalloc(&data, bytes) != cudaSuccess) {
-        cudaGetLastError(); /* the refusal is no error of a later call */
-        return NULL;
-    }
-    if (cudaMemsetAsync(data, 0, bytes, vibe_cuda_of(be)->compute) ==
-        cudaSuccess)
+    if (!data || cudaMemsetAsync(data, 0, bytes, cuda->compute) == cudaSuccess)
         return data;
-    cudaFree(data);
+    vibe_cuda_give(cuda, data);
     return NULL;
 }
 
 static void cuda_free(struct vibe_backend *be, void *data)
 {
-    (void)be;
-    cudaFree(data);
+    vibe_cuda_give(vibe_cuda_of(be), data);
 }
 
 static int make_staging(struct vibe_cuda *cuda, struct vibe_error *err)
@@ -111,7 +96,7 @@ static int send_staging(struct vibe_cuda *cuda, char *device, size_t bytes,
     struct vibe_cuda_staging *staging = cuda->staging;
     int side = staging->side;
     cudaError_t rc = cudaMemcpyAsync(device, staging->data[side], bytes,
-                                     cudaMemcpyHostToDevice, cuda->copy);
+                                     cudaMemcpyDefault, cuda->copy);
 
     if (rc == cudaSuccess)
         rc = cudaEventRecord(staging->copied[side], cuda->copy);
@@ -409,16 +394,15 @@ static int load(struct vibe_matrix *m, struct vibe_cuda *cuda,
         rc = make_staging(cuda, err);
     if (rc)
         return rc;
-    if (small_at + plan->small_bytes &&
-        cudaMalloc(&device, small_at + plan->small_bytes) != cudaSuccess) {
-        cudaGetLastError();
+    if (small_at + plan->small_bytes)
+        device = vibe_cuda_take(cuda, small_at + plan->small_bytes);
+    if (small_at + plan->small_bytes && !device)
         return vibe_fail(err, VIBE_E_NOMEM,
                          "%s: no memory for a matrix of %zu x %zu: %zu MB "
                          "asked, %zu MB free",
                          cuda->base.name, src->N, src->K,
                          (small_at + plan->small_bytes) >> 20,
-                         free_bytes() >> 20);
-    }
+                         vibe_cuda_free_bytes(cuda) >> 20);
     small = (char *)device + small_at;
     if (rows_bytes)
         rc = send_rows(cuda, device, plan, 0, src->N, err);
@@ -428,7 +412,7 @@ static int load(struct vibe_matrix *m, struct vibe_cuda *cuda,
         rc = finish_sending(cuda, err);
     if (rc) {
         cudaStreamSynchronize(cuda->copy);
-        cudaFree(device);
+        vibe_cuda_give(cuda, device);
         return rc;
     }
     *m = (struct vibe_matrix){
@@ -522,8 +506,7 @@ static int fill(struct vibe_backend *be, const struct vibe_matrix_source *src,
 
 void vibe_cuda_matrix_release(struct vibe_matrix *m, struct vibe_backend *be)
 {
-    (void)be;
-    cudaFree(m->owned);
+    vibe_cuda_give(vibe_cuda_of(be), m->owned);
 }
 
 void vibe_cuda_memory_init(struct vibe_ops *ops)

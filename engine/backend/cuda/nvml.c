@@ -13,6 +13,10 @@
  */
 typedef void *nvml_device;
 
+struct nvml_memory {
+    unsigned long long total, free, used;
+};
+
 struct vibe_nvml {
     void *library;
     int is_running; /* init has succeeded */
@@ -21,6 +25,7 @@ struct vibe_nvml {
     int (*init)(void);
     int (*shutdown)(void);
     int (*by_bus_id)(const char *bus_id, nvml_device *out);
+    int (*memory)(nvml_device device, struct nvml_memory *out);
     int (*power)(nvml_device device, unsigned *milliwatts);
     int (*energy)(nvml_device device, unsigned long long *millijoules);
 };
@@ -41,6 +46,7 @@ static int find_functions(struct vibe_nvml *nvml)
     return find(so, &nvml->init, "nvmlInit_v2") ||
            find(so, &nvml->shutdown, "nvmlShutdown") ||
            find(so, &nvml->by_bus_id, "nvmlDeviceGetHandleByPciBusId_v2") ||
+           find(so, &nvml->memory, "nvmlDeviceGetMemoryInfo") ||
            find(so, &nvml->power, "nvmlDeviceGetPowerUsage") ||
            find(so, &nvml->energy, "nvmlDeviceGetTotalEnergyConsumption");
 }
@@ -84,4 +90,13 @@ void vibe_nvml_read(const struct vibe_nvml *nvml,
         out->power_w = 1e-3 * (double)milliwatts;
     if (nvml && nvml->energy(nvml->device, &millijoules) == 0)
         out->energy_j = 1e-3 * (double)millijoules;
+}
+
+size_t vibe_nvml_used(const struct vibe_nvml *nvml)
+{
+    struct nvml_memory memory = {0};
+
+    if (!nvml || nvml->memory(nvml->device, &memory) != 0)
+        return 0;
+    return (size_t)memory.used;
 }

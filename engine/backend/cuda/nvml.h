@@ -1,11 +1,13 @@
 /*
- * nvml.h - power and energy of a GPU, from the driver's management library.
+ * nvml.h - power, energy and memory of a GPU, from the driver's management library.
  *
  * The library is opened when it is first wanted and may be absent; nothing
- * depends on it but these two numbers.
+ * depends on it but these numbers.
  */
 #ifndef VIBE_CUDA_NVML_H
 #define VIBE_CUDA_NVML_H
+
+#include <stddef.h>
 
 struct vibe_device_reading;
 struct vibe_nvml;
@@ -21,5 +23,9 @@ void vibe_nvml_free(struct vibe_nvml *nvml);
 /* Set power_w and energy_j, negative what is unknown; nvml may be NULL. */
 void vibe_nvml_read(const struct vibe_nvml *nvml,
                     struct vibe_device_reading *out);
+
+/* Bytes of memory in use by everybody, asked without a context of one's own;
+ * 0: unknown. */
+size_t vibe_nvml_used(const struct vibe_nvml *nvml);
 
 #endif /* VIBE_CUDA_NVML_H */

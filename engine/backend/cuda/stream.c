@@ -33,7 +33,7 @@ static void stream_write(struct vibe_stream *s, void *device, const void *host,
                          size_t bytes)
 {
     vibe_cuda_latch(s,
-                    cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice,
+                    cudaMemcpyAsync(device, host, bytes, cudaMemcpyDefault,
                                     vibe_cuda_of(s->be)->compute),
                     "copy to the device");
 }

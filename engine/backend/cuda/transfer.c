@@ -17,19 +17,12 @@ static int failed(cudaError_t rc, struct vibe_error *err, const char *what)
 
 static void *device_alloc(struct vibe_backend *be, size_t bytes)
 {
-    void *device = NULL;
-
-    (void)be;
-    if (cudaMalloc(&device, bytes) == cudaSuccess)
-        return device;
-    cudaGetLastError(); /* the refusal is no error of a later call */
-    return NULL;
+    return vibe_cuda_take(vibe_cuda_of(be), bytes);
 }
 
 static void device_free(struct vibe_backend *be, void *device)
 {
-    (void)be;
-    cudaFree(device);
+    vibe_cuda_give(vibe_cuda_of(be), device);
 }
 
 static void *pinned_alloc(struct vibe_backend *be, size_t bytes)
@@ -108,13 +101,7 @@ static void event_destroy(struct vibe_event *event)
 
 static size_t free_bytes(struct vibe_backend *be)
 {
-    size_t n = 0;
-    size_t total = 0;
-
-    (void)be;
-    if (cudaMemGetInfo(&n, &total) != cudaSuccess)
-        cudaGetLastError();
-    return n;
+    return vibe_cuda_free_bytes(vibe_cuda_of(be));
 }
 
 const struct vibe_transfer vibe_cuda_transfer = {

@@ -38,6 +38,7 @@ static void without_the_library_power_is_unknown(void **state)
     assert_true(reading.power_w < 0);
     assert_true(reading.energy_j < 0);
     assert_int_equal(reading.memory_used, 7);
+    assert_int_equal(vibe_nvml_used(NULL), 0);
 }
 
 static const struct CMUnitTest tests[] = {

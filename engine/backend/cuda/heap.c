@@ -1,0 +1,123 @@
+/* The heaps of a GPU: its own memory, and the host's that it can read. */
+#include "engine/backend/heap.h"
+
+#include "engine/backend/cuda/device.h"
+
+/* Kernels are loaded when they are first launched, cuBLASLt's with them. */
+enum { LATER_BYTES = 64 << 20 };
+
+static void *take_device(void *user, size_t bytes)
+{
+    void *memory = NULL;
+
+    (void)user;
+    if (cudaMalloc(&memory, bytes) == cudaSuccess)
+        return memory;
+    cudaGetLastError(); /* the refusal is no error of a later call */
+    return NULL;
+}
+
+static void give_device(void *user, void *memory)
+{
+    (void)user;
+    cudaFree(memory);
+}
+
+static void *take_host(void *user, size_t bytes)
+{
+    void *memory = NULL;
+
+    (void)user;
+    if (cudaHostAlloc(&memory, bytes, cudaHostAllocMapped) == cudaSuccess)
+        return memory;
+    cudaGetLastError();
+    return NULL;
+}
+
+static void give_host(void *user, void *memory)
+{
+    (void)user;
+    cudaFreeHost(memory);
+}
+
+int vibe_cuda_heaps_open(struct vibe_cuda *cuda, struct vibe_error *err)
+{
+    static const struct vibe_heap_source device = {
+        .take = take_device,
+        .give = give_device,
+    };
+    static const struct vibe_heap_source host = {
+        .take = take_host,
+        .give = give_host,
+    };
+    int rc = vibe_heap_open(&cuda->heap, &device, err);
+
+    return rc ? rc : vibe_heap_open(&cuda->host_heap, &host, err);
+}
+
+void vibe_cuda_heaps_free(struct vibe_cuda *cuda)
+{
+    vibe_heap_free(cuda->heap);
+    vibe_heap_free(cuda->host_heap);
+    cuda->heap = NULL;
+    cuda->host_heap = NULL;
+}
+
+void *vibe_cuda_take(struct vibe_cuda *cuda, size_t bytes)
+{
+    const enum vibe_purpose purpose = cuda->base.purpose;
+    const int is_on_host = cuda->base.on_host >> purpose & 1;
+
+    return vibe_heap_take(is_on_host ? cuda->host_heap : cuda->heap,
+                          bytes ? bytes : 1, purpose);
+}
+
+void vibe_cuda_give(struct vibe_cuda *cuda, void *memory)
+{
+    if (!memory)
+        return;
+    /* whoever takes it next must not meet work of the last owner */
+    cudaDeviceSynchronize();
+    if (vibe_heap_give(cuda->heap, memory))
+        vibe_heap_give(cuda->host_heap, memory);
+}
+
+size_t vibe_cuda_free_bytes(const struct vibe_cuda *cuda)
+{
+    struct vibe_memory count = {0};
+    size_t n = 0;
+    size_t total = 0;
+
+    if (cudaMemGetInfo(&n, &total) != cudaSuccess)
+        cudaGetLastError();
+    if (cuda->heap)
+        vibe_heap_count(cuda->heap, &count);
+    return n + count.taken - count.used;
+}
+
+static int reserve(struct vibe_backend *be, size_t bytes,
+                   struct vibe_error *err)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(be);
+
+    if (!vibe_heap_reserve(cuda->heap, bytes))
+        return VIBE_OK;
+    return vibe_fail(err, VIBE_E_NOMEM,
+                     "%s: %zu MiB were planned, %zu MiB are free now", be->name,
+                     bytes >> 20, vibe_cuda_free_bytes(cuda) >> 20);
+}
+
+static void count(const struct vibe_backend *be, struct vibe_memory *out)
+{
+    const struct vibe_cuda *cuda = vibe_cuda_of(be);
+
+    vibe_heap_count(cuda->heap, out);
+    out->context = cuda->context_bytes;
+    out->later = LATER_BYTES;
+}
+
+void vibe_cuda_heaps_init(struct vibe_ops *ops)
+{
+    ops->reserve = reserve;
+    ops->memory = count;
+}
