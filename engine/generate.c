@@ -68,6 +68,7 @@ int vibe_generator_open(struct vibe_generator **out, struct vibe_models *models,
     g->models = models;
     g->s = s;
     memcpy(g->control_ids, control_ids, sizeof(g->control_ids));
+    models->be->purpose = VIBE_FOR_STATES;
     rc = init_host(g, err);
     if (rc == VIBE_OK)
         rc = init_tensors(g, err);
@@ -78,6 +79,7 @@ int vibe_generator_open(struct vibe_generator **out, struct vibe_models *models,
                                2 * models->n_dialogues,
                                models->config.lm.max_position_embeddings,
                                models->be->kv_dtype, err);
+    models->be->purpose = VIBE_FOR_OTHER;
     if (rc != VIBE_OK) {
         vibe_generator_free(g);
         return rc;
@@ -142,7 +144,9 @@ int vibe_generator_prepare(struct vibe_generator *g, size_t solver_steps,
         return VIBE_OK;
     vibe_generator_forget(g);
     g->solver_steps = 0;
+    g->models->be->purpose = VIBE_FOR_HEAD;
     rc = vibe_diffusion_prepare(g->models->head, g->s, solver_steps, err);
+    g->models->be->purpose = VIBE_FOR_OTHER;
     if (rc == VIBE_OK)
         g->solver_steps = solver_steps;
     return rc;

@@ -72,12 +72,15 @@ int vibe_models_init(struct vibe_models *m, struct vibe_backend *be,
         .n_dialogues = n_dialogues,
     };
     rc = vibe_latent_scale_read(&m->scale, w, err);
+    be->purpose = VIBE_FOR_LM;
     if (rc == VIBE_OK)
         rc = vibe_qwen2_open(&m->lm, be, w, &config->lm, control_ids,
                              2 * n_dialogues, err);
+    be->purpose = VIBE_FOR_HEAD;
     if (rc == VIBE_OK)
         rc = vibe_diffusion_open(&m->head, be, w, &config->head, n_dialogues,
                                  err);
+    be->purpose = VIBE_FOR_CODEC;
     if (rc == VIBE_OK)
         rc = vibe_codec_open(&m->decoder, be, w, &config->acoustic_decoder,
                              n_dialogues, 1, err);
@@ -85,8 +88,10 @@ int vibe_models_init(struct vibe_models *m, struct vibe_backend *be,
         rc = vibe_codec_encoder_open(&m->semantic, be, w, VIBE_SEMANTIC_ENCODER,
                                      &config->semantic_encoder, n_dialogues, 1,
                                      err);
+    be->purpose = VIBE_FOR_CONNECTORS;
     if (rc == VIBE_OK)
         rc = init_connectors(m, err);
+    be->purpose = VIBE_FOR_OTHER;
     return rc;
 }
 

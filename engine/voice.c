@@ -126,6 +126,20 @@ static float *prepare(const struct vibe_voice *clip, size_t n_samples,
     return samples;
 }
 
+int vibe_voice_encoder_open(struct vibe_codec_encoder **out,
+                            const struct vibe_models *models,
+                            struct vibe_error *err)
+{
+    int rc;
+
+    models->be->purpose = VIBE_FOR_ENCODER;
+    rc = vibe_codec_encoder_open(
+        out, models->be, models->w, VIBE_ACOUSTIC_ENCODER,
+        &models->config.acoustic_encoder, 1, CHUNK_FRAMES, err);
+    models->be->purpose = VIBE_FOR_OTHER;
+    return rc;
+}
+
 /* One clip: from the kept means, or with the encoder, opened when needed. */
 static int encode(struct vibe_voices *voices, const struct vibe_models *models,
                   struct vibe_stream *s, const float **mean,
@@ -141,9 +155,7 @@ static int encode(struct vibe_voices *voices, const struct vibe_models *models,
     if (*mean)
         return VIBE_OK;
     if (!voices->enc)
-        rc = vibe_codec_encoder_open(&voices->enc, models->be, models->w,
-                                     VIBE_ACOUSTIC_ENCODER, config, 1,
-                                     CHUNK_FRAMES, err);
+        rc = vibe_voice_encoder_open(&voices->enc, models, err);
     if (rc != VIBE_OK)
         return rc;
     fresh = calloc(vibe_voice_frames(models, n_samples) * config->vae_dim,

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct vibe_codec_encoder;
 struct vibe_error;
 struct vibe_models;
 struct vibe_preprocessor;
@@ -27,6 +28,15 @@ enum { VIBE_CLIP_MAX_S = 600 };
 /* Means of the clips seen so far; free with vibe_voices_free. */
 int vibe_voices_open(struct vibe_voices **out, struct vibe_error *err);
 void vibe_voices_free(struct vibe_voices *voices);
+
+/*
+ * Open the encoder of voices, as vibe_voices_encode does.
+ *
+ *   out   NULL on error; vibe_codec_encoder_free
+ */
+int vibe_voice_encoder_open(struct vibe_codec_encoder **out,
+                            const struct vibe_models *models,
+                            struct vibe_error *err);
 
 /* Close the encoder until another clip comes. */
 void vibe_voices_rest(struct vibe_voices *voices,

@@ -84,14 +84,14 @@ static void place_parts(struct vibe_plan *plan, const struct vibe_plan_model *m,
     plan->has_kv_on_host = r->has_kv_on_host;
     plan->has_head_on_host = r->has_head_on_host;
     plan->has_codec_on_host = r->mode == VIBE_MEMORY_LIGHTWEIGHT;
-    plan->fixed = m->lm + m->connectors + m->states + m->scratch;
+    plan->fixed = m->lm + m->head_prepared + m->connectors + m->states +
+                  m->scratch;
     if (!plan->has_head_on_host)
         plan->fixed += m->head;
     if (!plan->has_codec_on_host)
         plan->fixed += m->codec;
-    /* one dialogue reads its voices before it has keys and values; of several
-     * another one may be in the middle */
-    if (r->mode == VIBE_MEMORY_BEEFY || r->n_dialogues > 1)
+    /* voices are read before there are keys and values */
+    if (r->mode == VIBE_MEMORY_BEEFY)
         plan->encoder = m->encoder;
     else
         growing = larger(kv_here, m->encoder);
@@ -201,7 +201,7 @@ int vibe_plan_make(struct vibe_plan *out, const struct vibe_plan_model *model,
 {
     struct vibe_plan plan = {
         .n_layers = model->n_layers,
-        .rows = model->attention_rows + model->mlp_rows,
+        .rows = model->rows,
         .budget = budget_of(device, request),
     };
     const int must_fit = request->kind == VIBE_PLAN_WHOLE ||

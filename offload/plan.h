@@ -24,10 +24,10 @@ struct vibe_error;
 /* What a model takes; bytes of device memory. */
 struct vibe_plan_model {
     size_t n_layers;
-    size_t attention_rows; /* rows of q, k, v and o of all layers */
-    size_t mlp_rows;       /* rows of gate, up and down of all layers */
-    size_t lm;             /* norms, biases, scales, scratch: never streamed */
+    size_t rows; /* of the layers' matrices: what can be streamed */
+    size_t lm;   /* norms, biases, scales, scratch: what cannot */
     size_t head, codec, connectors; /* weights and scratch */
+    size_t head_prepared;           /* tables of the solver's steps */
     size_t states;                  /* of dialogues; no keys and values */
     size_t scratch;                 /* of products and attention */
     size_t encoder;                 /* while voices are read */

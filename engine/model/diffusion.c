@@ -288,6 +288,19 @@ int vibe_diffusion_prepare(struct vibe_diffusion *head, struct vibe_stream *s,
     return rc;
 }
 
+size_t vibe_diffusion_prepared_bytes(const struct vibe_diffusion *head,
+                                     size_t n_steps)
+{
+    const size_t H = head->config.hidden_size;
+    const size_t group = n_steps < GROUP_STEPS ? n_steps : GROUP_STEPS;
+    /* of c, of the last layer's modulation and of the others' */
+    const size_t per_row = H + 2 * H + head->config.head_layers * 3 * H;
+    /* of tau, and while the steps are embedded */
+    const size_t per_step = 2 * H + TIME_CHANNELS;
+
+    return sizeof(float) * (2 * head->D * group * per_row + n_steps * per_step);
+}
+
 /* Modulations of all layers for steps first .. first + n - 1. */
 static void modulate_group(struct vibe_diffusion *head, struct vibe_stream *s,
                            size_t first, size_t n)

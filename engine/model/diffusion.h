@@ -56,6 +56,10 @@ void vibe_diffusion_free(struct vibe_diffusion *head);
 int vibe_diffusion_prepare(struct vibe_diffusion *head, struct vibe_stream *s,
                            size_t n_steps, struct vibe_error *err);
 
+/* Bytes of device memory that preparing for n_steps takes. */
+size_t vibe_diffusion_prepared_bytes(const struct vibe_diffusion *head,
+                                     size_t n_steps);
+
 /*
  * Turn noise into latents, as prepared.  Asynchronous; latches in s.
  *

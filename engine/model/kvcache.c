@@ -67,19 +67,42 @@ no_memory:
                      n_seqs);
 }
 
+void vibe_kvcache_clear(struct vibe_kvcache *cache)
+{
+    const size_t n = cache->kv.n_seqs * cache->kv.max_blocks;
+
+    for (size_t i = 0; i < n; i++) {
+        if (cache->blocks[i])
+            cache->be->ops->free(cache->be, cache->blocks[i]);
+        cache->blocks[i] = NULL;
+    }
+    for (size_t i = 0; i < cache->kv.n_seqs; i++)
+        cache->n_blocks[i] = 0;
+}
+
 void vibe_kvcache_free(struct vibe_kvcache *cache)
 {
     if (!cache)
         return;
-    if (cache->blocks)
-        for (size_t i = 0; i < cache->kv.n_seqs * cache->kv.max_blocks; i++)
-            if (cache->blocks[i])
-                cache->be->ops->free(cache->be, cache->blocks[i]);
+    if (cache->blocks && cache->n_blocks)
+        vibe_kvcache_clear(cache);
     if (cache->table)
         cache->be->ops->free(cache->be, cache->table);
     free(cache->blocks);
     free(cache->n_blocks);
     free(cache);
+}
+
+/* A block, zeroed; NULL when there is no memory. */
+static void *take_block(struct vibe_kvcache *cache)
+{
+    const enum vibe_purpose purpose = cache->be->purpose;
+    void *block;
+
+    cache->be->purpose = VIBE_FOR_KV;
+    block = cache->be->ops->alloc(cache->be, cache->block_bytes);
+    cache->be->purpose = purpose;
+    return block;
 }
 
 int vibe_kvcache_ensure(struct vibe_kvcache *cache, struct vibe_stream *s,
@@ -95,7 +118,7 @@ int vibe_kvcache_ensure(struct vibe_kvcache *cache, struct vibe_stream *s,
                          cache->max_positions);
     while (cache->n_blocks[seq] < needed) {
         size_t at = seq * cache->kv.max_blocks + cache->n_blocks[seq];
-        void *block = cache->be->ops->alloc(cache->be, cache->block_bytes);
+        void *block = take_block(cache);
 
         if (!block)
             return vibe_fail(err, VIBE_E_NOMEM,

@@ -3,7 +3,8 @@
  * allocated when a sequence first needs them.
  *
  * How long a sequence is, its user knows: to forget one is to write it from
- * position 0 again.  Blocks stay with their sequence until the cache is freed.
+ * position 0 again.  Blocks stay with their sequence until the cache is
+ * cleared or freed.
  */
 #ifndef VIBE_MODEL_KVCACHE_H
 #define VIBE_MODEL_KVCACHE_H
@@ -39,6 +40,9 @@ int vibe_kvcache_open(struct vibe_kvcache **out, struct vibe_backend *be,
 
 /* Release everything; NULL is allowed. */
 void vibe_kvcache_free(struct vibe_kvcache *cache);
+
+/* Give all blocks back; no sequence has a position then. */
+void vibe_kvcache_clear(struct vibe_kvcache *cache);
 
 /*
  * Make room for positions 0 .. n_positions - 1 of a sequence.

@@ -1,0 +1,101 @@
+#include "engine/measure.h"
+
+#include "engine/backend/ops.h"
+#include "engine/backend/tally.h"
+#include "engine/base/size.h"
+#include "engine/format/config.h"
+#include "engine/generate.h"
+#include "engine/model/codec.h"
+#include "engine/model/codec_encoder.h"
+#include "engine/model/diffusion.h"
+#include "engine/model/kvcache.h"
+#include "engine/model/qwen2.h"
+#include "engine/models.h"
+#include "engine/voice.h"
+
+/* What products of a prompt take at most: partial sums, or x in bf16, sums and
+ * the workspace of the library. */
+enum { PARTIAL_BYTES = 64 << 20, LIBRARY_BYTES = 32 << 20 };
+
+static size_t product_scratch(const struct vibe_lm_config *lm)
+{
+    const size_t most = lm->intermediate_size;
+    const size_t library = LIBRARY_BYTES +
+                           VIBE_PROMPT_ROWS * (2 * most * sizeof(float) +
+                                               most * sizeof(uint16_t));
+
+    return library > PARTIAL_BYTES ? library : PARTIAL_BYTES;
+}
+
+static size_t count_encoder(const struct vibe_models *m, struct vibe_error *err)
+{
+    struct vibe_codec_encoder *enc = NULL;
+    struct vibe_memory count = {0};
+
+    if (vibe_voice_encoder_open(&enc, m, err) == VIBE_OK)
+        m->be->ops->memory(m->be, &count);
+    vibe_codec_encoder_free(enc);
+    return count.bytes[VIBE_FOR_ENCODER];
+}
+
+/* Everything there is, as it lies on the tally. */
+static void describe(struct vibe_plan_model *out, const struct vibe_models *m,
+                     const struct vibe_generator *g, size_t steps)
+{
+    struct vibe_memory count;
+
+    m->be->ops->memory(m->be, &count);
+    *out = (struct vibe_plan_model){
+        .n_layers = m->config.lm.num_hidden_layers,
+        .rows = count.bytes[VIBE_FOR_LM_ROWS],
+        .lm = count.bytes[VIBE_FOR_LM],
+        .head = count.bytes[VIBE_FOR_HEAD],
+        .head_prepared = vibe_diffusion_prepared_bytes(m->head, steps),
+        .codec = count.bytes[VIBE_FOR_CODEC],
+        .connectors = count.bytes[VIBE_FOR_CONNECTORS],
+        .states = count.bytes[VIBE_FOR_STATES],
+        .scratch = product_scratch(&m->config.lm),
+        .kv_block = vibe_kvcache_position_bytes(g->cache) *
+                    VIBE_KV_BLOCK_TOKENS,
+        .block_tokens = VIBE_KV_BLOCK_TOKENS,
+        .head_frame_reads = vibe_diffusion_frame_bytes(m->head),
+        .head_step_reads = vibe_diffusion_step_bytes(m->head),
+        .codec_reads = vibe_codec_bytes(m->decoder) +
+                       vibe_codec_encoder_bytes(m->semantic),
+        .connector_reads = vibe_connector_bytes(m->acoustic_connector) +
+                           vibe_connector_bytes(m->semantic_connector),
+    };
+}
+
+int vibe_measure(struct vibe_plan_model *out, const struct vibe_measured *what,
+                 struct vibe_error *err)
+{
+    const struct vibe_tally_options options = {
+        .kv_dtype = what->kv_dtype,
+        .lm = what->lm,
+    };
+    struct vibe_backend *be = NULL;
+    struct vibe_models m = {0};
+    struct vibe_generator *g = NULL;
+    struct vibe_stream s = {0};
+    int rc = vibe_tally_open(&be, &options, err);
+
+    if (rc == VIBE_OK)
+        rc = vibe_stream_init(&s, be, err);
+    if (rc == VIBE_OK)
+        rc = vibe_models_init(&m, be, what->w, what->config, what->control_ids,
+                              what->n_dialogues, err);
+    if (rc == VIBE_OK)
+        rc = vibe_generator_open(&g, &m, &s, what->control_ids, err);
+    if (rc == VIBE_OK) {
+        describe(out, &m, g, what->steps);
+        out->encoder = count_encoder(&m, err);
+        if (!out->encoder)
+            rc = VIBE_E_NOMEM;
+    }
+    vibe_generator_free(g);
+    vibe_models_release(&m);
+    vibe_stream_release(&s);
+    vibe_backend_free(be);
+    return rc;
+}
