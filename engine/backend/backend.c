@@ -8,6 +8,7 @@
 #include "engine/backend/cuda.h"
 #include "engine/backend/ops.h"
 #include "engine/base/size.h"
+#include "engine/format/pack.h"
 
 int vibe_backend_open(struct vibe_backend **out,
                       const struct vibe_backend_options *options,
@@ -168,6 +169,18 @@ void vibe_matrix_release(struct vibe_matrix *m, struct vibe_backend *be)
     *m = (struct vibe_matrix){0};
 }
 
+size_t vibe_matrix_part_bytes(const struct vibe_matrix_part *part, size_t K,
+                              size_t first, size_t n)
+{
+    const uint64_t *blocks = part->blocks;
+
+    if (part->dtype != VIBE_BF16_PACKED)
+        return n * vibe_dtype_bytes(part->dtype, K);
+    assert(blocks && first % VIBE_PACK_BLOCK == 0);
+    return blocks[vibe_pack_n_blocks(first + n)] -
+           blocks[first / VIBE_PACK_BLOCK];
+}
+
 static void check_piece(size_t N, size_t first, size_t n)
 {
     assert(n > 0 && first % VIBE_MATRIX_UNIT == 0 && first + n <= N);
@@ -239,11 +252,15 @@ static size_t take_part(struct vibe_matrix *piece, const char **device,
         return 0;
     part.data = *device;
     part.scale = from->scale ? from->scale + begin : NULL;
+    if (from->group_scale)
+        part.group_scale += begin * (K / from->group);
+    if (from->blocks)
+        part.blocks += begin / VIBE_PACK_BLOCK;
     part.n = rows;
     if (from->n_scales > 1)
         part.n_scales = rows;
     piece->part[piece->n_parts++] = part;
-    *device += rows * K * vibe_dtype_size(from->dtype);
+    *device += vibe_matrix_part_bytes(from, K, begin, rows);
     return rows;
 }
 

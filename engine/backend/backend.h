@@ -90,15 +90,22 @@ enum vibe_layout {
 struct vibe_matrix_part {
     const void *data;   /* as in the file; borrowed as long as the matrix */
     const float *scale; /* [n_scales], host, or NULL for 1 */
-    size_t n_scales;    /* 1: the whole part; else one per row or, where there
-                           is a group, [rows][K / group] */
-    size_t group;       /* columns that share a scale: 64 or 128, of I4 only;
-                           0: all of a row */
+    size_t n_scales;    /* 1: the whole part; else one per row */
+    size_t group;       /* of I4: columns that share a scale, 64 or 128 */
+    const float *group_scale; /* of I4: [n][K / group], host; each an f16 */
+    const uint64_t *blocks;   /* of BF16_PACKED: where each block of format/
+                                 pack.h begins and the last one ends; data is
+                                 at blocks[0] */
     enum vibe_dtype dtype;
     size_t n; /* rows of this part */
 };
 
 enum { VIBE_MATRIX_PARTS = 3 };
+
+/* Bytes of rows first .. first + n - 1 of K columns; of BF16_PACKED in whole
+ * blocks, of which first begins one. */
+size_t vibe_matrix_part_bytes(const struct vibe_matrix_part *part, size_t K,
+                              size_t first, size_t n);
 
 struct vibe_matrix_source {
     struct vibe_matrix_part part[VIBE_MATRIX_PARTS];

@@ -10,6 +10,8 @@
 
 #include "engine/backend/cpu/cpu.h"
 #include "engine/backend/parity_lab.h"
+#include "engine/format/pack.h"
+#include "engine/format/quant.h"
 
 /* splitmix64 (Steele et al., 2014) */
 static uint64_t next_random(struct vibe_lab *lab)
@@ -118,6 +120,9 @@ static void random_weight(struct vibe_lab *lab, void *out,
         memcpy(out, &byte, sizeof(byte));
         return;
     case VIBE_I8:
+        byte = (uint8_t)next_random(lab);
+        memcpy(out, &byte, sizeof(byte));
+        return;
     case VIBE_I4:
     case VIBE_BF16_PACKED:
     case VIBE_I64:
@@ -127,32 +132,125 @@ static void random_weight(struct vibe_lab *lab, void *out,
     assert(!"a dtype that kernels are compared in");
 }
 
-static float *random_scales(struct vibe_lab *lab, size_t n, size_t K)
+/* Zeroed memory that lives as long as the matrices; NULL with the lab's error
+ * set. */
+static void *keep_bytes(struct vibe_lab *lab, size_t n)
 {
-    float *scales = calloc(n, sizeof(*scales));
+    void *host = calloc(n ? n : 1, 1);
 
-    for (size_t i = 0; scales && i < n; i++)
-        scales[i] = (1.5f + 0.5f * vibe_lab_uniform(lab)) / sqrtf((float)K);
+    assert(lab->n_hosts < VIBE_LAB_HOSTS);
+    lab->hosts[lab->n_hosts++] = host;
+    if (!host)
+        vibe_fail(&lab->err, VIBE_E_NOMEM, "no memory for parity weights");
+    return host;
+}
+
+static float *keep_floats(struct vibe_lab *lab, size_t n)
+{
+    float *host = keep_bytes(lab, n * sizeof(*host));
+
+    for (size_t i = 0; host && i < n; i++)
+        host[i] = vibe_lab_uniform(lab);
+    return host;
+}
+
+/* About 1 / sqrt(K), or 1 where none are asked for; of I8 1 / 64 of it, so
+ * that its weights are of the size of others'. */
+static float *random_scales(struct vibe_lab *lab,
+                            const struct vibe_lab_matrix *spec)
+{
+    float *scales = keep_floats(lab, spec->N);
+    float size = spec->n_scales ? sqrtf((float)spec->K) : 1.0f;
+
+    if (spec->dtype == VIBE_I8)
+        size *= 64.0f;
+    for (size_t i = 0; scales && i < spec->N; i++)
+        scales[i] = (1.5f + 0.5f * scales[i]) / size;
     return scales;
 }
 
-/* Rows of random weights, from row on; data has 4 bytes for each. */
-static struct vibe_matrix_part random_part(struct vibe_lab *lab, char *data,
+/* Give a part of I4 the scales that make its weights as large. */
+static void scale_groups(struct vibe_lab *lab, struct vibe_matrix_part *p,
+                         const struct vibe_lab_matrix *spec)
+{
+    const float size = spec->n_scales ? 8.0f * sqrtf((float)spec->K) : 8.0f;
+    const size_t group = spec->K % 128 ? 64 : 128;
+    const size_t n = p->n * (spec->K / group);
+    float *scales = keep_floats(lab, n);
+
+    for (size_t i = 0; scales && i < n; i++) {
+        unsigned short half = vibe_quant_to_f16((1.5f + 0.5f * scales[i]) /
+                                                size);
+
+        vibe_dtype_to_f32(&scales[i], &half, VIBE_F16, 1);
+    }
+    p->group = group;
+    p->group_scale = scales;
+}
+
+/* Find block i of a part that is not packed yet; returns its rows. */
+static size_t find_block(const void *row[VIBE_PACK_BLOCK],
+                         const struct vibe_matrix_part *p, size_t K, size_t i)
+{
+    size_t first = i * VIBE_PACK_BLOCK;
+    size_t n = p->n - first < VIBE_PACK_BLOCK ? p->n - first : VIBE_PACK_BLOCK;
+
+    for (size_t r = 0; r < n; r++)
+        row[r] = (const char *)p->data + (first + r) * K * 2;
+    return n;
+}
+
+/* Replace the bf16 of a part by the same, packed. */
+static void pack_part(struct vibe_lab *lab, struct vibe_matrix_part *p,
+                      size_t K)
+{
+    const size_t n_blocks = vibe_pack_n_blocks(p->n);
+    const void *row[VIBE_PACK_BLOCK];
+    uint64_t *blocks = keep_bytes(lab, (n_blocks + 1) * sizeof(*blocks));
+    char *packed;
+
+    for (size_t i = 0; blocks && i < n_blocks; i++) {
+        size_t n = find_block(row, p, K, i);
+
+        blocks[i + 1] = blocks[i] + vibe_pack_block_bytes(row, n, K);
+    }
+    packed = keep_bytes(lab, blocks ? blocks[n_blocks] : 0);
+    for (size_t i = 0; blocks && packed && i < n_blocks; i++) {
+        size_t n = find_block(row, p, K, i);
+
+        vibe_pack_block(packed + blocks[i], row, n, K);
+    }
+    p->data = packed;
+    p->blocks = blocks;
+}
+
+/* Rows of random weights, from row on. */
+static struct vibe_matrix_part random_part(struct vibe_lab *lab,
                                            const struct vibe_lab_matrix *spec,
                                            int i, size_t row)
 {
     struct vibe_matrix_part p = {.dtype = spec->dtype, .n = spec->N - row};
+    enum vibe_dtype dtype;
     size_t size;
+    char *data;
 
     if (i + 1 < spec->n_parts)
         p.n = spec->N / (size_t)spec->n_parts;
     if (spec->is_mixed && i == 1)
         p.dtype = spec->dtype == VIBE_F32 ? VIBE_BF16 : VIBE_F32;
-    size = vibe_dtype_size(p.dtype);
-    data += row * spec->K * sizeof(float);
-    for (size_t k = 0; k < p.n * spec->K; k++)
-        random_weight(lab, data + k * size, p.dtype);
+    /* made as what they are before they are packed; I4 has bytes to spare */
+    dtype = p.dtype == VIBE_BF16_PACKED ? VIBE_BF16
+            : p.dtype == VIBE_I4        ? VIBE_I8
+                                        : p.dtype;
+    size = vibe_dtype_size(dtype);
+    data = keep_bytes(lab, p.n * spec->K * size);
+    for (size_t k = 0; data && k < p.n * spec->K; k++)
+        random_weight(lab, data + k * size, dtype);
     p.data = data;
+    if (p.dtype == VIBE_I4)
+        scale_groups(lab, &p, spec);
+    if (p.dtype == VIBE_BF16_PACKED)
+        pack_part(lab, &p, spec->K);
     return p;
 }
 
@@ -160,11 +258,9 @@ void vibe_lab_matrix(struct vibe_lab *lab, struct vibe_matrix *both[VIBE_SIDES],
                      const struct vibe_lab_matrix *spec)
 {
     int is_transposed = spec->layout == VIBE_LAYOUT_CONV_TRANSPOSE;
-    char *data = calloc(spec->N * spec->K, 4); /* for any dtype */
-    float *scales = random_scales(lab, spec->N, spec->K);
-    float *bias = host_floats(lab, VIBE_FILL_RANDOM,
-                              is_transposed ? spec->out : spec->N);
-    float *gamma = host_floats(lab, VIBE_FILL_RANDOM, spec->N);
+    float *scales = random_scales(lab, spec);
+    float *bias = keep_floats(lab, is_transposed ? spec->out : spec->N);
+    float *gamma = keep_floats(lab, spec->N);
     struct vibe_matrix_source src = {
         .n_parts = spec->n_parts,
         .layout = spec->layout,
@@ -179,14 +275,14 @@ void vibe_lab_matrix(struct vibe_lab *lab, struct vibe_matrix *both[VIBE_SIDES],
     size_t row = 0;
 
     assert(lab->n_matrices < VIBE_LAB_MATRICES);
-    if (!data || !scales)
-        vibe_fail(&lab->err, VIBE_E_NOMEM, "no memory for parity weights");
-    for (int i = 0; i < spec->n_parts && data && scales; i++) {
+    for (int i = 0; i < spec->n_parts && !lab->err.code; i++) {
         struct vibe_matrix_part *p = &src.part[i];
 
-        *p = random_part(lab, data, spec, i, row);
-        p->scale = spec->n_scales ? scales + row : NULL;
-        p->n_scales = spec->n_scales == 2 ? p->n : 1;
+        *p = random_part(lab, spec, i, row);
+        if ((spec->n_scales && p->dtype != VIBE_I4) || p->dtype == VIBE_I8) {
+            p->scale = scales + row;
+            p->n_scales = spec->n_scales == 2 ? p->n : 1;
+        }
         row += p->n;
     }
     for (int side = 0; side < VIBE_SIDES; side++) {
@@ -194,9 +290,7 @@ void vibe_lab_matrix(struct vibe_lab *lab, struct vibe_matrix *both[VIBE_SIDES],
         if (!lab->err.code)
             vibe_matrix_load(both[side], lab->be[side], &src, &lab->err);
     }
-    lab->sources[lab->n_matrices] = src;
-    memcpy(lab->hosts[lab->n_matrices++],
-           (void *const[]){data, scales, bias, gamma}, sizeof(*lab->hosts));
+    lab->sources[lab->n_matrices++] = src;
 }
 
 const struct vibe_matrix_source *vibe_lab_source(const struct vibe_lab *lab)
@@ -311,10 +405,9 @@ void vibe_lab_clear(struct vibe_lab *lab)
         for (size_t i = 0; i < lab->n_matrices; i++)
             vibe_matrix_release(&lab->matrices[i][side], be);
     }
-    for (size_t i = 0; i < lab->n_matrices; i++)
-        for (size_t j = 0; j < sizeof(*lab->hosts) / sizeof(**lab->hosts); j++)
-            free(lab->hosts[i][j]);
-    lab->n_tensors = lab->n_buffers = lab->n_matrices = 0;
+    for (size_t i = 0; i < lab->n_hosts; i++)
+        free(lab->hosts[i]);
+    lab->n_tensors = lab->n_buffers = lab->n_matrices = lab->n_hosts = 0;
 }
 
 static void run_cases(struct vibe_lab *lab, vibe_parity_case *const *cases)

@@ -13,6 +13,7 @@
 
 enum vibe_side { VIBE_REFERENCE, VIBE_TESTED, VIBE_SIDES };
 enum { VIBE_LAB_TENSORS = 16, VIBE_LAB_BUFFERS = 16, VIBE_LAB_MATRICES = 4 };
+enum { VIBE_LAB_HOSTS = 32 };
 
 struct vibe_lab {
     struct vibe_backend *be[VIBE_SIDES];
@@ -23,8 +24,9 @@ struct vibe_lab {
     size_t n_buffers;
     struct vibe_matrix matrices[VIBE_LAB_MATRICES][VIBE_SIDES];
     struct vibe_matrix_source sources[VIBE_LAB_MATRICES];
-    void *hosts[VIBE_LAB_MATRICES][4]; /* what the sources point to */
     size_t n_matrices;
+    void *hosts[VIBE_LAB_HOSTS]; /* what the sources point to */
+    size_t n_hosts;
     uint64_t random;
     struct vibe_error err;
     vibe_parity_report *report;

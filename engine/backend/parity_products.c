@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "engine/backend/parity_lab.h"
+#include "engine/base/size.h"
 
 /* How the rows of x lie. */
 enum rows { DENSE, OVERLAP, BROADCAST };
@@ -147,14 +148,21 @@ static const struct product shapes[] = {
 
 static void every_product(struct vibe_lab *lab, int is_gemm)
 {
-    static const enum vibe_dtype dtypes[] = {VIBE_F32, VIBE_BF16, VIBE_F16,
-                                             VIBE_F8_E4M3};
+    static const enum vibe_dtype dtypes[] = {
+        VIBE_F32, VIBE_BF16, VIBE_F16,         VIBE_F8_E4M3,
+        VIBE_I8,  VIBE_I4,   VIBE_BF16_PACKED,
+    };
 
     for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
         for (size_t d = 0; d < sizeof(dtypes) / sizeof(*dtypes); d++) {
             struct product p = shapes[i];
 
+            if (dtypes[d] > VIBE_F8_E4M3 &&
+                (lab->be[VIBE_TESTED]->is_cuda || p.w.N * p.w.K > 1 << 20))
+                continue; /* no kernels, or no others than small ones have */
             p.w.dtype = dtypes[d];
+            if (dtypes[d] == VIBE_I4) /* whole groups, of either size */
+                p.w.K = vibe_size_round(p.w.K, 64);
             p.w.is_pair = p.epilogue == VIBE_SWIGLU;
             if (!p.w.n_parts)
                 p.w.n_parts = p.w.is_pair ? 2 : 1;

@@ -355,6 +355,17 @@ int vibe_pack_check(const void *packed, size_t bytes, size_t n_rows,
     return VIBE_OK;
 }
 
+/* The position's bits are step:3 half:1 g:3 t:2 e:3. */
+static size_t escape_row(uint32_t escape)
+{
+    return (escape >> 24 & 1) * 8 + (escape >> 21 & 7);
+}
+
+static size_t escape_column(uint32_t escape)
+{
+    return (escape >> 25) * 32 + (escape >> 16 & 31);
+}
+
 void vibe_unpack_escapes(uint16_t *out, size_t ld, const void *block,
                          size_t n_tiles, size_t i)
 {
@@ -363,11 +374,8 @@ void vibe_unpack_escapes(uint16_t *out, size_t ld, const void *block,
 
     for (size_t k = tile_at(block, i).first; k < end; k++) {
         uint32_t escape = read_u32(escapes + k * sizeof(escape));
-        uint32_t p = escape >> 16;
-        uint32_t row = (p >> 8 & 1) * 8 + (p >> 5 & 7);
-        uint32_t column = (p >> 9) * 32 + (p & 31);
 
-        out[row * ld + column] = (uint16_t)escape;
+        out[escape_row(escape) * ld + escape_column(escape)] = (uint16_t)escape;
     }
 }
 
@@ -384,31 +392,56 @@ static void unpack_eight(uint16_t *out, const uint8_t *bytes, uint32_t base,
     }
 }
 
+/* Row r of a tile, without its escapes. */
+static void unpack_codes(uint16_t *out, const uint8_t *planes, uint32_t base,
+                         unsigned r)
+{
+    const uint8_t *codes = planes + VIBE_PACK_BYTES;
+
+    for (unsigned t = 0; t < 4; t++) {
+        const unsigned lane = r % 8 * 4 + t;
+        uint32_t words[LANE_WORDS];
+
+        for (unsigned w = 0; w < LANE_WORDS; w++)
+            words[w] = read_u32(codes + (w / 4 * LANES + lane) * 16 +
+                                w % 4 * 4);
+        for (unsigned step = 0; step < STEPS; step++)
+            unpack_eight(out + step * 32 + t * 8,
+                         planes + (step * LANES + lane) * 16 + r / 8 * 8, base,
+                         words + step / 2 * 3, step % 2 * 8 + r / 8 * 4);
+    }
+}
+
+void vibe_unpack_row(uint16_t *out, const void *block, size_t n, size_t K,
+                     size_t r, size_t i)
+{
+    const size_t n_tiles = vibe_pack_n_tiles(n, K);
+    const char *bytes = block;
+    const char *escapes = bytes + vibe_pack_escapes_at(n_tiles);
+    const struct vibe_pack_tile tile = tile_at(block, i);
+    const size_t end = tile_at(block, i + 1).first;
+
+    unpack_codes(out,
+                 (const uint8_t *)bytes + vibe_pack_planes_at(n_tiles) +
+                     i * VIBE_PACK_PLANES,
+                 tile.base, (unsigned)r);
+    for (size_t k = tile.first; k < end; k++) {
+        uint32_t escape = read_u32(escapes + k * sizeof(escape));
+
+        if (escape_row(escape) == r)
+            out[escape_column(escape)] = (uint16_t)escape;
+    }
+}
+
 void vibe_unpack_tile(uint16_t *out, size_t ld, const void *block, size_t n,
                       size_t K, size_t i)
 {
     const size_t n_tiles = vibe_pack_n_tiles(n, K);
     const uint8_t *planes = (const uint8_t *)block +
                             vibe_pack_planes_at(n_tiles) + i * VIBE_PACK_PLANES;
-    const uint8_t *codes = planes + VIBE_PACK_BYTES;
-    const uint32_t base = tile_at(block, i).base;
 
-    for (unsigned lane = 0; lane < LANES; lane++) {
-        uint32_t words[LANE_WORDS];
-
-        for (unsigned w = 0; w < LANE_WORDS; w++)
-            words[w] = read_u32(codes + (w / 4 * LANES + lane) * 16 +
-                                w % 4 * 4);
-        for (unsigned s = 0; s < 2 * STEPS; s++) {
-            unsigned step = s / 2;
-            unsigned half = s % 2;
-            uint16_t *to = out + (half * 8 + lane / 4) * ld + step * 32 +
-                           lane % 4 * 8;
-
-            unpack_eight(to, planes + (step * LANES + lane) * 16 + half * 8,
-                         base, words + step / 2 * 3, step % 2 * 8 + half * 4);
-        }
-    }
+    for (unsigned r = 0; r < VIBE_PACK_ROWS; r++)
+        unpack_codes(out + r * ld, planes, tile_at(block, i).base, r);
     vibe_unpack_escapes(out, ld, block, n_tiles, i);
 }
 

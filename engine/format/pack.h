@@ -12,7 +12,7 @@
  *
  *   header   struct vibe_pack_header, then u64 [n_blocks + 1]: where blocks
  *            begin and the last one ends, in bytes from the header
- *   blocks   of 64 rows (the last one of what is left), multiples of 16 bytes
+ *   blocks   of 32 rows (the last one of what is left), multiples of 16 bytes
  *
  * and a block, whose tiles go along the columns first,
  *
@@ -44,7 +44,7 @@
 struct vibe_error;
 
 enum {
-    VIBE_PACK_BLOCK = 64, /* rows that can be had by themselves */
+    VIBE_PACK_BLOCK = 32, /* rows that can be had by themselves */
     VIBE_PACK_ROWS = 16,  /* of a tile */
     VIBE_PACK_COLUMNS = 256,
     VIBE_PACK_BYTES = 4096, /* plane of bytes */
@@ -137,6 +137,10 @@ int vibe_pack_check(const void *packed, size_t bytes, size_t n_rows,
  */
 void vibe_unpack_tile(uint16_t *out, size_t ld, const void *block, size_t n,
                       size_t K, size_t i);
+
+/* Unpack row r < 16 of tile i, likewise: out[256]. */
+void vibe_unpack_row(uint16_t *out, const void *block, size_t n, size_t K,
+                     size_t r, size_t i);
 
 /* Unpack a block of n rows to out[n][K]. */
 void vibe_unpack_block(uint16_t *out, const void *block, size_t n, size_t K);

@@ -12,15 +12,16 @@
 #include "engine/backend/cpu/product.h"
 #include "engine/base/size.h"
 
-enum { BLOCK_M = 192, BLOCK_N = 64, BLOCK_K = 256 };
+enum { BLOCK_M = 192, BLOCK_N = 64, BLOCK_K = VIBE_CPU_EXPAND_K };
 
 /* What one thread works in. */
 struct space {
     float panels[BLOCK_N * BLOCK_K]; /* [BLOCK_N / tile_n][k][tile_n] */
     float x[BLOCK_M * BLOCK_K];      /* rows that cannot be read in place */
     float sums[BLOCK_M * BLOCK_N];
-    const void *rows[BLOCK_N]; /* of W */
-    enum vibe_dtype dtype[BLOCK_N];
+    struct vibe_cpu_weights rows[BLOCK_N]; /* of W */
+    float wide[VIBE_CPU_PACK * BLOCK_K];   /* those that are expanded */
+    uint16_t tile[VIBE_PACK_ROWS * BLOCK_K];
 };
 
 struct block {
@@ -42,40 +43,60 @@ static void find_rows(struct block *b)
         size_t half = w->is_pair && j >= b->up;
         size_t i = j - half * b->up;
         size_t n = b->n + (i < b->n_n ? i : b->n_n - 1) + half * w->N / 2;
-        struct vibe_cpu_weights row = vibe_cpu_weights_row(w, n);
 
-        b->s->rows[j] = row.data;
-        b->s->dtype[j] = row.dtype;
+        b->s->rows[j] = vibe_cpu_weights_row(w, n);
     }
 }
 
-/* Widen columns k .. k + n_k - 1 of 8 rows of W; parts of different dtypes may
- * meet among them. */
+/* Do the 8 rows from w on lie among the same 16 of a packed block? */
+static int share_tile(const struct vibe_cpu_weights *w)
+{
+    const size_t tile = w->row / VIBE_PACK_ROWS;
+
+    for (size_t i = 0; i < VIBE_CPU_PACK; i++)
+        if (w[i].dtype != VIBE_BF16_PACKED || w[i].part != w->part ||
+            w[i].row / VIBE_PACK_ROWS != tile)
+            return 0;
+    return 1;
+}
+
+/* Find columns k .. k + n_k - 1 of 8 rows of W in one dtype: where they are,
+ * or expanded. */
+static enum vibe_dtype lay_rows(const struct block *b, const void *rows[],
+                                size_t j, size_t k, size_t n_k)
+{
+    const struct vibe_cpu_weights *w = b->s->rows + j;
+    const size_t K = b->p->w->K;
+    int is_plain = vibe_cpu_is_plain(w->dtype);
+
+    for (size_t i = 0; i < VIBE_CPU_PACK && is_plain; i++) {
+        is_plain = w[i].dtype == w->dtype;
+        rows[i] = (const char *)w[i].data + vibe_dtype_bytes(w->dtype, k);
+    }
+    if (is_plain)
+        return w->dtype;
+    if (share_tile(w)) {
+        vibe_cpu_expand_tile(b->p->kernels, b->s->tile, BLOCK_K, w, K, k);
+        for (size_t i = 0; i < VIBE_CPU_PACK; i++)
+            rows[i] = b->s->tile + w[i].row % VIBE_PACK_ROWS * BLOCK_K;
+        return VIBE_BF16;
+    }
+    for (size_t i = 0; i < VIBE_CPU_PACK; i++) {
+        vibe_cpu_expand_row(b->s->wide + i * BLOCK_K, &w[i], K, k, n_k);
+        rows[i] = b->s->wide + i * BLOCK_K;
+    }
+    return VIBE_F32;
+}
+
+/* Widen columns k .. k + n_k - 1 of 8 rows of W. */
 static void pack_rows(const struct block *b, float *panel, size_t j, size_t k,
                       size_t n_k)
 {
     const struct vibe_cpu_kernels *kernels = b->p->kernels;
-    size_t ld = (size_t)kernels->tile_n;
     const void *rows[VIBE_CPU_PACK];
-    int is_mixed = 0;
+    enum vibe_dtype dtype = lay_rows(b, rows, j, k, n_k);
 
-    for (size_t i = 0; i < VIBE_CPU_PACK; i++) {
-        size_t size = vibe_dtype_size(b->s->dtype[j + i]);
-
-        rows[i] = (const char *)b->s->rows[j + i] + k * size;
-        is_mixed |= b->s->dtype[j + i] != b->s->dtype[j];
-    }
-    if (!is_mixed) {
-        kernels->pack[b->s->dtype[j]](panel, ld, rows, n_k);
-        return;
-    }
-    for (size_t i = 0; i < VIBE_CPU_PACK; i++) {
-        float wide[BLOCK_K];
-
-        vibe_dtype_to_f32(wide, rows[i], b->s->dtype[j + i], n_k);
-        for (size_t c = 0; c < n_k; c++)
-            panel[c * ld + i] = wide[c];
-    }
+    kernels->pack[dtype](panel, (size_t)kernels->tile_n, rows, n_k);
 }
 
 static void pack(const struct block *b, size_t k, size_t n_k)

@@ -1,8 +1,8 @@
 /*
  * vibe_gemm with AMX: bf16 tiles that keep the precision of float.
  *
- * Weights of bf16 (and of e4m3, which bf16 holds exactly) are the left
- * operand, tiles of 16 rows by 32 columns straight from where they are mapped.
+ * Weights of bf16 (and those that bf16 holds exactly) are the left operand,
+ * tiles of 16 rows by 32 columns straight from where they are mapped.
  * Each x is split in two bf16, hi = round(x) and lo = round(x - hi), which
  * keeps 2^-17 of it; both are multiplied into the same sums.  Where float
  * arithmetic was not asked for, the large products of a prompt take hi alone,
@@ -156,40 +156,51 @@ struct left {
     size_t stride; /* bytes */
 };
 
+/* out[n_k] = columns k .. of a row in bf16: exact for 8 bits, rounded for the
+ * products of I4 and its scales; zeros follow. */
+static void lay_row(uint16_t *out, const struct vibe_cpu_weights *w, size_t K,
+                    size_t k, size_t n_k)
+{
+    float wide[BLOCK_K];
+
+    memset(out, 0, BLOCK_K * sizeof(*out));
+    if (w->dtype == VIBE_BF16) {
+        memcpy(out, (const uint16_t *)w->data + k, n_k * sizeof(*out));
+        return;
+    }
+    vibe_cpu_expand_row(wide, w, K, k, n_k);
+    for (size_t c = 0; c < n_k; c++) {
+        uint32_t bits;
+
+        memcpy(&bits, wide + c, sizeof(bits));
+        out[c] = (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+    }
+}
+
 /* Columns k .. k + n_k - 1 of 16 rows: in place if they are bf16, follow each
  * other and fill whole tiles, else a copy. */
 static struct left lay_weights(const struct job *j, struct space *s, size_t row,
                                size_t k, size_t n_k)
 {
+    const size_t K = j->p.w->K;
     struct vibe_cpu_weights first = weights_row(j, row);
     struct vibe_cpu_weights last = weights_row(j, row + TILE - 1);
-    size_t stride = j->p.w->K * sizeof(uint16_t);
+    size_t stride = K * sizeof(uint16_t);
     uint16_t *copy = s->weights + row * BLOCK_K;
-    float wide[BLOCK_K];
+    const int is_run = first.part == last.part &&
+                       last.row == first.row + TILE - 1;
 
-    if (first.dtype == VIBE_BF16 && last.dtype == VIBE_BF16 &&
-        (const char *)last.data ==
-            (const char *)first.data + (TILE - 1) * stride &&
-        n_k % TILE_K == 0)
+    if (first.dtype == VIBE_BF16 && is_run && n_k % TILE_K == 0)
         return (struct left){(const uint16_t *)first.data + k, stride};
-
+    if (first.dtype == VIBE_BF16_PACKED && is_run && n_k == BLOCK_K &&
+        first.row % TILE == 0) {
+        vibe_cpu_expand_tile(j->p.kernels, copy, BLOCK_K, &first, K, k);
+        return (struct left){copy, BLOCK_K * sizeof(uint16_t)};
+    }
     for (size_t i = 0; i < TILE; i++) {
         struct vibe_cpu_weights w = weights_row(j, row + i);
-        size_t at = k * vibe_dtype_size(w.dtype);
-        uint16_t *out = copy + i * BLOCK_K;
 
-        memset(out, 0, BLOCK_K * sizeof(*out));
-        if (w.dtype == VIBE_BF16) {
-            memcpy(out, (const char *)w.data + at, n_k * sizeof(*out));
-            continue;
-        }
-        vibe_dtype_to_f32(wide, (const char *)w.data + at, w.dtype, n_k);
-        for (size_t c = 0; c < n_k; c++) {
-            uint32_t bits;
-
-            memcpy(&bits, wide + c, sizeof(bits));
-            out[c] = (uint16_t)(bits >> 16); /* exact: 4 of 8 bits are used */
-        }
+        lay_row(copy + i * BLOCK_K, &w, K, k, n_k);
     }
     return (struct left){copy, BLOCK_K * sizeof(uint16_t)};
 }
@@ -424,11 +435,15 @@ static int is_exact(const struct vibe_stream *s, const struct vibe_tensor *x,
     return vibe_cpu_of(s)->is_exact || x->T < 64 || w->whole_N * w->K < 1 << 20;
 }
 
-static int is_for_tiles(const struct vibe_matrix *w)
+static int is_for_tiles(const struct vibe_matrix *w, int exact)
 {
-    for (int i = 0; i < w->n_parts; i++)
-        if (w->part[i].dtype != VIBE_BF16 && w->part[i].dtype != VIBE_F8_E4M3)
+    for (int i = 0; i < w->n_parts; i++) {
+        enum vibe_dtype dtype = w->part[i].dtype;
+
+        if (dtype == VIBE_F32 || dtype == VIBE_F16 ||
+            (dtype == VIBE_I4 && exact))
             return 0;
+    }
     return 1;
 }
 
@@ -436,12 +451,13 @@ static void gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                  const struct vibe_tensor *x, const struct vibe_matrix *w,
                  enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
 {
-    struct job j = {.p = vibe_cpu_product(s, y, x, w, epilogue, gate)};
+    struct job j = {.p = vibe_cpu_product(s, y, x, w, epilogue, gate),
+                    .is_exact = is_exact(s, x, w)};
     size_t rows = j.p.M < BLOCK_M ? vibe_size_round(j.p.M, PAIR) : BLOCK_M;
     size_t words, bytes;
     struct space *spaces;
 
-    if (!is_for_tiles(w)) {
+    if (!is_for_tiles(w, j.is_exact)) {
         vibe_cpu_gemm(s, y, x, w, epilogue, gate);
         return;
     }
@@ -451,7 +467,6 @@ static void gemm(struct vibe_stream *s, const struct vibe_tensor *y,
     if (!spaces)
         return;
     j.x = (uint32_t *)(void *)(spaces + j.p.threads);
-    j.is_exact = is_exact(s, x, w);
     run(&j, spaces);
 }
 

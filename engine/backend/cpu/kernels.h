@@ -16,11 +16,11 @@
 #include "engine/base/dtype.h"
 
 enum {
-    VIBE_CPU_DTYPES = VIBE_F8_E4M3 + 1, /* those that weights come in */
-    VIBE_CPU_DOT_W = 4,                 /* rows of W that dot takes */
-    VIBE_CPU_DOT_X = 6,                 /* rows of x, at most */
-    VIBE_CPU_PACK = 8,                  /* rows of W that pack takes */
-    VIBE_CPU_TILE_N = 32,               /* columns of a tile, at most */
+    VIBE_CPU_DTYPES = VIBE_I8 + 1, /* those that are read in place */
+    VIBE_CPU_DOT_W = 4,            /* rows of W that dot takes */
+    VIBE_CPU_DOT_X = 6,            /* rows of x, at most */
+    VIBE_CPU_PACK = 8,             /* rows of W that pack takes */
+    VIBE_CPU_TILE_N = 32,          /* columns of a tile, at most */
 };
 
 /* What becomes of sums z, see enum vibe_epilogue; rows of the same channels. */
@@ -42,6 +42,16 @@ struct vibe_cpu_kernels {
                                  const float *x, size_t stride, size_t K,
                                  int n_x);
     int dot_x;
+
+    /* As dot, of I4, which scale[r][k / group] makes what they are; K is a
+     * multiple of group, that one of 64. */
+    void (*dot_i4)(float *out, const void *const w[4],
+                   const float *const scale[4], size_t group, const float *x,
+                   size_t stride, size_t K, int n_x);
+
+    /* out[r * ld + c] = the tile of planes, 16 x 256 bf16, without escapes;
+     * see format/pack.h. */
+    void (*unpack)(uint16_t *out, size_t ld, const void *planes, uint32_t base);
 
     /* panel[k * ld + j] = rows[j][k] as f32, for 8 rows and K columns. */
     void (*pack[VIBE_CPU_DTYPES])(float *panel, size_t ld,

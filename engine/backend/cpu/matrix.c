@@ -21,12 +21,20 @@ static int is_scaled(const struct vibe_matrix_source *src)
     return 0;
 }
 
+/* Scales of groups of a part. */
+static size_t n_group_scales(const struct vibe_matrix_part *part, size_t K)
+{
+    return part->group_scale ? part->n * (K / part->group) : 0;
+}
+
 static int plan(struct layout *l, const struct vibe_matrix_source *src)
 {
     size_t elements, bytes;
 
     l->n_floats = (src->bias ? src->N : 0) + (src->gamma ? src->N : 0) +
                   (is_scaled(src) ? src->N : 0);
+    for (int i = 0; i < src->n_parts; i++)
+        l->n_floats += n_group_scales(&src->part[i], src->K);
     l->weights_at = vibe_size_round(l->n_floats * sizeof(float), 64);
     l->bytes = l->weights_at;
     if (src->layout == VIBE_LAYOUT_LINEAR)
@@ -116,10 +124,17 @@ static void repack_transposed(char *out, const struct vibe_matrix_source *src,
     }
 }
 
-/* Where any part is scaled every row gets a scale: part[0].scale is [N]. */
-static void take_parts(struct vibe_matrix *m, float *scales,
+/* Where any part is scaled every row gets a scale: part[0].scale is [N].
+ * Scales of groups come first. */
+static void take_parts(struct vibe_matrix *m, float *floats,
                        const struct vibe_matrix_source *src)
 {
+    float *scales = floats;
+
+    for (int i = 0; i < src->n_parts; i++)
+        scales += n_group_scales(&src->part[i], src->K);
+    if (!is_scaled(src))
+        scales = NULL;
     m->n_parts = src->n_parts;
     for (int i = 0; i < src->n_parts; i++) {
         const float one = 1.0f;
@@ -129,7 +144,14 @@ static void take_parts(struct vibe_matrix *m, float *scales,
         *p = src->part[i];
         if (src->layout != VIBE_LAYOUT_LINEAR)
             p->n = src->N;
-        m->bytes += p->n * src->K * vibe_dtype_size(p->dtype);
+        m->bytes += vibe_matrix_part_bytes(p, src->K, 0, p->n);
+        if (p->group_scale) {
+            size_t n = n_group_scales(p, src->K);
+
+            memcpy(floats, p->group_scale, n * sizeof(*floats));
+            p->group_scale = floats;
+            floats += n;
+        }
         if (!scales)
             continue;
         repeat(scales, p->n, from, p->scale ? p->n_scales : 1);
@@ -144,13 +166,19 @@ static void take_parts(struct vibe_matrix *m, float *scales,
 static size_t lay_part(char *out, const struct vibe_matrix_part *part, size_t K,
                        size_t first, size_t n)
 {
-    size_t row = K * vibe_dtype_size(part->dtype);
     size_t begin = first < part->n ? first : part->n;
     size_t rows = n < part->n - begin ? n : part->n - begin;
+    size_t bytes;
 
+    if (!rows)
+        return 0;
+    bytes = vibe_matrix_part_bytes(part, K, begin, rows);
     if (out)
-        memcpy(out, (const char *)part->data + begin * row, rows * row);
-    return rows * row;
+        memcpy(out,
+               (const char *)part->data +
+                   vibe_matrix_part_bytes(part, K, 0, begin),
+               bytes);
+    return bytes;
 }
 
 /* A piece lies as vibe_matrix_piece looks for it: of a pair the gates, then
@@ -248,7 +276,7 @@ int vibe_cpu_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
     m->N = src->N;
     m->K = src->K;
     m->is_pair = src->is_pair;
-    take_parts(m, is_scaled(src) ? floats : NULL, src);
+    take_parts(m, floats, src);
     switch (src->layout) {
     case VIBE_LAYOUT_LINEAR:
         return VIBE_OK;

@@ -7,7 +7,7 @@
 #include "engine/backend/noise.h"
 
 /* Rows of x that share one reading of a row of W. */
-enum { GROUP = 4, CHUNK = 256, LANES = 8, MAX_HEAD_DIM = 1024 };
+enum { GROUP = 4, CHUNK = VIBE_CPU_EXPAND_K, LANES = 8, MAX_HEAD_DIM = 1024 };
 
 static double silu(double z)
 {
@@ -27,9 +27,8 @@ static void dot_rows(double out[GROUP], const struct vibe_matrix *w, size_t n,
 
     for (size_t k = 0; k < w->K; k += CHUNK) {
         size_t n_k = w->K - k < CHUNK ? w->K - k : CHUNK;
-        size_t at = k * vibe_dtype_size(row.dtype);
 
-        vibe_dtype_to_f32(chunk, (const char *)row.data + at, row.dtype, n_k);
+        vibe_cpu_expand_row(chunk, &row, w->K, k, n_k);
         for (size_t i = 0; i < count; i++) {
             const float *xs = vibe_cpu_row(x, first + i) + k;
 

@@ -8,6 +8,7 @@
 
 #include "engine/backend/cpu/cpu.h"
 #include "engine/backend/ops.h"
+#include "engine/format/pack.h"
 
 struct vibe_cpu_kernels;
 
@@ -46,9 +47,11 @@ static inline float *vibe_cpu_row(const struct vibe_tensor *t, size_t m)
 
 /* One row of a matrix: where it is, and what its sums are multiplied by. */
 struct vibe_cpu_weights {
-    const void *data;
+    const void *data; /* of BF16_PACKED: its block */
     enum vibe_dtype dtype;
     float scale;
+    const struct vibe_matrix_part *part;
+    size_t row; /* of the part */
 };
 
 static inline struct vibe_cpu_weights vibe_cpu_weights_row(
@@ -56,14 +59,41 @@ static inline struct vibe_cpu_weights vibe_cpu_weights_row(
 {
     const struct vibe_matrix_part *p = w->part;
 
+    size_t first;
+
     for (; n >= p->n; p++)
         n -= p->n;
+    first = p->dtype == VIBE_BF16_PACKED ? n - n % VIBE_PACK_BLOCK : n;
     return (struct vibe_cpu_weights){
-        .data = (const char *)p->data + n * w->K * vibe_dtype_size(p->dtype),
+        .data = (const char *)p->data +
+                vibe_matrix_part_bytes(p, w->K, 0, first),
         .dtype = p->dtype,
         .scale = p->scale ? p->scale[n] : 1.0f,
+        .part = p,
+        .row = n,
     };
 }
+
+/* Rows that kernels read where they are, but for scales of their groups; the
+ * others are expanded first. */
+static inline int vibe_cpu_is_plain(enum vibe_dtype dtype)
+{
+    return dtype <= VIBE_I8;
+}
+
+/* Columns of rows that are expanded are taken from multiples of this. */
+enum { VIBE_CPU_EXPAND_K = VIBE_PACK_COLUMNS };
+
+/* Columns k .. k + n_k - 1 of a row as f32, without the row's scale; n_k is
+ * at most VIBE_CPU_EXPAND_K. */
+void vibe_cpu_expand_row(float *out, const struct vibe_cpu_weights *row,
+                         size_t K, size_t k, size_t n_k);
+
+/* The tile of a BF16_PACKED row that begins at column k: 16 rows, of which it
+ * is row % 16, of 256 bf16.  ld counts elements. */
+void vibe_cpu_expand_tile(const struct vibe_cpu_kernels *kernels, uint16_t *out,
+                          size_t ld, const struct vibe_cpu_weights *row,
+                          size_t K, size_t k);
 
 /* Where position pos of sequence seq keeps its keys (which 0) or values (1)
  * for one KV head: [head_dim] of kv->dtype. */

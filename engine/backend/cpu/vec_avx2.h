@@ -150,10 +150,27 @@ VEC vec vec_f8(const void *p)
                          _mm256_set1_ps(256.0f));
 }
 
+/* Whole numbers, and those that nibbles stand for (see dtype.h). */
+VEC vec vec_bytes(__m128i bytes)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+}
+
+VEC __m128i vec_nibbles(__m128i two)
+{
+    const __m128i low = _mm_set1_epi8(15);
+    __m128i even = _mm_and_si128(two, low);
+    __m128i odd = _mm_and_si128(_mm_srli_epi16(two, 4), low);
+
+    return _mm_sub_epi8(_mm_unpacklo_epi8(even, odd), _mm_set1_epi8(8));
+}
+
 /* Bytes of one number, known to the compiler. */
 VEC size_t vec_width(enum vibe_dtype dtype)
 {
-    return dtype == VIBE_F32 ? 4 : dtype == VIBE_F8_E4M3 ? 1 : 2;
+    return dtype == VIBE_F32                           ? 4
+           : dtype == VIBE_F8_E4M3 || dtype == VIBE_I8 ? 1
+                                                       : 2;
 }
 
 /* 8 stored numbers from p on. */
@@ -169,6 +186,7 @@ VEC vec vec_widen(const void *p, enum vibe_dtype dtype)
     case VIBE_F8_E4M3:
         return vec_f8(p);
     case VIBE_I8:
+        return vec_bytes(_mm_loadl_epi64(p));
     case VIBE_I4:
     case VIBE_BF16_PACKED:
     case VIBE_I64:
@@ -193,6 +211,15 @@ VEC void vec_widen_pair(vec out[2], const void *p, enum vibe_dtype dtype)
                            _mm256_set1_ps(256.0f));
     out[1] = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)),
                            _mm256_set1_ps(256.0f));
+}
+
+/* 16 I4 from p on, in two. */
+VEC void vec_i4_pair(vec out[2], const void *p)
+{
+    __m128i bytes = vec_nibbles(_mm_loadl_epi64(p));
+
+    out[0] = vec_bytes(bytes);
+    out[1] = vec_bytes(_mm_unpackhi_epi64(bytes, bytes));
 }
 
 #endif /* VIBE_BACKEND_CPU_VEC_AVX2_H */

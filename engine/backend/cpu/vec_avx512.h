@@ -133,10 +133,27 @@ VEC vec vec_f8(const void *p)
     return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
 }
 
+/* Whole numbers, and those that nibbles stand for (see dtype.h). */
+VEC vec vec_bytes(__m128i bytes)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+}
+
+VEC __m128i vec_nibbles(__m128i two)
+{
+    const __m128i low = _mm_set1_epi8(15);
+    __m128i even = _mm_and_si128(two, low);
+    __m128i odd = _mm_and_si128(_mm_srli_epi16(two, 4), low);
+
+    return _mm_sub_epi8(_mm_unpacklo_epi8(even, odd), _mm_set1_epi8(8));
+}
+
 /* Bytes of one number, known to the compiler. */
 VEC size_t vec_width(enum vibe_dtype dtype)
 {
-    return dtype == VIBE_F32 ? 4 : dtype == VIBE_F8_E4M3 ? 1 : 2;
+    return dtype == VIBE_F32                           ? 4
+           : dtype == VIBE_F8_E4M3 || dtype == VIBE_I8 ? 1
+                                                       : 2;
 }
 
 /* 16 stored numbers from p on. */
@@ -152,6 +169,7 @@ VEC vec vec_widen(const void *p, enum vibe_dtype dtype)
     case VIBE_F8_E4M3:
         return vec_f8(p);
     case VIBE_I8:
+        return vec_bytes(_mm_loadu_si128(p));
     case VIBE_I4:
     case VIBE_BF16_PACKED:
     case VIBE_I64:
@@ -166,6 +184,15 @@ VEC void vec_widen_pair(vec out[2], const void *p, enum vibe_dtype dtype)
 {
     out[0] = vec_widen(p, dtype);
     out[1] = vec_widen((const char *)p + VEC_N * vec_width(dtype), dtype);
+}
+
+/* 32 I4 from p on, in two. */
+VEC void vec_i4_pair(vec out[2], const void *p)
+{
+    __m128i two = _mm_loadu_si128(p);
+
+    out[0] = vec_bytes(vec_nibbles(two));
+    out[1] = vec_bytes(vec_nibbles(_mm_unpackhi_epi64(two, two)));
 }
 
 #endif /* VIBE_BACKEND_CPU_VEC_AVX512_H */

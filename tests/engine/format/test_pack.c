@@ -170,11 +170,11 @@ static void check_refuses_escapes_outside_of_a_tile(void **state)
     struct fixture *f = *state;
     uint8_t *block;
 
-    fill(f, 64, 256, any);
+    fill(f, 32, 256, any);
     pack(f);
-    block = f->packed + vibe_pack_header_bytes(64);
-    block[vibe_pack_escapes_at(vibe_pack_n_tiles(64, 256)) + 3] = 0x10;
-    assert_int_equal(vibe_pack_check(f->packed, f->bytes, 64, 256, "w", NULL),
+    block = f->packed + vibe_pack_header_bytes(32);
+    block[vibe_pack_escapes_at(vibe_pack_n_tiles(32, 256)) + 3] = 0x10;
+    assert_int_equal(vibe_pack_check(f->packed, f->bytes, 32, 256, "w", NULL),
                      VIBE_E_FORMAT);
 }
 
@@ -219,14 +219,14 @@ static void a_block_stands_by_itself(void **state)
 {
     struct fixture *f = *state;
 
-    fill(f, 192, 300, gaussian);
+    fill(f, 96, 300, gaussian);
     pack(f);
-    vibe_unpack_block(f->out, vibe_pack_block_at(f->packed, 1), 64, 300);
-    assert_memory_equal(f->out, f->in + (size_t)64 * 300,
-                        (size_t)64 * 300 * sizeof(*f->in));
+    vibe_unpack_block(f->out, vibe_pack_block_at(f->packed, 1), 32, 300);
+    assert_memory_equal(f->out, f->in + (size_t)32 * 300,
+                        (size_t)32 * 300 * sizeof(*f->in));
     assert_int_equal(vibe_pack_blocks_bytes(f->packed, 1, 2) +
                          vibe_pack_blocks_bytes(f->packed, 0, 1) +
-                         vibe_pack_header_bytes(192),
+                         vibe_pack_header_bytes(96),
                      f->bytes);
 }
 

@@ -6,6 +6,7 @@
 
 #include "engine/backend/cpu/cpu.h"
 #include "engine/backend/ops.h"
+#include "engine/format/pack.h"
 #include "tests/support/vibe_test.h"
 
 struct fixture {
@@ -239,6 +240,56 @@ static void results_do_not_depend_on_threads(void **state)
     }
 }
 
+/* A block's worth of rows and some, with escapes and subnormals among them. */
+static void fill_bf16(uint16_t *w, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        w[i] = (uint16_t)(0x3C00 + i * 2654435761u % 1024 +
+                          (i % 97 ? 0 : 0x8000 - (i % 3) * 0x1E00));
+}
+
+static void packed_weights_have_the_products_of_bf16(void **state)
+{
+    enum { M = 70, N = 45, K = 600 };
+    struct fixture *f = *state;
+    static uint16_t bf16[N * K];
+    static uint64_t blocks[3];
+    static float want[M * N];
+    static char packed[4 * N * K + 65536];
+    struct vibe_matrix plain = matrix(bf16, VIBE_BF16, N, K);
+    struct vibe_matrix w = matrix(packed, VIBE_BF16_PACKED, N, K);
+
+    fill_bf16(bf16, (size_t)N * K);
+    for (size_t i = 0; i < 2; i++) {
+        const void *row[VIBE_PACK_BLOCK];
+        size_t n = i ? N - VIBE_PACK_BLOCK : VIBE_PACK_BLOCK;
+
+        for (size_t r = 0; r < n; r++)
+            row[r] = bf16 + (i * VIBE_PACK_BLOCK + r) * K;
+        blocks[i + 1] = blocks[i] + vibe_pack_block_bytes(row, n, K);
+        assert_true(blocks[i + 1] <= sizeof(packed));
+        vibe_pack_block(packed + blocks[i], row, n, K);
+    }
+    w.part[0].blocks = blocks;
+    for (enum vibe_cpu_isa isa = 0; isa < VIBE_CPU_N_ISA; isa++)
+        for (int is_gemm = 0; is_gemm < 2; is_gemm++) {
+            void (*op)(struct vibe_stream *, const struct vibe_tensor *,
+                       const struct vibe_tensor *, const struct vibe_matrix *,
+                       enum vibe_epilogue,
+                       const struct vibe_tensor *) = is_gemm ? vibe_gemm
+                                                             : vibe_linear;
+
+            if (!open_cpu(f, isa, M, N, K))
+                continue;
+            for (size_t i = 0; i < (size_t)M * K; i++)
+                ((float *)f->x.data)[i] = (float)(i % 13) - 6.0f;
+            op(&f->s, &f->y, &f->x, &plain, VIBE_STORE, NULL);
+            memcpy(want, f->y.data, sizeof(want));
+            op(&f->s, &f->y, &f->x, &w, VIBE_STORE, NULL);
+            assert_memory_equal(want, f->y.data, sizeof(want));
+        }
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(f8_weights_are_widened_exactly),
     VIBE_TEST(f16_weights_are_widened_exactly),
@@ -247,6 +298,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(gelu_is_the_exact_one),
     VIBE_TEST(silu_is_good_to_a_millionth_of_itself),
     VIBE_TEST(results_do_not_depend_on_threads),
+    VIBE_TEST(packed_weights_have_the_products_of_bf16),
 };
 
 VIBE_TEST_MAIN(tests)
