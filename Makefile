@@ -52,7 +52,7 @@ BUILD := build/$(CONFIG)-$(notdir $(lastword $(CC)))$(if $(DEBUG),-debug)$(if $(
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla $(WERROR:1=-Werror)
 GUARD := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all, \
          -fstack-protector-strong $(if $(DEBUG),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2))
-OPT = $(if $(DEBUG),-Og,$(if $(filter engine/backend/cpu/%,$<),-O3,-O2))
+OPT = $(if $(DEBUG),-Og -DVIBE_DEBUG,$(if $(filter engine/backend/cpu/%,$<),-O3,-O2))
 LANG_FLAGS = -std=c11 -D_GNU_SOURCE -I. $(if $(WITH_CUDA),-isystem $(CUDA_HOME)/include -DVIBE_CUDA_ARCHS='"$(strip $(ARCH_NAMES))"') $(LIB_CFLAGS) $(WARN)
 C_FLAGS = $(LANG_FLAGS) $(OPT) -g -fopenmp -ffp-contract=off $(GUARD) $(CPPFLAGS) $(CFLAGS)
 NV_FLAGS = -std=c++17 -O3 -I. $(GENCODE) $(if $(filter all,$(CUDA_ARCH)),--compress-mode=size) -Xptxas -warn-spills \

@@ -353,6 +353,15 @@ static void run_step(void *user)
               g->n * g->models->config.hop * sizeof(float));
 }
 
+/* Nothing is allocated or waited for inside of a frame. */
+static void run_sealed(struct vibe_generator *g,
+                       struct vibe_generator_step *step)
+{
+    vibe_backend_seal(g->s->be);
+    vibe_graph_run(g->s, &step->graph, run_step, g);
+    vibe_backend_unseal(g->s->be);
+}
+
 int vibe_generator_step(struct vibe_generator *g, const float *noise,
                         struct vibe_error *err)
 {
@@ -371,7 +380,7 @@ int vibe_generator_step(struct vibe_generator *g, const float *noise,
         vibe_frame_noise(&g->frame, g->s, g->keys);
     vibe_mark(g->s, VIBE_MARK_BEGIN);
     if (step->is_warm)
-        vibe_graph_run(g->s, &step->graph, run_step, g);
+        run_sealed(g, step);
     else
         run_step(g);
     step->is_warm = 1;

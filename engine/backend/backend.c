@@ -26,6 +26,19 @@ void vibe_backend_free(struct vibe_backend *be)
         be->ops->close(be);
 }
 
+void vibe_backend_seal(struct vibe_backend *be)
+{
+#ifdef VIBE_DEBUG
+    be->is_sealed = 1;
+#endif
+    (void)be;
+}
+
+void vibe_backend_unseal(struct vibe_backend *be)
+{
+    be->is_sealed = 0;
+}
+
 int vibe_stream_init(struct vibe_stream *s, struct vibe_backend *be,
                      struct vibe_error *err)
 {
@@ -44,6 +57,7 @@ int vibe_stream_check(struct vibe_stream *s, struct vibe_error *err)
 {
     int code;
 
+    vibe_backend_unsealed(s->be);
     s->be->ops->sync(s);
     code = s->err.code;
     if (code && err)

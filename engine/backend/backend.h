@@ -12,6 +12,7 @@
 #ifndef VIBE_BACKEND_H
 #define VIBE_BACKEND_H
 
+#include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -56,6 +57,7 @@ struct vibe_backend {
     enum vibe_purpose purpose; /* of what is allocated from now on */
     unsigned on_host; /* bit 1 << purpose: kept on the host, where the device
                          reads it at the speed of the link */
+    int is_sealed;    /* see vibe_backend_seal */
 };
 
 struct vibe_stream {
@@ -164,6 +166,20 @@ int vibe_backend_open(struct vibe_backend **out,
 
 /* Release the backend; NULL is allowed. */
 void vibe_backend_free(struct vibe_backend *be);
+
+/*
+ * From one to the other the backend allocates and frees nothing and the host
+ * does not wait for it, as a frame that is captured demands.  Whatever does
+ * one of these asks vibe_backend_unsealed; only DEBUG=1 builds seal.
+ */
+void vibe_backend_seal(struct vibe_backend *be);
+void vibe_backend_unseal(struct vibe_backend *be);
+
+static inline void vibe_backend_unsealed(const struct vibe_backend *be)
+{
+    assert(!be->is_sealed);
+    (void)be;
+}
 
 /* Start an ordered queue of ops; release with vibe_stream_release. */
 int vibe_stream_init(struct vibe_stream *s, struct vibe_backend *be,

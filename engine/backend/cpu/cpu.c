@@ -33,7 +33,7 @@ static void *cpu_alloc(struct vibe_backend *be, size_t bytes)
 {
     void *data = NULL;
 
-    (void)be;
+    vibe_backend_unsealed(be);
     if (bytes > SIZE_MAX - ALIGNMENT)
         return NULL;
     data = aligned_alloc(ALIGNMENT, vibe_size_round(bytes, ALIGNMENT));
@@ -44,7 +44,7 @@ static void *cpu_alloc(struct vibe_backend *be, size_t bytes)
 
 static void cpu_free(struct vibe_backend *be, void *data)
 {
-    (void)be;
+    vibe_backend_unsealed(be);
     free(data);
 }
 
@@ -131,6 +131,7 @@ void *vibe_cpu_scratch(struct vibe_stream *s, size_t bytes)
 
     if (bytes <= scratch->bytes)
         return scratch->data;
+    vibe_backend_unsealed(s->be);
     free(scratch->data);
     *scratch = (struct vibe_cpu_scratch){0};
     scratch->data = aligned_alloc(ALIGNMENT, vibe_size_round(bytes, ALIGNMENT));

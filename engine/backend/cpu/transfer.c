@@ -17,7 +17,7 @@ struct vibe_event {
 
 static void *cpu_alloc(struct vibe_backend *be, size_t bytes)
 {
-    (void)be;
+    vibe_backend_unsealed(be);
     if (bytes > SIZE_MAX - ALIGNMENT)
         return NULL;
     return aligned_alloc(ALIGNMENT, vibe_size_round(bytes, ALIGNMENT));
@@ -25,7 +25,7 @@ static void *cpu_alloc(struct vibe_backend *be, size_t bytes)
 
 static void cpu_free(struct vibe_backend *be, void *data)
 {
-    (void)be;
+    vibe_backend_unsealed(be);
     free(data);
 }
 

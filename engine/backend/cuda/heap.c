@@ -68,12 +68,14 @@ void *vibe_cuda_take(struct vibe_cuda *cuda, size_t bytes)
     const enum vibe_purpose purpose = cuda->base.purpose;
     const int is_on_host = cuda->base.on_host >> purpose & 1;
 
+    vibe_backend_unsealed(&cuda->base);
     return vibe_heap_take(is_on_host ? cuda->host_heap : cuda->heap,
                           bytes ? bytes : 1, purpose);
 }
 
 void vibe_cuda_give(struct vibe_cuda *cuda, void *memory)
 {
+    vibe_backend_unsealed(&cuda->base);
     if (!memory)
         return;
     /* whoever takes it next must not meet work of the last owner */

@@ -29,7 +29,7 @@ static void *pinned_alloc(struct vibe_backend *be, size_t bytes)
 {
     void *host = NULL;
 
-    (void)be;
+    vibe_backend_unsealed(be);
     if (cudaHostAlloc(&host, bytes, cudaHostAllocDefault) == cudaSuccess)
         return host;
     cudaGetLastError();
@@ -38,7 +38,7 @@ static void *pinned_alloc(struct vibe_backend *be, size_t bytes)
 
 static void pinned_free(struct vibe_backend *be, void *host)
 {
-    (void)be;
+    vibe_backend_unsealed(be);
     if (host)
         cudaFreeHost(host);
 }
@@ -86,8 +86,10 @@ static int event_record(struct vibe_event *event, enum vibe_queue queue,
 static int event_wait(struct vibe_event *event, enum vibe_queue queue,
                       struct vibe_error *err)
 {
-    if (queue == VIBE_QUEUE_HOST)
+    if (queue == VIBE_QUEUE_HOST) {
+        vibe_backend_unsealed(&event->cuda->base);
         return failed(cudaEventSynchronize(event->event), err, "event");
+    }
     return failed(cudaStreamWaitEvent(stream_of(event, queue), event->event, 0),
                   err, "event");
 }

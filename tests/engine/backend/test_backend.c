@@ -1,5 +1,8 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "engine/backend/cpu/cpu.h"
 #include "engine/backend/ops.h"
@@ -142,6 +145,67 @@ static void ops_after_an_error_do_nothing_until_it_is_taken(void **state)
     assert_float_equal(*(float *)x.data, 5.0f, 0.0f);
 }
 
+/* The status of a child that does something to a sealed backend. */
+static int status_of_sealed(struct fixture *f, void (*act)(struct fixture *f))
+{
+    int status = 0;
+    pid_t child;
+
+    vibe_backend_seal(f->be);
+    fflush(NULL);
+    child = fork();
+    if (child == 0) {
+        if (!freopen("/dev/null", "w", stderr))
+            _exit(2);
+        act(f);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    vibe_backend_unseal(f->be);
+    return status;
+}
+
+static void allocate(struct fixture *f)
+{
+    f->be->ops->alloc(f->be, 64);
+}
+
+static void wait_for_it(struct fixture *f)
+{
+    vibe_stream_check(&f->s, NULL);
+}
+
+static void a_sealed_backend_neither_allocates_nor_waits(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(open_cpu(f), VIBE_OK);
+    assert_int_equal(vibe_stream_init(&f->s, f->be, NULL), VIBE_OK);
+    vibe_backend_seal(f->be);
+    if (!f->be->is_sealed)
+        skip(); /* only DEBUG=1 builds seal */
+
+    assert_true(WIFSIGNALED(status_of_sealed(f, allocate)));
+    assert_true(WIFSIGNALED(status_of_sealed(f, wait_for_it)));
+    assert_int_equal(vibe_stream_check(&f->s, NULL), VIBE_OK);
+}
+
+static void a_timed_stream_tells_moments_in_their_order(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(open_cpu(f), VIBE_OK);
+    assert_int_equal(vibe_stream_init(&f->s, f->be, NULL), VIBE_OK);
+    vibe_mark(&f->s, 0);
+    assert_true(vibe_mark_s(&f->s, 0) == 0.0);
+
+    f->s.is_timed = 1;
+    vibe_mark(&f->s, 0);
+    vibe_mark(&f->s, VIBE_MARKS - 1);
+    assert_true(vibe_mark_s(&f->s, 0) > 0.0);
+    assert_true(vibe_mark_s(&f->s, VIBE_MARKS - 1) >= vibe_mark_s(&f->s, 0));
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(open_refuses_kernels_it_does_not_know),
     VIBE_TEST(open_refuses_kernels_the_cpu_lacks),
@@ -150,6 +214,8 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(tensor_too_large_for_memory_is_an_error),
     VIBE_TEST(views_share_memory),
     VIBE_TEST(ops_after_an_error_do_nothing_until_it_is_taken),
+    VIBE_TEST(a_sealed_backend_neither_allocates_nor_waits),
+    VIBE_TEST(a_timed_stream_tells_moments_in_their_order),
 };
 
 VIBE_TEST_MAIN(tests)
