@@ -76,10 +76,13 @@ static void print_speed(const struct speed *speed, const char *device,
                b->prefill_s);
     if (b->energy_j >= 0)
         printf("energy: %.2f J a frame\n", b->energy_j);
-    printf("device memory in use: %.0f MB at the first frame, %.0f MB at the "
-           "last, of %.0f MB\n",
-           1e-6 * (double)b->memory_first, 1e-6 * (double)b->memory_last,
-           1e-6 * (double)b->memory_total);
+    if (b->vram_peak)
+        printf("peak VRAM: %.1f MB; in use %.1f MB at the first frame, %.1f MB "
+               "at the last\n",
+               1e-6 * (double)b->vram_peak, 1e-6 * (double)b->vram_first,
+               1e-6 * (double)b->vram_last);
+    printf("device memory: %.0f MB of %.0f MB in use by all\n",
+           1e-6 * (double)b->memory_used, 1e-6 * (double)b->memory_total);
     printf("peak memory: %.0f MB of the host\n", 1e-6 * (double)b->rss_bytes);
 }
 
@@ -115,8 +118,10 @@ static void print_speed_json(const struct speed *speed, const char *device,
     vibe_json_number(object, "of_bound", speed->bound_s / b->frame_s);
     vibe_json_number(object, "rtf", speed->rtf);
     vibe_json_number(object, "prompt_s", b->prefill_s);
-    vibe_json_count(object, "memory_first_bytes", b->memory_first);
-    vibe_json_count(object, "memory_last_bytes", b->memory_last);
+    vibe_json_count(object, "vram_peak_bytes", b->vram_peak);
+    vibe_json_count(object, "vram_first_bytes", b->vram_first);
+    vibe_json_count(object, "vram_last_bytes", b->vram_last);
+    vibe_json_count(object, "memory_used_bytes", b->memory_used);
     vibe_json_count(object, "memory_total_bytes", b->memory_total);
     vibe_json_number(object, "energy_j", b->energy_j < 0 ? NAN : b->energy_j);
     vibe_json_count(object, "rss_bytes", b->rss_bytes);

@@ -11,6 +11,9 @@
 #include "engine/model/codec_encoder.h"
 #include "engine/model/diffusion.h"
 
+/* The driver counts energy in steps of about 0.1 s. */
+static const double METER_S = 1.0;
+
 enum {
     N_WARM = 2,
     MAX_SPLIT = 100, /* frames whose stages are timed */
@@ -78,9 +81,13 @@ static int time_frames(struct vibe_generator *g, struct vibe_bench *out,
 {
     struct vibe_backend *be = g->models->be;
     struct vibe_device_reading before, after;
+    struct vibe_memory first, last;
+    double begin_s;
     int rc = warm_up(g, err);
 
+    be->ops->memory(be, &first);
     be->ops->meter(be, &before);
+    begin_s = vibe_clock_s();
     for (size_t i = 0; i < n && rc == VIBE_OK; i++) {
         const double start_s = vibe_clock_s();
 
@@ -88,11 +95,15 @@ static int time_frames(struct vibe_generator *g, struct vibe_bench *out,
         times[i] = vibe_clock_s() - start_s;
     }
     be->ops->meter(be, &after);
-    out->memory_first = before.memory_used;
-    out->memory_last = after.memory_used;
+    be->ops->memory(be, &last);
+    out->memory_used = after.memory_used;
     out->memory_total = after.memory_total;
+    out->vram_first = first.used;
+    out->vram_last = last.used;
+    out->vram_peak = last.taken_peak + last.context;
     out->energy_j = -1.0;
-    if (before.energy_j >= 0 && after.energy_j >= 0)
+    if (before.energy_j >= 0 && after.energy_j >= 0 &&
+        vibe_clock_s() - begin_s > METER_S)
         out->energy_j = (after.energy_j - before.energy_j) / (double)n;
     if (rc == VIBE_OK)
         out->frame_s = median(times, n);

@@ -291,12 +291,13 @@ struct vibe_bench {
     double stage_s[VIBE_N_STAGES];     /* each stage of a frame */
     double host_s;                     /* of a frame, while no stage ran */
     size_t stage_bytes[VIBE_N_STAGES]; /* weights that it reads */
-    double bandwidth; /* bytes per second, probed; 0: unknown */
-    double prefill_s; /* of a prompt of n_prompt tokens */
-    /* of the device in use, whoever uses it, before and after the frames;
-     * with total, 0: unknown */
-    size_t memory_first, memory_last, memory_total;
-    double energy_j;  /* of a frame; negative: unknown */
+    double bandwidth;                 /* bytes per second, probed; 0: unknown */
+    double prefill_s;                 /* of a prompt of n_prompt tokens */
+    size_t memory_used, memory_total; /* of the device, whoever uses it */
+    /* of a GPU, bytes that this engine uses before and after the frames, and
+     * what it has ever taken, the driver's context included; 0 on the CPU */
+    size_t vram_first, vram_last, vram_peak;
+    double energy_j;  /* of a frame; negative: unknown, or too short a time */
     size_t rss_bytes; /* peak of the process, before probing */
 };
 

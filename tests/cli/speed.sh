@@ -13,12 +13,13 @@ for stage in lm head decoder semantic connectors host frame; do
     ok "times_$stage" grep -qE "^$stage +[0-9]+\.[0-9]{3}" "$tmp/out"
 done
 ok probes_the_bandwidth grep -qE '^read bandwidth [0-9.]+ GB/s \(probed\)' "$tmp/out"
-ok says_what_memory_is_used grep -qE '^device memory in use: [0-9]+ MB .* of [1-9][0-9]* MB$' "$tmp/out"
+ok says_what_memory_is_used grep -qE '^device memory: [0-9]+ MB of [1-9][0-9]* MB in use by all$' "$tmp/out"
 
 run -m "$model" --test-speed --frames 3 --steps 2 --json
 ok json_is_one_line test "$(wc -l <"$tmp/out")" = 1
 for key in stages host_ms frame_ms bytes bandwidth bound_ms of_bound rtf \
-    memory_first_bytes memory_last_bytes memory_total_bytes energy_j; do
+    vram_peak_bytes vram_first_bytes vram_last_bytes memory_used_bytes \
+    memory_total_bytes energy_j; do
     ok "json_has_$key" grep -q "\"$key\":" "$tmp/out"
 done
 
