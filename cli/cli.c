@@ -104,7 +104,7 @@ static void on_notice(void *user, const char *sentence)
 {
     struct vibe_cli *cli = user;
 
-    vibe_log(&cli->log, VIBE_LOG_WARN, "%s: computing on the CPU", sentence);
+    vibe_log(&cli->log, VIBE_LOG_WARN, "%s", sentence);
 }
 
 enum vibe_exit vibe_cli_fail_device(struct vibe_failure *why, int index,

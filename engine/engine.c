@@ -101,6 +101,15 @@ static int check_dtype(const struct vibe_engine *e,
     return VIBE_OK;
 }
 
+static void tell_of_cpu(const struct vibe_engine_options *o, const char *why)
+{
+    char sentence[sizeof(((struct vibe_error *)0)->msg) + 32];
+
+    snprintf(sentence, sizeof(sentence), "%s: computing on the CPU", why);
+    if (o->on_notice)
+        o->on_notice(o->user, sentence);
+}
+
 /* The device asked for; AUTO falls back to the CPU and says why. */
 static int open_backend(struct vibe_engine *e,
                         const struct vibe_engine_options *o,
@@ -111,14 +120,15 @@ static int open_backend(struct vibe_engine *e,
         .device = o->device_index,
         .threads = o->threads,
         .is_exact = o->dtype == VIBE_WEIGHTS_F32,
+        .notice = {.tell = o->on_notice, .user = o->user},
     };
     struct vibe_error why = {0};
     int rc = vibe_backend_open(&e->backend, &options, &why);
 
     if (rc != VIBE_OK && o->device == VIBE_DEVICE_AUTO) {
         /* a build without CUDA is no news to whoever built it */
-        if (why.code != VIBE_E_UNSUPPORTED && o->on_notice)
-            o->on_notice(o->user, why.msg);
+        if (why.code != VIBE_E_UNSUPPORTED)
+            tell_of_cpu(o, why.msg);
         options.want_cuda = 0;
         rc = vibe_backend_open(&e->backend, &options, &why);
     }

@@ -35,8 +35,9 @@ struct vibe_engine_options {
     int threads;        /* CPU threads; 0: all that this process may use */
     size_t n_dialogues; /* that can advance together; 0: 1 */
 
-    /* Told once when VIBE_DEVICE_AUTO settles for the CPU although this
-     * build knows CUDA, with the reason; may be NULL. */
+    /* Told once, while the engine lives, of each thing that is missing and
+     * can be done without: the GPU of VIBE_DEVICE_AUTO in a build that knows
+     * CUDA, cuBLASLt for prompts.  May be NULL. */
     void (*on_notice)(void *user, const char *sentence);
     void *user;
 

@@ -141,6 +141,12 @@ struct vibe_matrix {
     void *owned;        /* what release frees: packed copies, or NULL */
 };
 
+/* Tells the user something in one sentence, once. */
+struct vibe_notice {
+    void (*tell)(void *user, const char *sentence); /* may be NULL */
+    void *user;
+};
+
 struct vibe_backend_options {
     int want_cuda; /* else CPU */
     int device;    /* index of the GPU */
@@ -148,6 +154,7 @@ struct vibe_backend_options {
     int is_exact;  /* float32 arithmetic throughout; else large products of a
                       prompt may round their rows to bf16 (GPU, AMX), and a
                       GPU keeps keys and values in bf16 */
+    struct vibe_notice notice; /* of what is missing and not needed */
 };
 
 /*

@@ -32,6 +32,7 @@ struct vibe_cuda {
     struct vibe_cuda_staging *staging; /* memory.c; NULL until a load */
     struct vibe_nvml *nvml; /* info.c; NULL also where it is absent */
     int has_looked_for_nvml;
+    struct vibe_notice notice;
     struct vibe_cuda_lt *lt; /* lt.c; NULL until it was looked for */
 };
 

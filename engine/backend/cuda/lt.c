@@ -6,6 +6,7 @@
  */
 #include <cublasLt.h>
 #include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -105,6 +106,18 @@ static void close_library(struct vibe_cuda_lt *lt)
     lt->library = NULL;
 }
 
+/* It was looked for once, so this is said once. */
+static void tell_of_absence(const struct vibe_cuda *cuda, const char *what)
+{
+    char sentence[128];
+
+    snprintf(sentence, sizeof(sentence),
+             "libcublasLt.so.13 or .12: %s; prompts are read more slowly",
+             what);
+    if (cuda->notice.tell)
+        cuda->notice.tell(cuda->notice.user, sentence);
+}
+
 int vibe_cuda_lt_is_there(struct vibe_cuda *cuda)
 {
     static const char *const names[] = {"libcublasLt.so.13",
@@ -117,11 +130,14 @@ int vibe_cuda_lt_is_there(struct vibe_cuda *cuda)
         return 0;
     for (size_t i = 0; i < 2 && !cuda->lt->library; i++)
         cuda->lt->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-    if (!cuda->lt->library)
+    if (!cuda->lt->library) {
+        tell_of_absence(cuda, "not found");
         return 0;
+    }
     if (!find_functions(cuda->lt) && !make_handle(cuda->lt))
         return 1;
     close_library(cuda->lt);
+    tell_of_absence(cuda, "does not work");
     return 0;
 }
 
