@@ -10,6 +10,7 @@
 #include "engine/base/trace.h"
 #include "engine/format/weights.h"
 #include "engine/model/diffusion.h"
+#include "engine/planning.h"
 #include "engine/prompt.h"
 #include "engine/text/tokenizer.h"
 #include "engine/voice.h"
@@ -151,45 +152,105 @@ static void start_trace(struct vibe_engine *e, struct vibe_trace *trace,
     vibe_timeline_meter(&e->generator->timeline, &e->stream);
 }
 
+/* Read the files and find the tensors: what can be known without a device. */
+static int open_files(struct vibe_engine **out,
+                      const struct vibe_engine_options *o,
+                      struct vibe_error *err)
+{
+    struct vibe_engine *e = calloc(1, sizeof(*e));
+    char *dir = model_dir(o->model);
+    int rc = VIBE_OK;
+
+    if (!e || !dir)
+        rc = vibe_fail(err, VIBE_E_NOMEM, "%s: no memory", o->model);
+    if (rc == VIBE_OK)
+        rc = read_files(e, o, dir, err);
+    if (rc == VIBE_OK)
+        rc = check_dtype(e, o, err);
+    if (rc == VIBE_OK)
+        e->models.config = e->config; /* by which requests are checked */
+    free(dir);
+    if (rc == VIBE_OK)
+        *out = e;
+    else
+        vibe_engine_free(e);
+    return rc;
+}
+
+/* Put everything where the plan says. */
+static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
+                struct vibe_error *err)
+{
+    int rc = vibe_planning_reserve(e, &e->plan, err);
+
+    if (rc == VIBE_OK)
+        rc = vibe_models_init(&e->models, e->backend, e->weights, &e->config,
+                              e->control_ids,
+                              o->n_dialogues ? o->n_dialogues : 1, err);
+    if (rc == VIBE_OK)
+        rc = vibe_generator_open(&e->generator, &e->models, &e->stream,
+                                 e->control_ids, err);
+    if (rc == VIBE_OK)
+        rc = vibe_voices_open(&e->voices, err);
+    return rc;
+}
+
 int vibe_engine_open(struct vibe_engine **out,
                      const struct vibe_engine_options *options,
                      struct vibe_error *err)
 {
-    struct vibe_engine *e = calloc(1, sizeof(*e));
-    char *dir = model_dir(options->model);
+    struct vibe_engine *e = NULL;
     double start_s = vibe_clock_s();
-    int rc = VIBE_OK;
+    int rc = open_files(&e, options, err);
 
     *out = NULL;
-    if (!e || !dir)
-        rc = vibe_fail(err, VIBE_E_NOMEM, "%s: no memory", options->model);
-    if (rc == VIBE_OK)
-        rc = read_files(e, options, dir, err);
-    if (rc == VIBE_OK)
-        rc = check_dtype(e, options, err);
     if (rc == VIBE_OK)
         rc = open_backend(e, options, err);
+    if (rc == VIBE_OK)
+        rc = vibe_planning_make(&e->plan, e, options, err);
     if (rc == VIBE_OK)
         rc = vibe_stream_init(&e->stream, e->backend, err);
     vibe_trace_span(options->trace, VIBE_TRACK_HOST, "open", start_s,
                     vibe_clock_s());
     start_s = vibe_clock_s();
     if (rc == VIBE_OK)
-        rc = vibe_models_init(
-            &e->models, e->backend, e->weights, &e->config, e->control_ids,
-            options->n_dialogues ? options->n_dialogues : 1, err);
-    if (rc == VIBE_OK)
-        rc = vibe_generator_open(&e->generator, &e->models, &e->stream,
-                                 e->control_ids, err);
-    if (rc == VIBE_OK)
-        rc = vibe_voices_open(&e->voices, err);
+        rc = load(e, options, err);
     if (rc == VIBE_OK)
         start_trace(e, options->trace, start_s);
-    free(dir);
     if (rc == VIBE_OK)
         *out = e;
     else
         vibe_engine_free(e);
+    return rc;
+}
+
+int vibe_engine_plan(struct vibe_engine_plan *out,
+                     const struct vibe_engine_options *options,
+                     struct vibe_error *err)
+{
+    struct vibe_engine *e = NULL;
+    int rc = open_files(&e, options, err);
+
+    if (rc == VIBE_OK)
+        rc = open_backend(e, options, err);
+    if (rc == VIBE_OK)
+        rc = vibe_planning_make(out, e, options, err);
+    if (rc == VIBE_OK)
+        vibe_planning_probe(&out->rates, e->backend);
+    vibe_engine_free(e);
+    return rc;
+}
+
+int vibe_engine_measure(struct vibe_plan_model *out,
+                        const struct vibe_engine_options *options,
+                        enum vibe_weight_dtype lm, struct vibe_error *err)
+{
+    struct vibe_engine *e = NULL;
+    int rc = open_files(&e, options, err);
+
+    if (rc == VIBE_OK)
+        rc = vibe_planning_measure(out, e, options, lm, VIBE_BF16, err);
+    vibe_engine_free(e);
     return rc;
 }
 

@@ -21,6 +21,7 @@ struct vibe_engine {
     struct vibe_weights *weights;
     struct vibe_backend *backend;
     struct vibe_stream stream;
+    struct vibe_engine_plan plan; /* made before anything was loaded */
     struct vibe_models models;
     struct vibe_generator *generator;
     struct vibe_voices *voices;

@@ -172,6 +172,12 @@ void vibe_generator_clear(struct vibe_generator *g)
     number_rows(g, 0);
 }
 
+void vibe_generator_rest(struct vibe_generator *g)
+{
+    if (g->n == 0 && g->opening.T == 0)
+        vibe_kvcache_clear(g->cache);
+}
+
 int vibe_generator_begin(struct vibe_generator *g,
                          const struct vibe_opening *opening,
                          struct vibe_error *err)

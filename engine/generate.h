@@ -110,6 +110,9 @@ void vibe_generator_forget(struct vibe_generator *g);
 /* All dialogues end where they are. */
 void vibe_generator_clear(struct vibe_generator *g);
 
+/* Give the memory of keys and values back, where nobody speaks or reads. */
+void vibe_generator_rest(struct vibe_generator *g);
+
 /*
  * Make room for a dialogue behind those that speak; there must be less than D
  * of them, and none that reads.

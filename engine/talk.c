@@ -43,6 +43,9 @@ static int embed_prompt(struct vibe_engine *engine, float *embeds,
     int rc = mean ? VIBE_OK
                   : vibe_fail(err, VIBE_E_NOMEM, "no memory for voices");
 
+    /* voices are read where keys and values come later */
+    if (V)
+        vibe_generator_rest(engine->generator);
     if (rc == VIBE_OK && V)
         rc = vibe_voices_encode(engine->voices, &engine->models,
                                 &engine->stream, &engine->preprocessor, mean,

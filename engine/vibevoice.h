@@ -15,6 +15,8 @@
 #include "engine/base/dtype.h"
 #include "engine/base/error.h"
 #include "engine/text/script.h"
+#include "offload/plan.h"
+#include "offload/preset.h"
 
 enum { VIBE_SAMPLE_RATE = 24000 }; /* Hz */
 
@@ -34,6 +36,13 @@ struct vibe_engine_options {
     enum vibe_weight_dtype dtype;
     int threads;        /* CPU threads; 0: all that this process may use */
     size_t n_dialogues; /* that can advance together; 0: 1 */
+
+    /* Where weights, keys and values live on a GPU; all zero: what fits there
+     * stays there.  Lengths are those of the requests, and of none usual. */
+    struct vibe_plan_request plan;
+    const struct vibe_request *requests; /* [n_requests] that will be spoken,
+                                            borrowed for the call */
+    size_t n_requests;
 
     /* Told once, while the engine lives, of each thing that is missing and
      * can be done without: the GPU of VIBE_DEVICE_AUTO in a build that knows
@@ -62,6 +71,37 @@ int vibe_engine_open(struct vibe_engine **out,
 
 /* Release everything; NULL is allowed. */
 void vibe_engine_free(struct vibe_engine *engine);
+
+/* What would be where. */
+struct vibe_engine_plan {
+    char device[96];
+    int has_gpu; /* 0: everything is in the memory of the host */
+    struct vibe_plan_model model;
+    struct vibe_plan_device memory;
+    struct vibe_plan plan;
+    size_t positive, negative;    /* positions of a dialogue, as planned */
+    struct vibe_plan_rates rates; /* probed by vibe_engine_plan */
+};
+
+/*
+ * Say what opening would do, and how fast the device is.  Loads nothing.
+ *
+ * Errors: as vibe_engine_open
+ */
+int vibe_engine_plan(struct vibe_engine_plan *out,
+                     const struct vibe_engine_options *options,
+                     struct vibe_error *err);
+
+/*
+ * Count what a checkpoint takes of a GPU, which need not be there.
+ *
+ *   lm   what the language model's matrices are kept in; AUTO: as they are
+ *
+ * Errors: those of the files; VIBE_E_NOMEM
+ */
+int vibe_engine_measure(struct vibe_plan_model *out,
+                        const struct vibe_engine_options *options,
+                        enum vibe_weight_dtype lm, struct vibe_error *err);
 
 /* What --info prints. */
 struct vibe_engine_info {

@@ -45,7 +45,7 @@ static size_t budget_of(const struct vibe_plan_device *device,
     const double share = r->utilization > 0 ? r->utilization
                                             : USUAL_UTILIZATION;
     const int is_capped = r->max_vram != 0;
-    int64_t reserve = r->reserve;
+    int64_t reserve = r->reserve > 0 ? r->reserve : 0;
     size_t budget = device->free;
 
     if (r->max_vram > 0)
@@ -54,8 +54,8 @@ static size_t budget_of(const struct vibe_plan_device *device,
         budget = less(device->free, (size_t)-r->max_vram);
     else if (r->kind == VIBE_PLAN_AUTO)
         budget = (size_t)(share * (double)device->free);
-    if (reserve < 0)
-        reserve = is_capped || r->kind == VIBE_PLAN_AUTO ? 0 : USUAL_RESERVE;
+    if (r->reserve == 0 && !is_capped && r->kind != VIBE_PLAN_AUTO)
+        reserve = USUAL_RESERVE;
     budget = smaller(budget, less(device->free, (size_t)reserve));
     return less(budget, device->later) / GRANULE * GRANULE;
 }
@@ -86,10 +86,13 @@ static void place_parts(struct vibe_plan *plan, const struct vibe_plan_model *m,
     plan->has_codec_on_host = r->mode == VIBE_MEMORY_LIGHTWEIGHT;
     plan->fixed = m->lm + m->head_prepared + m->connectors + m->states +
                   m->scratch;
-    if (!plan->has_head_on_host)
-        plan->fixed += m->head;
-    if (!plan->has_codec_on_host)
-        plan->fixed += m->codec;
+    plan->fixed += m->head;
+    if (plan->has_head_on_host)
+        plan->fixed -= smaller(m->head,
+                               m->head_frame_reads + m->head_step_reads);
+    plan->fixed += m->codec;
+    if (plan->has_codec_on_host)
+        plan->fixed -= smaller(m->codec, m->codec_reads);
     /* voices are read before there are keys and values */
     if (r->mode == VIBE_MEMORY_BEEFY)
         plan->encoder = m->encoder;
@@ -114,13 +117,27 @@ static void place_ring(struct vibe_plan *plan,
     plan->chunk_bytes = chunk;
 }
 
-/* What a request allows of the rows, whatever there is room for. */
+/* The layers that a request allows, whatever there is room for. */
+static double layers_asked(const struct vibe_plan *plan,
+                           const struct vibe_plan_request *r)
+{
+    double asked = (double)plan->n_layers;
+
+    if (r->kind == VIBE_PLAN_LAYERS)
+        asked = r->n_layers;
+    if (r->kind == VIBE_PLAN_SHARE)
+        asked *= r->share;
+    return asked < (double)plan->n_layers ? asked : (double)plan->n_layers;
+}
+
 static size_t rows_asked(const struct vibe_plan *plan,
                          const struct vibe_plan_request *r)
 {
-    if (r->kind != VIBE_PLAN_LAYERS || r->n_layers >= (double)plan->n_layers)
+    const double asked = layers_asked(plan, r);
+
+    if (asked >= (double)plan->n_layers)
         return plan->rows;
-    return (size_t)((double)plan->rows * r->n_layers / (double)plan->n_layers);
+    return (size_t)((double)plan->rows * asked / (double)plan->n_layers);
 }
 
 static int refuse_whole(const struct vibe_plan *plan, struct vibe_error *err)
@@ -151,6 +168,8 @@ static int refuse(const struct vibe_plan *plan, size_t ring,
 
 static void explain(struct vibe_plan *plan, const struct vibe_plan_request *r)
 {
+    const double all = (double)plan->n_layers;
+    const double asked = layers_asked(plan, r);
     char have[32];
 
     vibe_plan_bytes(have, sizeof(have), plan->budget);
@@ -158,20 +177,15 @@ static void explain(struct vibe_plan *plan, const struct vibe_plan_request *r)
         snprintf(plan->why, sizeof(plan->why),
                  "all %zu layers fit in the %s that may be used",
                  plan->n_layers, have);
-    else if (r->kind == VIBE_PLAN_LAYERS &&
-             plan->resident == rows_asked(plan, r))
+    else if (asked < all && plan->layers > asked - 0.05)
         snprintf(plan->why, sizeof(plan->why),
                  "%.4g of %zu layers stay, as asked; the rest is streamed",
                  plan->layers, plan->n_layers);
-    else if (r->kind == VIBE_PLAN_LAYERS)
-        snprintf(plan->why, sizeof(plan->why),
-                 "%.1f of the %.4g layers asked for fit in the %s that may be "
-                 "used",
-                 plan->layers, r->n_layers, have);
     else
         snprintf(plan->why, sizeof(plan->why),
-                 "%.1f of %zu layers fit in the %s that may be used",
-                 plan->layers, plan->n_layers, have);
+                 "%.1f of %s%.4g layers %sfit in the %s that may be used",
+                 plan->layers, asked < all ? "the " : "", asked,
+                 r->kind == VIBE_PLAN_AUTO ? "" : "asked for ", have);
 }
 
 /* The rows that stay, and a ring for the others; non-zero when there is not

@@ -49,6 +49,7 @@ struct vibe_plan_device {
 enum vibe_plan_kind {
     VIBE_PLAN_AUTO,   /* as much as utilization allows */
     VIBE_PLAN_LAYERS, /* at most n_layers, fewer when they do not fit */
+    VIBE_PLAN_SHARE,  /* the same, for a share of all layers */
     VIBE_PLAN_WHOLE,  /* all of it, or a refusal */
 };
 
@@ -61,10 +62,11 @@ enum vibe_memory_mode {
 struct vibe_plan_request {
     enum vibe_plan_kind kind;
     double n_layers;      /* VIBE_PLAN_LAYERS; a fraction is allowed */
+    double share;         /* VIBE_PLAN_SHARE: 0 .. 1 */
     double utilization;   /* VIBE_PLAN_AUTO: share of free; 0: 0.80 */
     int64_t max_vram;     /* bytes, context and all; 0: no cap; negative:
                                   leave that much free */
-    int64_t reserve;      /* bytes to leave free; -1: as usual */
+    int64_t reserve;      /* bytes to leave free; 0: as usual; negative: none */
     int has_kv_on_host;   /* --offload-kv-cache */
     int has_head_on_host; /* --offload-prediction-head */
     enum vibe_memory_mode mode;

@@ -55,8 +55,9 @@ struct vibe_backend {
     enum vibe_dtype kv_dtype; /* what keys and values are best kept in */
     int is_cuda;
     enum vibe_purpose purpose; /* of what is allocated from now on */
-    unsigned on_host; /* bit 1 << purpose: kept on the host, where the device
-                         reads it at the speed of the link */
+    unsigned on_host; /* bit 1 << purpose: its matrices, or keys and values,
+                         are kept on the host, where the device reads them at
+                         the speed of the link */
     int is_sealed;    /* see vibe_backend_seal */
 };
 

@@ -73,9 +73,9 @@ struct vibe_device_reading;
 struct vibe_graph; /* captured work, see vibe_graph_run */
 
 struct vibe_ops {
-    /* take memory from which all that follows is allocated, or fail with
-     * VIBE_E_NOMEM; say what is in use */
-    int (*reserve)(struct vibe_backend *be, size_t bytes,
+    /* take memory from which all that follows is allocated, and some of it
+     * for the ops' own use, or fail with VIBE_E_NOMEM; say what is in use */
+    int (*reserve)(struct vibe_backend *be, size_t bytes, size_t scratch,
                    struct vibe_error *err);
     void (*memory)(const struct vibe_backend *be, struct vibe_memory *out);
 

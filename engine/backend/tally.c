@@ -51,10 +51,10 @@ static void tally_free(struct vibe_backend *be, void *data)
     vibe_heap_give(tally_of(be)->heap, data);
 }
 
-static int reserve(struct vibe_backend *be, size_t bytes,
+static int reserve(struct vibe_backend *be, size_t bytes, size_t scratch,
                    struct vibe_error *err)
 {
-    (void)be, (void)bytes, (void)err;
+    (void)be, (void)bytes, (void)scratch, (void)err;
     return VIBE_OK;
 }
 

@@ -57,7 +57,6 @@ static struct vibe_plan_request request_of(enum vibe_plan_kind kind)
 {
     return (struct vibe_plan_request){
         .kind = kind,
-        .reserve = -1,
         .positive = 7000,
         .negative = 4500,
     };
@@ -185,7 +184,7 @@ static void layers_that_do_not_fit_are_an_upper_bound(void **state)
     r.n_layers = 28;
     p = made(&m, &d, &r);
     assert_true(p.layers > 10 && p.layers < 16);
-    assert_non_null(strstr(p.why, "of the 28 layers asked for fit"));
+    assert_non_null(strstr(p.why, "of 28 layers asked for fit"));
 }
 
 static void presets_grow_with_their_layers(void **state)
@@ -323,7 +322,7 @@ static void a_ring_shrinks_before_a_model_is_refused(void **state)
     struct vibe_plan p;
 
     (void)state;
-    r.reserve = 0;
+    r.reserve = -1;
     r.has_kv_on_host = 1;
     d.free = m.lm + m.head + m.codec + m.connectors + m.states + m.scratch +
              m.encoder + 40 * MIB;

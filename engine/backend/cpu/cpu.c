@@ -16,10 +16,10 @@
 enum { ALIGNMENT = 64 };
 
 /* The host hands out pages when they are touched: nothing to take. */
-static int cpu_reserve(struct vibe_backend *be, size_t bytes,
+static int cpu_reserve(struct vibe_backend *be, size_t bytes, size_t scratch,
                        struct vibe_error *err)
 {
-    (void)be, (void)bytes, (void)err;
+    (void)be, (void)bytes, (void)scratch, (void)err;
     return VIBE_OK;
 }
 

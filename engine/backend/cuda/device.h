@@ -54,9 +54,11 @@ int vibe_cuda_check_driver(struct vibe_error *err);
 
 /*
  * Memory for the backend's purpose, contents undefined; NULL when there is
- * none.  Giving it back waits for everything that the device was asked to do.
+ * none.  What is kept, matrices and keys and values, is on the host where the
+ * backend's on_host says so.  Giving it back waits for everything that the device was asked to do.
  */
 void *vibe_cuda_take(struct vibe_cuda *cuda, size_t bytes);
+void *vibe_cuda_take_kept(struct vibe_cuda *cuda, size_t bytes);
 void vibe_cuda_give(struct vibe_cuda *cuda, void *memory);
 int vibe_cuda_heaps_open(struct vibe_cuda *cuda, struct vibe_error *err);
 void vibe_cuda_heaps_free(struct vibe_cuda *cuda);

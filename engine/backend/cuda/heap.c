@@ -65,12 +65,17 @@ void vibe_cuda_heaps_free(struct vibe_cuda *cuda)
 
 void *vibe_cuda_take(struct vibe_cuda *cuda, size_t bytes)
 {
-    const enum vibe_purpose purpose = cuda->base.purpose;
-    const int is_on_host = cuda->base.on_host >> purpose & 1;
-
     vibe_backend_unsealed(&cuda->base);
-    return vibe_heap_take(is_on_host ? cuda->host_heap : cuda->heap,
-                          bytes ? bytes : 1, purpose);
+    return vibe_heap_take(cuda->heap, bytes ? bytes : 1, cuda->base.purpose);
+}
+
+void *vibe_cuda_take_kept(struct vibe_cuda *cuda, size_t bytes)
+{
+    const enum vibe_purpose purpose = cuda->base.purpose;
+
+    if (!(cuda->base.on_host >> purpose & 1))
+        return vibe_cuda_take(cuda, bytes);
+    return vibe_heap_take(cuda->host_heap, bytes ? bytes : 1, purpose);
 }
 
 void vibe_cuda_give(struct vibe_cuda *cuda, void *memory)
@@ -97,16 +102,20 @@ size_t vibe_cuda_free_bytes(const struct vibe_cuda *cuda)
     return n + count.taken - count.used;
 }
 
-static int reserve(struct vibe_backend *be, size_t bytes,
+static int reserve(struct vibe_backend *be, size_t bytes, size_t scratch,
                    struct vibe_error *err)
 {
     struct vibe_cuda *cuda = vibe_cuda_of(be);
 
-    if (!vibe_heap_reserve(cuda->heap, bytes))
-        return VIBE_OK;
-    return vibe_fail(err, VIBE_E_NOMEM,
-                     "%s: %zu MiB were planned, %zu MiB are free now", be->name,
-                     bytes >> 20, vibe_cuda_free_bytes(cuda) >> 20);
+    if (vibe_heap_reserve(cuda->heap, bytes))
+        return vibe_fail(
+            err, VIBE_E_NOMEM, "%s: %zu MiB were planned, %zu MiB are free now",
+            be->name, bytes >> 20, vibe_cuda_free_bytes(cuda) >> 20);
+    be->purpose = VIBE_FOR_SCRATCH;
+    cuda->scratch = vibe_cuda_take(cuda, scratch);
+    cuda->scratch_bytes = cuda->scratch ? scratch : 0;
+    be->purpose = VIBE_FOR_OTHER;
+    return VIBE_OK;
 }
 
 static void count(const struct vibe_backend *be, struct vibe_memory *out)

@@ -24,7 +24,8 @@ struct vibe_cuda_staging {
 static void *cuda_alloc(struct vibe_backend *be, size_t bytes)
 {
     struct vibe_cuda *cuda = vibe_cuda_of(be);
-    void *data = vibe_cuda_take(cuda, bytes);
+    void *data = be->purpose == VIBE_FOR_KV ? vibe_cuda_take_kept(cuda, bytes)
+                                            : vibe_cuda_take(cuda, bytes);
 
     if (!data || cudaMemsetAsync(data, 0, bytes, cuda->compute) == cudaSuccess)
         return data;
@@ -395,7 +396,7 @@ static int load(struct vibe_matrix *m, struct vibe_cuda *cuda,
     if (rc)
         return rc;
     if (small_at + plan->small_bytes)
-        device = vibe_cuda_take(cuda, small_at + plan->small_bytes);
+        device = vibe_cuda_take_kept(cuda, small_at + plan->small_bytes);
     if (small_at + plan->small_bytes && !device)
         return vibe_fail(err, VIBE_E_NOMEM,
                          "%s: no memory for a matrix of %zu x %zu: %zu MB "

@@ -1,0 +1,147 @@
+#include "engine/planning.h"
+
+#include <string.h>
+
+#include "engine/backend/ops.h"
+#include "engine/base/device.h"
+#include "engine/engine.h"
+#include "engine/measure.h"
+#include "engine/request.h"
+#include "offload/transfer.h"
+
+enum {
+    USUAL_STEPS = 10,
+    /* nobody said what will be spoken: some minutes with voices */
+    USUAL_POSITIVE = 4096,
+    USUAL_NEGATIVE = 2048,
+};
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* How long the dialogues can become; what is wrong with a request it is told
+ * when it is spoken. */
+static void plan_lengths(struct vibe_plan_request *out,
+                         const struct vibe_engine *e,
+                         const struct vibe_engine_options *o)
+{
+    const size_t most = e->config.lm.max_position_embeddings;
+
+    for (size_t i = 0; i < o->n_requests; i++) {
+        const struct vibe_request *request = &o->requests[i];
+        struct vibe_ready r = {0};
+
+        if (vibe_ready_init(&r, e, request, NULL) == VIBE_OK) {
+            size_t tokens = r.max_tokens;
+
+            /* turns take a few tokens that are no frames */
+            if (request->max_frames)
+                tokens = smaller(tokens, request->max_frames +
+                                             2 * request->script->n_turns + 2);
+            out->positive = larger(out->positive, r.prompt.n + tokens);
+            out->negative = larger(out->negative, tokens);
+        }
+        vibe_ready_release(&r);
+    }
+    if (!out->positive) {
+        out->positive = USUAL_POSITIVE;
+        out->negative = USUAL_NEGATIVE;
+    }
+    out->positive = smaller(out->positive, most);
+    out->negative = smaller(out->negative, most);
+}
+
+int vibe_planning_measure(struct vibe_plan_model *out,
+                          const struct vibe_engine *e,
+                          const struct vibe_engine_options *o,
+                          enum vibe_weight_dtype lm, enum vibe_dtype kv,
+                          struct vibe_error *err)
+{
+    const struct vibe_measured what = {
+        .w = e->weights,
+        .config = &e->config,
+        .control_ids = e->control_ids,
+        .n_dialogues = o->n_dialogues ? o->n_dialogues : 1,
+        .steps = o->n_requests ? (size_t)o->requests[0].steps : USUAL_STEPS,
+        .kv_dtype = kv,
+        .lm = lm,
+    };
+
+    return vibe_measure(out, &what, err);
+}
+
+static struct vibe_plan_device look_at(struct vibe_backend *be)
+{
+    struct vibe_device_reading reading;
+    struct vibe_memory memory;
+
+    be->ops->meter(be, &reading);
+    be->ops->memory(be, &memory);
+    return (struct vibe_plan_device){
+        .total = reading.memory_total,
+        .free = be->transfer->free_bytes(be),
+        .context = memory.context,
+        .later = memory.later,
+    };
+}
+
+int vibe_planning_make(struct vibe_engine_plan *out,
+                       const struct vibe_engine *e,
+                       const struct vibe_engine_options *o,
+                       struct vibe_error *err)
+{
+    struct vibe_plan_request request = o->plan;
+    struct vibe_engine_plan made = {
+        .has_gpu = e->backend->is_cuda,
+        .memory = look_at(e->backend),
+    };
+    int rc = vibe_planning_measure(&made.model, e, o, VIBE_WEIGHTS_AUTO,
+                                   e->backend->kv_dtype, err);
+
+    if (rc != VIBE_OK)
+        return rc;
+    memcpy(made.device, e->backend->name, sizeof(made.device));
+    if (!made.has_gpu) {
+        /* pages are taken when they are touched, and caps are a GPU's */
+        made.memory.free = SIZE_MAX / 4;
+        request.max_vram = 0;
+    }
+    request.n_dialogues = o->n_dialogues;
+    plan_lengths(&request, e, o);
+    made.positive = request.positive;
+    made.negative = request.negative;
+    rc = vibe_plan_make(&made.plan, &made.model, &made.memory, &request, err);
+    if (rc == VIBE_OK)
+        *out = made;
+    return rc;
+}
+
+void vibe_planning_probe(struct vibe_plan_rates *out, struct vibe_backend *be)
+{
+    *out = (struct vibe_plan_rates){
+        .read = be->ops->probe_bandwidth(be),
+    };
+}
+
+int vibe_planning_reserve(struct vibe_engine *e,
+                          const struct vibe_engine_plan *made,
+                          struct vibe_error *err)
+{
+    const struct vibe_plan *plan = &made->plan;
+    struct vibe_backend *be = e->backend;
+
+    if (plan->has_kv_on_host)
+        be->on_host |= 1u << VIBE_FOR_KV;
+    if (plan->has_head_on_host)
+        be->on_host |= 1u << VIBE_FOR_HEAD;
+    if (plan->has_codec_on_host)
+        be->on_host |= 1u << VIBE_FOR_CODEC;
+    return be->ops->reserve(be, plan->reserve, made->model.scratch, err);
+}

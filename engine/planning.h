@@ -1,0 +1,58 @@
+/*
+ * planning.h - from a checkpoint, a device and what was asked to a plan, and
+ * from there to memory that has been taken.
+ */
+#ifndef VIBE_PLANNING_H
+#define VIBE_PLANNING_H
+
+#include "engine/base/dtype.h"
+
+struct vibe_backend;
+struct vibe_engine;
+struct vibe_engine_options;
+struct vibe_engine_plan;
+struct vibe_error;
+struct vibe_plan_model;
+struct vibe_plan_rates;
+
+/*
+ * Count what e's checkpoint takes of a GPU; e has its files read.
+ *
+ *   lm   what the language model's matrices are kept in; AUTO: as they are
+ *   kv   of keys and values
+ *
+ * Errors: VIBE_E_FORMAT, VIBE_E_NOMEM
+ */
+int vibe_planning_measure(struct vibe_plan_model *out,
+                          const struct vibe_engine *e,
+                          const struct vibe_engine_options *o,
+                          enum vibe_weight_dtype lm, enum vibe_dtype kv,
+                          struct vibe_error *err);
+
+/*
+ * Count the checkpoint's parts on e's backend and plan for the requests of
+ * the options.
+ *
+ *   e     with its files read and its backend open, nothing loaded
+ *   out   untouched on error
+ *
+ * Errors: VIBE_E_NOMEM (it does not fit; see vibe_plan_make), VIBE_E_FORMAT
+ */
+int vibe_planning_make(struct vibe_engine_plan *out,
+                       const struct vibe_engine *e,
+                       const struct vibe_engine_options *o,
+                       struct vibe_error *err);
+
+/* How fast a device and its link are; takes memory for a moment. */
+void vibe_planning_probe(struct vibe_plan_rates *out, struct vibe_backend *be);
+
+/*
+ * Take all the memory of a plan; what is loaded from now on goes there.
+ *
+ * Errors: VIBE_E_NOMEM  somebody else has taken it since
+ */
+int vibe_planning_reserve(struct vibe_engine *e,
+                          const struct vibe_engine_plan *plan,
+                          struct vibe_error *err);
+
+#endif /* VIBE_PLANNING_H */
