@@ -197,32 +197,72 @@ enum vibe_exit vibe_cast_check(const struct vibe_cast *cast,
     return VIBE_EXIT_OK;
 }
 
-static enum vibe_exit read_clip(struct vibe_clip *clip,
-                                struct vibe_failure *why)
+struct vibe_recording {
+    const char *path; /* borrowed from the words */
+    struct vibe_audio audio;
+};
+
+/* Read a recording and see whether it is a voice; on error there is none. */
+static enum vibe_exit read_audio(struct vibe_audio *out, const char *path,
+                                 struct vibe_failure *why)
 {
     struct vibe_audio recorded = {0};
-    struct vibe_voice voice = {.name = clip->path};
-    int rc = vibe_wav_read(&recorded, clip->path, &why->err);
+    struct vibe_voice voice = {.name = path};
+    int rc = vibe_wav_read(&recorded, path, &why->err);
 
     if (rc == VIBE_OK)
-        rc = vibe_resample(&clip->audio, &recorded, VIBE_SAMPLE_RATE,
-                           &why->err);
+        rc = vibe_resample(out, &recorded, VIBE_SAMPLE_RATE, &why->err);
     vibe_audio_release(&recorded);
-    if (rc == VIBE_OK) {
-        voice.samples = clip->audio.samples;
-        voice.n = clip->audio.n;
-        rc = vibe_voice_check(&voice, &why->err);
-    }
-    return rc == VIBE_OK ? VIBE_EXIT_OK
-                         : vibe_cli_fail_by(why, VIBE_EXIT_INPUT, clip->path);
+    if (rc != VIBE_OK)
+        return vibe_cli_fail_by(why, VIBE_EXIT_INPUT, path);
+    voice.samples = out->samples;
+    voice.n = out->n;
+    rc = vibe_voice_check(&voice, &why->err);
+    if (rc == VIBE_OK)
+        return VIBE_EXIT_OK;
+    vibe_audio_release(out);
+    return vibe_cli_fail_by(why, VIBE_EXIT_INPUT, path);
 }
 
-enum vibe_exit vibe_cast_read(struct vibe_cast *cast, struct vibe_failure *why)
+static enum vibe_exit read_clip(struct vibe_clip *clip,
+                                struct vibe_recordings *all,
+                                struct vibe_failure *why)
+{
+    struct vibe_recording *recording;
+
+    for (size_t i = 0; i < all->n; i++) {
+        if (strcmp(all->items[i].path, clip->path) == 0) {
+            clip->audio = all->items[i].audio;
+            return VIBE_EXIT_OK;
+        }
+    }
+    if (all->n == all->capacity) {
+        const size_t capacity = all->capacity ? 2 * all->capacity : 16;
+        void *grown = realloc(all->items, capacity * sizeof(*all->items));
+
+        if (!grown)
+            return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
+                                 "no memory for %zu voices", capacity);
+        all->items = grown;
+        all->capacity = capacity;
+    }
+    recording = &all->items[all->n];
+    *recording = (struct vibe_recording){.path = clip->path};
+    if (read_audio(&recording->audio, clip->path, why) != VIBE_EXIT_OK)
+        return why->status;
+    clip->audio = recording->audio;
+    all->n++;
+    return VIBE_EXIT_OK;
+}
+
+enum vibe_exit vibe_cast_read(struct vibe_cast *cast,
+                              struct vibe_recordings *recordings,
+                              struct vibe_failure *why)
 {
     enum vibe_exit status = VIBE_EXIT_OK;
 
     for (size_t i = 0; i < cast->n && status == VIBE_EXIT_OK; i++)
-        status = read_clip(&cast->clips[i], why);
+        status = read_clip(&cast->clips[i], recordings, why);
     return status;
 }
 
@@ -242,8 +282,14 @@ void vibe_cast_lend(const struct vibe_cast *cast, struct vibe_voice *voices,
 
 void vibe_cast_release(struct vibe_cast *cast)
 {
-    for (size_t i = 0; i < cast->n; i++)
-        vibe_audio_release(&cast->clips[i].audio);
     free(cast->clips);
     *cast = (struct vibe_cast){0};
+}
+
+void vibe_recordings_release(struct vibe_recordings *recordings)
+{
+    for (size_t i = 0; i < recordings->n; i++)
+        vibe_audio_release(&recordings->items[i].audio);
+    free(recordings->items);
+    *recordings = (struct vibe_recordings){0};
 }

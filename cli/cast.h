@@ -14,11 +14,18 @@ struct vibe_script;
 struct vibe_voice;
 struct vibe_words;
 
+/* Recordings by their paths, each read once. */
+struct vibe_recordings {
+    struct vibe_recording *items; /* [n] owned */
+    size_t n, capacity;
+};
+
 struct vibe_clip {
-    const char *path;        /* borrowed from the options */
+    const char *path;        /* borrowed from the words */
     int speaker;             /* of "N=FILE"; -1: the next without a voice */
     int is_used;             /* bound to a speaker of some script */
-    struct vibe_audio audio; /* 24 kHz once vibe_cast_read has read it */
+    struct vibe_audio audio; /* 24 kHz once vibe_cast_read has read it;
+                                borrowed from the recordings */
 };
 
 struct vibe_cast {
@@ -54,13 +61,21 @@ enum vibe_exit vibe_cast_bind(struct vibe_cast *cast,
 enum vibe_exit vibe_cast_check(const struct vibe_cast *cast,
                                struct vibe_failure *why);
 
-/* Read every clip, bring it to 24 kHz and see whether it is a voice. */
-enum vibe_exit vibe_cast_read(struct vibe_cast *cast, struct vibe_failure *why);
+/*
+ * Read every clip, bring it to 24 kHz and see whether it is a voice.
+ *
+ *   recordings   those read before, and those read now: borrowed until both
+ *                are released
+ */
+enum vibe_exit vibe_cast_read(struct vibe_cast *cast,
+                              struct vibe_recordings *recordings,
+                              struct vibe_failure *why);
 
 /* Lend voices that were bound the samples of their clips. */
 void vibe_cast_lend(const struct vibe_cast *cast, struct vibe_voice *voices,
                     size_t n_voices);
 
 void vibe_cast_release(struct vibe_cast *cast);
+void vibe_recordings_release(struct vibe_recordings *recordings);
 
 #endif /* VIBE_CLI_CAST_H */

@@ -157,18 +157,21 @@ static enum vibe_exit dump_job(const struct vibe_cli *cli,
     json_t *ids = cli->options->is_json ? json_array() : NULL;
     struct vibe_request request;
 
-    vibe_request_fill(&request, cli->options, job, 0, 0);
+    if (job->source->problem)
+        return vibe_cli_fail(why, VIBE_EXIT_INPUT, job->source->path, "%s",
+                             job->source->problem);
+    vibe_request_fill(&request, cli->options, job, 0);
     if (!ids && !is_only)
-        printf("# %s\n", job->name);
+        printf("# %s\n", job->source->name);
     if (vibe_request_tokens(engine, &request, ids ? collect_token : print_token,
                             ids, &why->err) != VIBE_OK) {
         json_decref(ids);
-        return vibe_cli_fail_by(why, VIBE_EXIT_INPUT, job->path);
+        return vibe_cli_fail_by(why, VIBE_EXIT_INPUT, job->source->path);
     }
     if (ids) {
         json_t *object = json_object();
 
-        vibe_json_text(object, "script", job->name);
+        vibe_json_text(object, "script", job->source->name);
         json_object_set_new(object, "ids", ids);
         vibe_json_print(object);
     }
@@ -179,7 +182,7 @@ enum vibe_exit vibe_cmd_tokens(struct vibe_cli *cli, struct vibe_failure *why)
 {
     struct vibe_engine *engine = NULL;
     struct vibe_jobs jobs;
-    enum vibe_exit status = vibe_jobs_open(&jobs, cli, VIBE_JOBS_READ, why);
+    enum vibe_exit status = vibe_jobs_open(&jobs, cli, VIBE_JOBS_READ, 0, why);
 
     if (status == VIBE_EXIT_OK)
         status = vibe_cli_open_engine(&engine, cli, VIBE_USE_INSPECT, why);

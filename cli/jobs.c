@@ -1,13 +1,12 @@
 #include "cli/jobs.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/outputs.h"
 
 enum { TRAINED_SPEAKERS = 4 }; /* more were never heard by the models */
 
@@ -49,274 +48,397 @@ static int is_sound(const char *path)
             memcmp(head, "OggS", 4) == 0);
 }
 
-/* Read the script that a job names. */
-static enum vibe_exit read_script(struct vibe_job *job,
-                                  struct vibe_failure *why)
+static enum vibe_exit fail_memory(struct vibe_failure *why)
 {
-    int rc;
-
-    if (strcmp(job->path, "-") != 0 && is_sound(job->path))
-        return vibe_cli_fail(why, VIBE_EXIT_INPUT, job->path,
-                             "%s: is a recording, not a script; -o names the "
-                             "output, -r a voice",
-                             job->path);
-    rc = vibe_script_read(&job->script, job->path, &why->err);
-    return rc == VIBE_OK ? VIBE_EXIT_OK
-                         : vibe_cli_fail_by(why, VIBE_EXIT_INPUT, job->path);
-}
-
-/* Read the script that stands on the command line. */
-static enum vibe_exit read_text(struct vibe_job *job, const char *text,
-                                struct vibe_failure *why)
-{
-    int rc = vibe_script_parse_text(&job->script, job->name, text, strlen(text),
-                                    &why->err);
-
-    return rc == VIBE_OK ? VIBE_EXIT_OK
-                         : vibe_cli_fail_by(why, VIBE_EXIT_INPUT, NULL);
-}
-
-/* What is odd about a script, and no reason to stop. */
-static void remark(struct vibe_cli *cli, const struct vibe_job *job)
-{
-    size_t n_speakers = vibe_script_speakers(&job->script, NULL, 0);
-
-    if (job->script.n_skipped)
-        vibe_log(&cli->log, VIBE_LOG_WARN,
-                 "%s: %zu objects without text are left out", job->name,
-                 job->script.n_skipped);
-    if (n_speakers > TRAINED_SPEAKERS)
-        vibe_log(&cli->log, VIBE_LOG_WARN,
-                 "%s: has %zu speakers; the models have learnt up to %d",
-                 job->name, n_speakers, TRAINED_SPEAKERS);
+    return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "no memory for scripts");
 }
 
 /* Standard input ends where it ends: a second script would be empty. */
-static enum vibe_exit check_stdin(const struct vibe_words *scripts,
+static enum vibe_exit check_stdin(const struct vibe_jobs *jobs,
+                                  const struct vibe_options *o,
                                   struct vibe_failure *why)
 {
-    size_t n = 0;
+    size_t n = o->batch && strcmp(o->batch, "-") == 0;
 
-    for (size_t i = 0; i < scripts->n; i++)
-        n += strcmp(scripts->items[i], "-") == 0;
+    for (size_t i = 0; i < jobs->n_sources; i++)
+        n += jobs->sources[i].path && strcmp(jobs->sources[i].path, "-") == 0;
     return n < 2 ? VIBE_EXIT_OK
                  : vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
                                  "--txt-path: standard input can be read only "
                                  "once");
 }
 
-static enum vibe_exit read_scripts(struct vibe_jobs *jobs, struct vibe_cli *cli,
-                                   struct vibe_failure *why)
+/* The name of a file without folder and extension; owned. */
+static char *stem_of(const char *path)
 {
-    const struct vibe_options *o = cli->options;
-    size_t n = o->text ? 1 : o->scripts.n;
-    enum vibe_exit status = check_stdin(&o->scripts, why);
+    const char *slash = strrchr(path, '/');
+    const char *base = slash ? slash + 1 : path;
+    const char *dot = strrchr(base, '.');
 
-    if (n == 0)
-        return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                             "nothing to speak: use --txt-path FILE or --text "
-                             "STR");
-    jobs->items = calloc(n, sizeof(*jobs->items));
-    if (!jobs->items)
-        return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
-                             "no memory for %zu scripts", n);
-    while (jobs->n < n && status == VIBE_EXIT_OK) {
-        struct vibe_job *job = &jobs->items[jobs->n++];
+    return strndup(base,
+                   dot && dot != base ? (size_t)(dot - base) : strlen(base));
+}
 
-        if (o->text) {
-            job->name = "--text";
-            status = read_text(job, o->text, why);
-        } else {
-            job->path = o->scripts.items[jobs->n - 1];
-            job->name = strcmp(job->path, "-") == 0 ? "standard input"
-                                                    : job->path;
-            status = read_script(job, why);
+static enum vibe_exit set_source(struct vibe_source *source, const char *path,
+                                 const char *text, const char *name,
+                                 struct vibe_failure *why)
+{
+    const int is_stdin = path && strcmp(path, "-") == 0;
+
+    source->path = path;
+    source->text = text;
+    source->name = name ? name : is_stdin ? "standard input" : path;
+    source->stem = stem_of(!path ? "text" : is_stdin ? "stdin" : path);
+    source->id = source->stem;
+    return source->stem ? VIBE_EXIT_OK : fail_memory(why);
+}
+
+static enum vibe_exit list_batch(struct vibe_jobs *jobs,
+                                 const struct vibe_options *o,
+                                 struct vibe_failure *why)
+{
+    const struct vibe_manifest *manifest = &jobs->manifest;
+    enum vibe_exit status = vibe_manifest_read(&jobs->manifest, o->batch, why);
+
+    if (status != VIBE_EXIT_OK)
+        return status;
+    jobs->sources = calloc(manifest->n, sizeof(*jobs->sources));
+    if (!jobs->sources)
+        return fail_memory(why);
+    while (jobs->n_sources < manifest->n && status == VIBE_EXIT_OK) {
+        struct vibe_entry *entry = &manifest->entries[jobs->n_sources];
+        struct vibe_source *source = &jobs->sources[jobs->n_sources++];
+
+        source->entry = entry;
+        status = set_source(source, entry->path, entry->text,
+                            entry->path ? NULL : entry->place, why);
+        source->id = entry->id;
+        if (!entry->path) { /* {stem} of a text is its id */
+            free(source->stem);
+            source->stem = NULL;
         }
-        if (status == VIBE_EXIT_OK)
-            remark(cli, job);
     }
     return status;
 }
 
-/* The name of a script's file: OUTPUT_DIR/<stem>_generated.wav. */
-static char *derive_output(const struct vibe_job *job, const char *folder,
-                           enum vibe_audio_format format)
-{
-    const char *base = !job->path                    ? "text"
-                       : strcmp(job->path, "-") == 0 ? "stdin"
-                       : strrchr(job->path, '/') ? strrchr(job->path, '/') + 1
-                                                 : job->path;
-    const char *dot = strrchr(base, '.');
-    int stem = (int)(dot && dot != base ? (size_t)(dot - base) : strlen(base));
-    int is_here = strcmp(folder, ".") == 0;
-    char *path = NULL;
-
-    if (asprintf(&path, "%s%s%.*s_generated.%s", is_here ? "" : folder,
-                 is_here || folder[strlen(folder) - 1] == '/' ? "" : "/", stem,
-                 base,
-                 vibe_audio_format_name(
-                     format == VIBE_AUDIO_AUTO ? VIBE_AUDIO_WAV : format)) < 0)
-        return NULL;
-    return path;
-}
-
-static enum vibe_exit name_outputs(struct vibe_jobs *jobs,
+static enum vibe_exit list_sources(struct vibe_jobs *jobs,
                                    const struct vibe_options *o,
                                    struct vibe_failure *why)
 {
-    if (o->output && jobs->n > 1)
-        return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                             "--output takes one script; use --output-dir for "
-                             "%zu",
-                             jobs->n);
-    if (o->output && strcmp(o->output, "-") == 0 && o->is_json)
-        return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                             "--json cannot be combined with --output -");
-    for (size_t i = 0; i < jobs->n; i++) {
-        struct vibe_job *job = &jobs->items[i];
+    const size_t n = o->text ? 1 : o->scripts.n;
+    enum vibe_exit status = VIBE_EXIT_OK;
 
-        job->output = o->output
-                          ? strdup(o->output)
-                          : derive_output(job, o->output_dir,
-                                          (enum vibe_audio_format)o->format);
-        if (!job->output)
-            return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
-                                 "no memory for a file name");
-        for (size_t j = 0; j < i; j++)
-            if (strcmp(jobs->items[j].output, job->output) == 0)
-                return vibe_cli_fail(why, VIBE_EXIT_USAGE, job->output,
-                                     "%s and %s would both be written to %s",
-                                     jobs->items[j].name, job->name,
-                                     job->output);
+    if (o->batch)
+        return list_batch(jobs, o, why);
+    if (n == 0)
+        return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
+                             "nothing to speak: use --txt-path FILE or --text "
+                             "STR");
+    jobs->sources = calloc(n, sizeof(*jobs->sources));
+    if (!jobs->sources)
+        return fail_memory(why);
+    while (jobs->n_sources < n && status == VIBE_EXIT_OK) {
+        struct vibe_source *source = &jobs->sources[jobs->n_sources];
+        const char *path = o->text ? NULL : o->scripts.items[jobs->n_sources];
+
+        jobs->n_sources++;
+        status = set_source(source, path, o->text, path ? NULL : "--text", why);
+    }
+    return status;
+}
+
+/* Every take of every script, in the order of the scripts. */
+static enum vibe_exit list_jobs(struct vibe_jobs *jobs,
+                                const struct vibe_options *o, uint64_t seed,
+                                struct vibe_failure *why)
+{
+    const size_t n_takes = (size_t)o->takes;
+
+    jobs->items = calloc(jobs->n_sources * n_takes, sizeof(*jobs->items));
+    if (!jobs->items)
+        return fail_memory(why);
+    for (; jobs->n < jobs->n_sources * n_takes; jobs->n++) {
+        struct vibe_source *source = &jobs->sources[jobs->n / n_takes];
+        const struct vibe_entry *entry = source->entry;
+        const size_t take = jobs->n % n_takes;
+
+        jobs->items[jobs->n] = (struct vibe_job){
+            .source = source,
+            .index = jobs->n,
+            .take = (int)take + 1,
+            .seed = (entry && entry->has_seed ? (uint64_t)entry->seed : seed) +
+                    take,
+            .cfg_scale = entry && entry->has_cfg_scale ? entry->cfg_scale
+                                                       : o->cfg_scale,
+            .steps = entry && entry->has_steps ? entry->steps : o->steps,
+        };
     }
     return VIBE_EXIT_OK;
 }
 
-static int is_same_file(const struct stat *a, const char *path)
+/* A whole number in the environment, or -1. */
+static int64_t env_number(const char *name)
 {
-    struct stat b;
+    const char *text = getenv(name);
+    char *end = NULL;
+    long long value;
 
-    return stat(path, &b) == 0 && a->st_dev == b.st_dev &&
-           a->st_ino == b.st_ino;
+    if (!text || *text < '0' || *text > '9')
+        return -1;
+    errno = 0;
+    value = strtoll(text, &end, 10);
+    return *end || errno || value > INT32_MAX ? -1 : value;
 }
 
-/* A file that is there: may it be replaced? */
-static enum vibe_exit check_existing(const struct vibe_jobs *jobs,
-                                     struct vibe_job *job, struct vibe_cli *cli,
-                                     struct vibe_failure *why)
+enum vibe_exit vibe_jobs_shard(const struct vibe_options *o, int64_t *shard,
+                               int64_t *n_shards, struct vibe_failure *why)
 {
-    struct stat st;
+    int64_t first;
+    int64_t step;
 
-    if (stat(job->output, &st) != 0 || !S_ISREG(st.st_mode))
+    *shard = o->shard;
+    *n_shards = o->n_shards;
+    if (o->n_shards == 0)
+        *shard = *n_shards = 1;
+    if (o->n_shards >= 0)
         return VIBE_EXIT_OK;
-    for (size_t i = 0; i < jobs->n; i++)
-        if (jobs->items[i].path && is_same_file(&st, jobs->items[i].path))
-            return vibe_cli_fail(why, VIBE_EXIT_USAGE, job->output,
-                                 "--output: %s is a script of this run",
-                                 job->output);
-    for (size_t i = 0; i < jobs->cast.n; i++)
-        if (is_same_file(&st, jobs->cast.clips[i].path))
-            return vibe_cli_fail(why, VIBE_EXIT_USAGE, job->output,
-                                 "--output: %s is a voice of this run",
-                                 job->output);
-    switch ((enum vibe_on_existing)cli->options->on_existing) {
-    case VIBE_EXISTING_DEFAULT:
-        vibe_log(&cli->log, VIBE_LOG_INFO, "%s exists and will be replaced",
-                 job->output);
-        break;
-    case VIBE_EXISTING_OVERWRITE:
-        break;
-    case VIBE_EXISTING_REFUSE:
-        return vibe_cli_fail(why, VIBE_EXIT_OUTPUT, job->output,
-                             "%s exists (--skip-existing, --overwrite)",
-                             job->output);
-    case VIBE_EXISTING_SKIP:
-        vibe_log(&cli->log, VIBE_LOG_INFO, "%s exists; %s is skipped",
-                 job->output, job->name);
-        job->is_skipped = 1;
-        break;
-    }
-    return VIBE_EXIT_OK;
+    first = env_number("SLURM_ARRAY_TASK_MIN");
+    step = env_number("SLURM_ARRAY_TASK_STEP");
+    *n_shards = env_number("SLURM_ARRAY_TASK_COUNT");
+    *shard = env_number("SLURM_ARRAY_TASK_ID");
+    if (*n_shards < 1 || *shard < 0)
+        return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
+                             "--shard auto: SLURM_ARRAY_TASK_ID and "
+                             "SLURM_ARRAY_TASK_COUNT are not set");
+    if (first < 0)
+        first = 1;
+    *shard = (*shard - first) / (step > 0 ? step : 1) + 1;
+    if (*shard >= 1 && *shard <= *n_shards)
+        return VIBE_EXIT_OK;
+    return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
+                         "--shard auto: Slurm's task numbers are not evenly "
+                         "spaced; use --shard I/N");
 }
 
-/* Can every file be written?  Nothing is created but the output folder. */
-static enum vibe_exit check_outputs(struct vibe_jobs *jobs,
-                                    struct vibe_cli *cli,
-                                    enum vibe_jobs_aim aim,
-                                    struct vibe_failure *why)
+static void release_job(struct vibe_job *job)
 {
-    const char *folder = cli->options->output ? NULL : cli->options->output_dir;
-    /* A folder that is yet to be made cannot be looked into. */
-    int is_absent = folder && access(folder, F_OK) != 0;
-
-    if (folder && aim == VIBE_JOBS_WRITE &&
-        vibe_make_folder(folder, &why->err) != VIBE_OK)
-        return vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, folder);
-    for (size_t i = 0; i < jobs->n; i++) {
-        struct vibe_job *job = &jobs->items[i];
-        int rc = VIBE_OK;
-
-        if (aim == VIBE_JOBS_WRITE || !is_absent)
-            rc = vibe_writer_check(job->output, &jobs->writer, &why->err);
-        if (rc == VIBE_E_UNSUPPORTED)
-            rc = why->err.code = VIBE_E_ARG; /* of the options, not a file */
-        if (rc != VIBE_OK)
-            return vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, job->output);
-        if (check_existing(jobs, job, cli, why) != VIBE_EXIT_OK)
-            return why->status;
-    }
-    return VIBE_EXIT_OK;
+    free(job->output);
+    *job = (struct vibe_job){0};
 }
 
-static enum vibe_exit bind_voices(struct vibe_jobs *jobs,
+/* Keep the jobs of one shard: every n-th, so that the shards are alike. */
+static enum vibe_exit keep_shard(struct vibe_jobs *jobs,
+                                 const struct vibe_options *o,
+                                 struct vibe_failure *why)
+{
+    int64_t shard = 1;
+    int64_t n_shards = 1;
+    size_t kept = 0;
+    enum vibe_exit status = vibe_jobs_shard(o, &shard, &n_shards, why);
+
+    for (size_t i = 0; i < jobs->n && status == VIBE_EXIT_OK; i++) {
+        if (i % (size_t)n_shards + 1 == (size_t)shard)
+            jobs->items[kept++] = jobs->items[i];
+        else
+            release_job(&jobs->items[i]);
+    }
+    if (status == VIBE_EXIT_OK)
+        jobs->n = kept;
+    return status;
+}
+
+static int by_steps(const void *a, const void *b)
+{
+    const struct vibe_job *x = a;
+    const struct vibe_job *y = b;
+
+    if (x->steps != y->steps)
+        return x->steps < y->steps ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+static enum vibe_exit read_script(struct vibe_source *source,
                                   struct vibe_failure *why)
 {
-    for (size_t i = 0; i < jobs->n; i++) {
-        struct vibe_job *job = &jobs->items[i];
+    int rc;
 
-        if (vibe_cast_bind(&jobs->cast, &job->voices, &job->n_voices,
-                           &job->script, job->name, why) != VIBE_EXIT_OK)
-            return why->status;
+    if (source->text)
+        rc = vibe_script_parse_text(&source->script, source->name, source->text,
+                                    strlen(source->text), &why->err);
+    else if (strcmp(source->path, "-") != 0 && is_sound(source->path))
+        return vibe_cli_fail(why, VIBE_EXIT_INPUT, source->path,
+                             "%s: is a recording, not a script; -o names the "
+                             "output, -r a voice",
+                             source->path);
+    else
+        rc = vibe_script_read(&source->script, source->path, &why->err);
+    return rc == VIBE_OK ? VIBE_EXIT_OK
+                         : vibe_cli_fail_by(why, VIBE_EXIT_INPUT, source->path);
+}
+
+/* What is odd about a script, and no reason to stop. */
+static void remark(struct vibe_cli *cli, const struct vibe_source *source)
+{
+    size_t n_speakers = vibe_script_speakers(&source->script, NULL, 0);
+
+    if (source->script.n_skipped)
+        vibe_log(&cli->log, VIBE_LOG_WARN,
+                 "%s: %zu objects without text are left out", source->name,
+                 source->script.n_skipped);
+    if (n_speakers > TRAINED_SPEAKERS)
+        vibe_log(&cli->log, VIBE_LOG_WARN,
+                 "%s: has %zu speakers; the models have learnt up to %d",
+                 source->name, n_speakers, TRAINED_SPEAKERS);
+}
+
+/* The voices that an entry names for itself, or those of the options. */
+static enum vibe_exit find_cast(struct vibe_source *source,
+                                struct vibe_cast *options_cast,
+                                struct vibe_failure *why)
+{
+    source->cast = options_cast;
+    if (!source->entry || !source->entry->has_voices)
+        return VIBE_EXIT_OK;
+    source->cast = calloc(1, sizeof(*source->cast));
+    if (!source->cast)
+        return fail_memory(why);
+    return vibe_cast_open(source->cast, &source->entry->voices, why);
+}
+
+/* Read a script and find its voices. */
+static enum vibe_exit read_source(struct vibe_jobs *jobs, struct vibe_cli *cli,
+                                  struct vibe_source *source,
+                                  struct vibe_failure *why)
+{
+    enum vibe_exit status = read_script(source, why);
+
+    if (status != VIBE_EXIT_OK)
+        return status;
+    remark(cli, source);
+    status = find_cast(source, &jobs->cast, why);
+    if (status == VIBE_EXIT_OK)
+        status = vibe_cast_bind(source->cast, &source->voices,
+                                &source->n_voices, &source->script,
+                                source->name, why);
+    if (status == VIBE_EXIT_OK && source->cast != &jobs->cast)
+        status = vibe_cast_check(source->cast, why);
+    return status;
+}
+
+/* Read the recordings of its voices. */
+static enum vibe_exit read_voices(struct vibe_jobs *jobs, struct vibe_cli *cli,
+                                  struct vibe_source *source,
+                                  struct vibe_failure *why)
+{
+    enum vibe_exit status = vibe_cast_read(source->cast, &jobs->recordings,
+                                           why);
+
+    (void)cli;
+    if (status == VIBE_EXIT_OK)
+        vibe_cast_lend(source->cast, source->voices, source->n_voices);
+    return status;
+}
+
+/*
+ * Do something with the source of every job.  In a batch what is wrong with
+ * one becomes its problem.
+ */
+static enum vibe_exit for_sources(
+    struct vibe_jobs *jobs, struct vibe_cli *cli,
+    enum vibe_exit (*what)(struct vibe_jobs *jobs, struct vibe_cli *cli,
+                           struct vibe_source *source,
+                           struct vibe_failure *why),
+    struct vibe_failure *why)
+{
+    for (size_t i = 0; i < jobs->n; i++) {
+        struct vibe_source *source = jobs->items[i].source;
+        const int is_new = i == 0 || jobs->items[i - 1].source != source;
+        enum vibe_exit status;
+
+        if (!is_new || source->problem)
+            continue;
+        status = what(jobs, cli, source, why);
+        if (status == VIBE_EXIT_OK)
+            continue;
+        if (!jobs->is_batch || status == VIBE_EXIT_MEMORY)
+            return status;
+        source->problem = strdup(why->err.msg);
+        if (!source->problem)
+            return fail_memory(why);
+        *why = (struct vibe_failure){0};
     }
-    return vibe_cast_check(&jobs->cast, why);
+    return VIBE_EXIT_OK;
+}
+
+/* List the jobs and name their files: nothing that they name is read. */
+static enum vibe_exit list_all(struct vibe_jobs *jobs, struct vibe_cli *cli,
+                               enum vibe_jobs_aim aim, uint64_t seed,
+                               struct vibe_failure *why)
+{
+    const struct vibe_options *o = cli->options;
+    enum vibe_exit status = list_sources(jobs, o, why);
+
+    if (status == VIBE_EXIT_OK)
+        status = check_stdin(jobs, o, why);
+    if (status == VIBE_EXIT_OK)
+        status = list_jobs(jobs, o, seed, why);
+    if (status == VIBE_EXIT_OK && aim != VIBE_JOBS_READ)
+        status = vibe_outputs_name(jobs, o, why);
+    if (status == VIBE_EXIT_OK)
+        status = keep_shard(jobs, o, why);
+    return status;
 }
 
 enum vibe_exit vibe_jobs_open(struct vibe_jobs *out, struct vibe_cli *cli,
-                              enum vibe_jobs_aim aim, struct vibe_failure *why)
+                              enum vibe_jobs_aim aim, uint64_t seed,
+                              struct vibe_failure *why)
 {
     const struct vibe_options *o = cli->options;
     enum vibe_exit status;
 
     *out = (struct vibe_jobs){
+        .is_batch = o->batch != NULL,
         .writer = {.rate = VIBE_SAMPLE_RATE,
                    .format = (enum vibe_audio_format)o->format,
                    .sample = (enum vibe_sample_format)o->sample_format},
     };
-    status = read_scripts(out, cli, why);
+    status = list_all(out, cli, aim, seed, why);
     if (status == VIBE_EXIT_OK)
         status = vibe_cast_open(&out->cast, &o->voices, why);
     if (status == VIBE_EXIT_OK)
-        status = bind_voices(out, why);
+        status = for_sources(out, cli, read_source, why);
+    /* a part of the scripts need not have everyone who speaks in the whole */
+    if (status == VIBE_EXIT_OK && o->n_shards == 0)
+        status = vibe_cast_check(&out->cast, why);
     if (status == VIBE_EXIT_OK && aim != VIBE_JOBS_READ)
-        status = name_outputs(out, o, why);
-    if (status == VIBE_EXIT_OK && aim != VIBE_JOBS_READ)
-        status = check_outputs(out, cli, aim, why);
+        status = vibe_outputs_check(out, cli, aim, why);
     if (status == VIBE_EXIT_OK)
-        status = vibe_cast_read(&out->cast, why);
-    for (size_t i = 0; i < out->n && status == VIBE_EXIT_OK; i++)
-        vibe_cast_lend(&out->cast, out->items[i].voices,
-                       out->items[i].n_voices);
+        status = for_sources(out, cli, read_voices, why);
+    if (status == VIBE_EXIT_OK)
+        qsort(out->items, out->n, sizeof(*out->items), by_steps);
     return status;
 }
 
 void vibe_jobs_release(struct vibe_jobs *jobs)
 {
-    for (size_t i = 0; i < jobs->n; i++) {
-        vibe_script_release(&jobs->items[i].script);
-        free(jobs->items[i].voices);
-        free(jobs->items[i].output);
-    }
+    for (size_t i = 0; i < jobs->n; i++)
+        release_job(&jobs->items[i]);
     free(jobs->items);
+    for (size_t i = 0; i < jobs->n_sources; i++) {
+        struct vibe_source *source = &jobs->sources[i];
+
+        vibe_script_release(&source->script);
+        if (source->cast && source->cast != &jobs->cast) {
+            vibe_cast_release(source->cast);
+            free(source->cast);
+        }
+        free(source->voices);
+        free(source->stem);
+        free(source->problem);
+    }
+    free(jobs->sources);
     vibe_cast_release(&jobs->cast);
+    vibe_recordings_release(&jobs->recordings);
+    vibe_manifest_release(&jobs->manifest);
     *jobs = (struct vibe_jobs){0};
 }

@@ -37,6 +37,7 @@ enum vibe_on_existing {
     VIBE_EXISTING_OVERWRITE,
     VIBE_EXISTING_REFUSE,
     VIBE_EXISTING_SKIP,
+    VIBE_EXISTING_RESUME,
 };
 
 enum vibe_progress_mode {
@@ -110,7 +111,14 @@ struct vibe_options {
     int on_existing;           /* enum vibe_on_existing */
 
     /* Batches */
+    const char *batch;
+    int64_t takes;
     int64_t batch_size; /* dialogues at once; 0: auto */
+    /* part shard of n_shards, from 1; 0 of 0: all, 0 of -1: as Slurm says */
+    int64_t shard, n_shards;
+    double chunk_minutes; /* 0: no chunks */
+    int is_fail_fast;
+    const char *report;
 
     /* Instead of speaking */
     int is_dry_run, is_info, is_dump_tokens, is_test_speed, is_self_test;
@@ -164,9 +172,10 @@ struct vibe_choice {
 /* Options of one team cannot be combined. */
 enum vibe_option_team {
     VIBE_TEAM_NONE,
-    VIBE_TEAM_SCRIPT,   /* --txt-path, --text */
+    VIBE_TEAM_SCRIPT,   /* --txt-path, --text, --batch */
     VIBE_TEAM_TARGET,   /* --output, --output-dir */
-    VIBE_TEAM_EXISTING, /* --overwrite, --no-clobber, --skip-existing */
+    VIBE_TEAM_EXISTING, /* --overwrite, --no-clobber, --skip-existing,
+                           --resume */
     VIBE_TEAM_LOUDNESS, /* --quiet, --verbose */
     VIBE_TEAM_ACTION,   /* --info, --dump-tokens, --verify, --dry-run,
                            --test-speed, --self-test */

@@ -114,6 +114,24 @@ static int parse_batch_size(struct vibe_options *out, const char *word,
     return 0;
 }
 
+/* auto, or I/N. */
+static int parse_shard(struct vibe_options *out, const char *word,
+                       const char **want)
+{
+    const int64_t max = 1000000;
+    const char *end = word;
+    int64_t i = read_number(word, max, &end);
+    int64_t n = *end == '/' ? read_number(end + 1, max, &end) : -1;
+    const int is_auto = strcasecmp(word, "auto") == 0;
+
+    *want = "is not auto or I/N, as in 1/4";
+    if (!is_auto && (i < 1 || n < i || *end))
+        return -1;
+    out->shard = is_auto ? 0 : i;
+    out->n_shards = is_auto ? -1 : n;
+    return 0;
+}
+
 const struct vibe_option vibe_option_rows[] = {
     {
         .names = "--txt-path -f --text-file",
@@ -342,7 +360,8 @@ const struct vibe_option vibe_option_rows[] = {
         .files = "wav flac ogg opus mp3 raw",
         .team = VIBE_TEAM_TARGET,
         .is_everyday = 1,
-        .help = "where to write one script's speech; - is standard output",
+        .help = "where to write one script's speech, - is standard output; for "
+                "several a name with {id}, {stem}, {seed}, {take} or {index}",
     },
     {
         .names = "--output-dir -d",
@@ -403,6 +422,82 @@ const struct vibe_option vibe_option_rows[] = {
         .help = "leave out the scripts whose file exists",
     },
     {
+        .names = "--batch",
+        .group = VIBE_GROUP_BATCH,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(batch),
+        .meta = "FILE",
+        .files = "jsonl",
+        .team = VIBE_TEAM_SCRIPT,
+        .is_everyday = 1,
+        .help = "speak many scripts: a folder of .txt and .json, a quoted "
+                "pattern, or a manifest of JSON objects, one a line (- is "
+                "standard input) with id, txt_path or text, voice_files, "
+                "output, seed, cfg_scale, steps",
+    },
+    {
+        .names = "--takes",
+        .group = VIBE_GROUP_BATCH,
+        .kind = VIBE_OPT_INT,
+        .offset = AT(takes),
+        .meta = "K",
+        .def = "1",
+        .min = 1,
+        .max = 64,
+        .help = "speak each script K times, with the seeds that follow; the "
+                "names get .sSEED unless --output has {seed} or {take}",
+    },
+    {
+        .names = "--shard",
+        .group = VIBE_GROUP_BATCH,
+        .kind = VIBE_OPT_PARSED,
+        .offset = AT(n_shards),
+        .meta = "I/N",
+        .parse = parse_shard,
+        .files = "=auto 1/2 2/2",
+        .help = "speak only part I of N of the scripts; auto asks "
+                "SLURM_ARRAY_TASK_ID and _COUNT",
+    },
+    {
+        .names = "--resume",
+        .group = VIBE_GROUP_BATCH,
+        .kind = VIBE_OPT_SET,
+        .offset = AT(on_existing),
+        .value = VIBE_EXISTING_RESUME,
+        .team = VIBE_TEAM_EXISTING,
+        .help = "leave out what an earlier run of this batch has finished, and "
+                "what has not changed since",
+    },
+    {
+        .names = "--fail-fast",
+        .group = VIBE_GROUP_BATCH,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_fail_fast),
+        .help = "stop at the first script that fails",
+    },
+    {
+        .names = "--chunk-minutes",
+        .group = VIBE_GROUP_BATCH,
+        .kind = VIBE_OPT_FLOAT,
+        .offset = AT(chunk_minutes),
+        .meta = "X",
+        .low = 0,
+        .is_above_low = 1,
+        .high = 1000,
+        .help = "start afresh with the voices at the end of a turn, after "
+                "about so many minutes of speech; --resume goes on after the "
+                "last finished part",
+    },
+    {
+        .names = "--report",
+        .group = VIBE_GROUP_BATCH,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(report),
+        .meta = "FILE",
+        .files = "json",
+        .help = "write what became of each script, and the totals, as JSON",
+    },
+    {
         .names = "--batch-size -b",
         .group = VIBE_GROUP_BATCH,
         .kind = VIBE_OPT_PARSED,
@@ -411,7 +506,6 @@ const struct vibe_option vibe_option_rows[] = {
         .def = "auto",
         .parse = parse_batch_size,
         .files = "=auto 1 2 4 8 16",
-        .is_everyday = 1,
         .help = "speak so many scripts at once: the weights are read once for "
                 "all; auto is 8 on a GPU, 4 on the CPU",
     },

@@ -31,17 +31,18 @@ uint64_t vibe_request_seed(const struct vibe_options *options);
  */
 void vibe_request_fill(struct vibe_request *out,
                        const struct vibe_options *options,
-                       const struct vibe_job *job, uint64_t seed, size_t hop);
+                       const struct vibe_job *job, size_t hop);
 
 /*
- * Have the engine check every job before the first is spoken.
+ * Have the engine check every job before the first is spoken; in a batch what
+ * is wrong with one is its problem.
  *
- *   n_tokens   [jobs->n] set to the length of each prompt; may be NULL
+ *   n_tokens   [jobs->n] set to the length of each prompt, of all parts; may
+ *              be NULL
  */
 enum vibe_exit vibe_request_check_all(struct vibe_engine *engine,
                                       const struct vibe_options *options,
-                                      const struct vibe_jobs *jobs,
-                                      size_t *n_tokens,
+                                      struct vibe_jobs *jobs, size_t *n_tokens,
                                       struct vibe_failure *why);
 
 #endif /* VIBE_CLI_REQUEST_H */

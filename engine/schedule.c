@@ -26,12 +26,11 @@ struct schedule {
     int is_dry; /* there was no request, and no dialogue has ended since */
 };
 
-/* Tell of a talk that is over, and forget it. */
-static void dismiss(struct schedule *q, struct vibe_talk *talk)
+/* Tell of a talk that is over. */
+static void tell(struct schedule *q, struct vibe_talk *talk)
 {
     vibe_talk_end(talk, q->engine);
     q->batch->on_end(q->batch->user, &talk->request, &talk->result, &talk->err);
-    vibe_talk_free(talk);
     q->is_dry = 0;
 }
 
@@ -53,7 +52,8 @@ static void drop_next(struct schedule *q)
     struct vibe_talk *talk = q->next;
 
     q->next = NULL;
-    dismiss(q, talk);
+    tell(q, talk);
+    vibe_talk_free(talk);
 }
 
 /* Begin the next talk, which is not over.  Whether it may read now. */
@@ -116,19 +116,19 @@ static int read_prompts(struct schedule *q, struct vibe_error *err)
     return rc;
 }
 
-/* Talks that are over leave, from the last on, for it takes their place. */
+/* Talks that are over leave: told in their order, and from the last on, for it
+ * takes their place. */
 static void dismiss_those_over(struct schedule *q)
 {
-    struct vibe_generator *g = q->engine->generator;
-
+    for (size_t d = 0; d < q->n; d++)
+        if (q->talks[d]->is_over)
+            tell(q, q->talks[d]);
     for (size_t d = q->n; d-- > 0;) {
-        struct vibe_talk *talk = q->talks[d];
-
-        if (!talk->is_over)
+        if (!q->talks[d]->is_over)
             continue;
+        vibe_talk_free(q->talks[d]);
         q->talks[d] = q->talks[--q->n];
-        vibe_generator_end(g, d);
-        dismiss(q, talk);
+        vibe_generator_end(q->engine->generator, d);
     }
 }
 
@@ -162,7 +162,8 @@ static void end_all(struct schedule *q, const struct vibe_error *why)
             vibe_talk_fail(q->talks[d], why);
         else
             vibe_talk_interrupt(q->talks[d]);
-        dismiss(q, q->talks[d]);
+        tell(q, q->talks[d]);
+        vibe_talk_free(q->talks[d]);
     }
     if (q->next && why)
         vibe_talk_fail(q->next, why);

@@ -1,0 +1,496 @@
+#include "cli/manifest.h"
+
+#include <errno.h>
+#include <fnmatch.h>
+#include <glob.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli/cli.h"
+#include "cli/options_value.h"
+
+enum { MAX_ID = 128 }; /* bytes: it becomes part of a file name */
+
+/* A manifest while it is read. */
+struct reader {
+    struct vibe_manifest *out;
+    struct vibe_failure *why;
+    const char *name; /* of the file */
+    size_t capacity;
+    struct vibe_entry *entry; /* of the line */
+};
+
+static enum vibe_exit fail_memory(struct vibe_failure *why)
+{
+    return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "no memory for a batch");
+}
+
+static enum vibe_exit add_entry(struct reader *r)
+{
+    struct vibe_manifest *out = r->out;
+
+    if (out->n == r->capacity) {
+        const size_t capacity = r->capacity ? 2 * r->capacity : 64;
+        void *grown = realloc(out->entries, capacity * sizeof(*out->entries));
+
+        if (!grown)
+            return fail_memory(r->why);
+        out->entries = grown;
+        r->capacity = capacity;
+    }
+    r->entry = &out->entries[out->n++];
+    *r->entry = (struct vibe_entry){0};
+    return VIBE_EXIT_OK;
+}
+
+/* "jobs.jsonl:7: "seed": expected ..., found ...". */
+static enum vibe_exit fail_field(struct reader *r, const char *key,
+                                 const char *expected, const json_t *value)
+{
+    char *found = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    const enum vibe_exit status = vibe_cli_fail(
+        r->why, VIBE_EXIT_INPUT, r->name,
+        "%s: \"%s\": expected %s, found %.80s", r->entry->place, key, expected,
+        found ? found : "something else");
+
+    free(found);
+    return status;
+}
+
+static enum vibe_exit set_string(struct reader *r, char **field,
+                                 const char *key, const json_t *value)
+{
+    if (!json_is_string(value) || !*json_string_value(value) ||
+        strlen(json_string_value(value)) != json_string_length(value))
+        return fail_field(r, key, "a string that is not empty", value);
+    *field = strdup(json_string_value(value));
+    return *field ? VIBE_EXIT_OK : fail_memory(r->why);
+}
+
+static enum vibe_exit set_path(struct reader *r, const char *key,
+                               const json_t *value)
+{
+    return set_string(r, &r->entry->path, key, value);
+}
+
+static enum vibe_exit set_text(struct reader *r, const char *key,
+                               const json_t *value)
+{
+    return set_string(r, &r->entry->text, key, value);
+}
+
+static enum vibe_exit set_output(struct reader *r, const char *key,
+                                 const json_t *value)
+{
+    const enum vibe_exit status = set_string(r, &r->entry->output, key, value);
+
+    if (status == VIBE_EXIT_OK && strcmp(r->entry->output, "-") == 0)
+        return fail_field(r, key, "a file", value);
+    return status;
+}
+
+/* Can it be part of a file name? */
+static int is_good_id(const char *id)
+{
+    if (!*id || *id == '.' || strlen(id) > MAX_ID)
+        return 0;
+    for (; *id; id++)
+        if (*id == '/' || (unsigned char)*id < ' ' || *id == 0x7f)
+            return 0;
+    return 1;
+}
+
+static enum vibe_exit set_id(struct reader *r, const char *key,
+                             const json_t *value)
+{
+    if (!json_is_string(value) || !is_good_id(json_string_value(value)) ||
+        strlen(json_string_value(value)) != json_string_length(value))
+        return fail_field(r, key, "a name without '/' or a leading '.'", value);
+    return set_string(r, &r->entry->id, key, value);
+}
+
+static enum vibe_exit set_voices(struct reader *r, const char *key,
+                                 const json_t *value)
+{
+    const char *const expected = "a list of files, \"FILE\" or \"N=FILE\"";
+
+    if (!json_is_array(value))
+        return fail_field(r, key, expected, value);
+    r->entry->has_voices = 1;
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        char *word = NULL;
+        enum vibe_exit status;
+
+        if (!json_is_string(json_array_get(value, i)))
+            return fail_field(r, key, expected, value);
+        status = set_string(r, &word, key, json_array_get(value, i));
+        if (status != VIBE_EXIT_OK)
+            return status;
+        if (vibe_words_add(&r->entry->voices, word, &r->why->err) != VIBE_OK) {
+            free(word);
+            return fail_memory(r->why);
+        }
+    }
+    return VIBE_EXIT_OK;
+}
+
+static enum vibe_exit set_seed(struct reader *r, const char *key,
+                               const json_t *value)
+{
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return fail_field(r, key, "a whole number, 0 or more", value);
+    r->entry->has_seed = 1;
+    r->entry->seed = json_integer_value(value);
+    return VIBE_EXIT_OK;
+}
+
+static enum vibe_exit set_steps(struct reader *r, const char *key,
+                                const json_t *value)
+{
+    if (!json_is_integer(value) || json_integer_value(value) < 1 ||
+        json_integer_value(value) > 1000)
+        return fail_field(r, key, "a whole number from 1 to 1000", value);
+    r->entry->has_steps = 1;
+    r->entry->steps = json_integer_value(value);
+    return VIBE_EXIT_OK;
+}
+
+static enum vibe_exit set_cfg_scale(struct reader *r, const char *key,
+                                    const json_t *value)
+{
+    const double scale = json_number_value(value);
+
+    if (!json_is_number(value) || !(scale >= 0 && scale <= 10))
+        return fail_field(r, key, "a number from 0 to 10", value);
+    r->entry->has_cfg_scale = 1;
+    r->entry->cfg_scale = scale;
+    return VIBE_EXIT_OK;
+}
+
+static const struct {
+    const char *key;
+    enum vibe_exit (*set)(struct reader *r, const char *key,
+                          const json_t *value);
+} fields[] = {
+    {"id", set_id},         {"txt_path", set_path},
+    {"text", set_text},     {"voice_files", set_voices},
+    {"voices", set_voices}, {"output", set_output},
+    {"seed", set_seed},     {"cfg_scale", set_cfg_scale},
+    {"steps", set_steps},
+};
+
+enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };
+
+static enum vibe_exit fail_key(struct reader *r, const char *key)
+{
+    const char *near = NULL;
+    size_t best = (size_t)-1;
+
+    for (size_t i = 0; i < N_FIELDS; i++) {
+        const size_t distance = vibe_word_distance(key, fields[i].key);
+
+        if (distance < best && vibe_word_is_near(key, fields[i].key)) {
+            best = distance;
+            near = fields[i].key;
+        }
+    }
+    return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
+                         "%s: unknown key \"%s\"%s%s%s", r->entry->place, key,
+                         near ? "; did you mean \"" : "", near ? near : "",
+                         near ? "\"?" : "");
+}
+
+static enum vibe_exit set_field(struct reader *r, const char *key,
+                                const json_t *value)
+{
+    for (size_t i = 0; i < N_FIELDS; i++)
+        if (strcmp(key, fields[i].key) == 0)
+            return fields[i].set(r, key, value);
+    return fail_key(r, key);
+}
+
+/* The name of a file without folder and extension; owned. */
+static char *stem_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const char *base = slash ? slash + 1 : path;
+    const char *dot = strrchr(base, '.');
+
+    return strndup(base,
+                   dot && dot != base ? (size_t)(dot - base) : strlen(base));
+}
+
+/* What the keys of an object say together. */
+static enum vibe_exit check_entry(struct reader *r, const json_t *object,
+                                  size_t line)
+{
+    struct vibe_entry *entry = r->entry;
+
+    if (!entry->path == !entry->text)
+        return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
+                             "%s: expected one of \"txt_path\" and \"text\", "
+                             "found %s",
+                             entry->place, entry->path ? "both" : "neither");
+    if (json_object_get(object, "voices") &&
+        json_object_get(object, "voice_files"))
+        return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
+                             "%s: expected one of \"voice_files\" and "
+                             "\"voices\", found both",
+                             entry->place);
+    if (!entry->id && entry->path && strcmp(entry->path, "-") != 0)
+        entry->id = stem_of(entry->path);
+    else if (!entry->id && asprintf(&entry->id, "%zu", line) < 0)
+        entry->id = NULL;
+    if (!entry->id)
+        return fail_memory(r->why);
+    if (!is_good_id(entry->id))
+        return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
+                             "%s: \"%s\" cannot name a file: give it an "
+                             "\"id\"",
+                             entry->place, entry->id);
+    return VIBE_EXIT_OK;
+}
+
+static enum vibe_exit read_line(struct reader *r, const char *text, size_t n,
+                                size_t line)
+{
+    json_error_t error;
+    json_t *object;
+    const char *key;
+    json_t *value;
+    int is_json;
+    enum vibe_exit status = add_entry(r);
+
+    if (status != VIBE_EXIT_OK)
+        return status;
+    if (asprintf(&r->entry->place, "%s:%zu", r->name, line) < 0) {
+        r->entry->place = NULL;
+        return fail_memory(r->why);
+    }
+    object = json_loadb(text, n, JSON_REJECT_DUPLICATES, &error);
+    is_json = object != NULL;
+    if (!json_is_object(object)) {
+        json_decref(object);
+        return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
+                             "%s: expected a JSON object on one line%s%s",
+                             r->entry->place, is_json ? "" : ": ",
+                             is_json ? "" : error.text);
+    }
+    json_object_foreach(object, key, value)
+    {
+        status = set_field(r, key, value);
+        if (status != VIBE_EXIT_OK)
+            break;
+    }
+    if (status == VIBE_EXIT_OK)
+        status = check_entry(r, object, line);
+    json_decref(object);
+    return status;
+}
+
+static enum vibe_exit read_lines(struct reader *r, FILE *file)
+{
+    enum vibe_exit status = VIBE_EXIT_OK;
+    char *text = NULL;
+    size_t capacity = 0;
+    ssize_t n;
+
+    for (size_t line = 1;
+         status == VIBE_EXIT_OK && (n = getline(&text, &capacity, file)) >= 0;
+         line++) {
+        const size_t blanks = strspn(text, " \t\r\n");
+
+        if (blanks < (size_t)n && text[blanks] != '#')
+            status = read_line(r, text, (size_t)n, line);
+    }
+    if (status == VIBE_EXIT_OK && ferror(file))
+        status = vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name, "%s: %s",
+                               r->name, strerror(errno));
+    free(text);
+    return status;
+}
+
+static enum vibe_exit read_manifest(struct reader *r, const char *path)
+{
+    const int is_stdin = strcmp(path, "-") == 0;
+    FILE *file = is_stdin ? stdin : fopen(path, "r");
+    enum vibe_exit status;
+
+    r->name = is_stdin ? "standard input" : path;
+    if (!file)
+        return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, path, "%s: %s", path,
+                             strerror(errno));
+    status = read_lines(r, file);
+    if (!is_stdin)
+        fclose(file);
+    return status;
+}
+
+/* Add a script by its path. */
+static enum vibe_exit add_script(struct reader *r, const char *path)
+{
+    enum vibe_exit status = add_entry(r);
+
+    if (status != VIBE_EXIT_OK)
+        return status;
+    r->entry->place = strdup(path);
+    r->entry->path = strdup(path);
+    r->entry->id = stem_of(path);
+    if (!r->entry->place || !r->entry->path || !r->entry->id)
+        return fail_memory(r->why);
+    return VIBE_EXIT_OK;
+}
+
+/* Does a folder's file look like a script? */
+static int is_script(const char *path)
+{
+    return fnmatch("*.txt", path, 0) == 0 || fnmatch("*.json", path, 0) == 0;
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The files of a pattern by name; of a folder those that are scripts. */
+static enum vibe_exit read_matches(struct reader *r, const char *pattern,
+                                   int is_folder)
+{
+    enum vibe_exit status = VIBE_EXIT_OK;
+    glob_t found = {0};
+    struct stat st;
+
+    if (glob(pattern, GLOB_NOSORT, NULL, &found) == GLOB_NOSPACE)
+        status = fail_memory(r->why);
+    /* by bytes: the order must not be the locale's, which tasks of a cluster
+     * need not share */
+    if (found.gl_pathc > 0)
+        qsort(found.gl_pathv, found.gl_pathc, sizeof(char *), by_bytes);
+    for (size_t i = 0; i < found.gl_pathc && status == VIBE_EXIT_OK; i++)
+        if ((!is_folder || is_script(found.gl_pathv[i])) &&
+            stat(found.gl_pathv[i], &st) == 0 && !S_ISDIR(st.st_mode))
+            status = add_script(r, found.gl_pathv[i]);
+    globfree(&found);
+    return status;
+}
+
+/* A folder's path as a pattern: its own '*' are no wildcards. */
+static enum vibe_exit read_folder(struct reader *r, const char *path)
+{
+    size_t n = strlen(path);
+    char *pattern = malloc(2 * n + 3);
+    char *out = pattern;
+    enum vibe_exit status;
+
+    if (!pattern)
+        return fail_memory(r->why);
+    while (n > 0 && path[n - 1] == '/')
+        n--;
+    for (size_t i = 0; i < n; i++) {
+        if (strchr("*?[\\", path[i]))
+            *out++ = '\\';
+        *out++ = path[i];
+    }
+    memcpy(out, "/*", 3);
+    status = read_matches(r, pattern, 1);
+    free(pattern);
+    return status;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const struct vibe_entry *const *x = a;
+    const struct vibe_entry *const *y = b;
+    const int order = strcmp((*x)->id, (*y)->id);
+
+    return order ? order : (*x > *y) - (*x < *y);
+}
+
+static enum vibe_exit check_ids(const struct vibe_manifest *m,
+                                struct vibe_failure *why)
+{
+    const struct vibe_entry **sorted = calloc(m->n + 1, sizeof(void *));
+    enum vibe_exit status = VIBE_EXIT_OK;
+
+    if (!sorted)
+        return fail_memory(why);
+    for (size_t i = 0; i < m->n; i++)
+        sorted[i] = &m->entries[i];
+    qsort(sorted, m->n, sizeof(void *), by_id);
+    for (size_t i = 1; i < m->n && status == VIBE_EXIT_OK; i++)
+        if (strcmp(sorted[i - 1]->id, sorted[i]->id) == 0)
+            status = vibe_cli_fail(
+                why, VIBE_EXIT_INPUT, NULL, "%s and %s have the same id \"%s\"",
+                sorted[i - 1]->place, sorted[i]->place, sorted[i]->id);
+    free(sorted);
+    return status;
+}
+
+/* "talks" for "in/talks.jsonl", "in/talks/" and "in/talks/..."; owned. */
+static char *name_of(const char *source)
+{
+    char *copy = strdup(source);
+    char *name = NULL;
+    size_t n = copy ? strcspn(copy, "*?[") : 0;
+
+    if (!copy)
+        return NULL;
+    if (copy[n]) /* a pattern: by its folder */
+        while (n > 0 && copy[n - 1] != '/')
+            n--;
+    while (n > 0 && copy[n - 1] == '/')
+        n--;
+    copy[n] = '\0';
+    name = stem_of(copy);
+    free(copy);
+    if (name && (!is_good_id(name) || strcmp(name, "-") == 0)) {
+        free(name);
+        name = strdup("batch");
+    }
+    return name;
+}
+
+enum vibe_exit vibe_manifest_read(struct vibe_manifest *out, const char *source,
+                                  struct vibe_failure *why)
+{
+    struct reader r = {.out = out, .why = why};
+    enum vibe_exit status;
+    struct stat st;
+
+    *out = (struct vibe_manifest){.name = name_of(source)};
+    if (!out->name)
+        return fail_memory(why);
+    if (stat(source, &st) == 0 && S_ISDIR(st.st_mode))
+        status = read_folder(&r, source);
+    else if (strpbrk(source, "*?[") && stat(source, &st) != 0)
+        status = read_matches(&r, source, 0);
+    else
+        status = read_manifest(&r, source);
+    if (status == VIBE_EXIT_OK && out->n == 0)
+        status = vibe_cli_fail(why, VIBE_EXIT_INPUT, source,
+                               "--batch: '%s' has no scripts", source);
+    return status == VIBE_EXIT_OK ? check_ids(out, why) : status;
+}
+
+void vibe_manifest_release(struct vibe_manifest *manifest)
+{
+    for (size_t i = 0; i < manifest->n; i++) {
+        struct vibe_entry *entry = &manifest->entries[i];
+
+        free(entry->place);
+        free(entry->id);
+        free(entry->path);
+        free(entry->text);
+        for (size_t v = 0; v < entry->voices.n; v++)
+            free((char *)entry->voices.items[v]);
+        free(entry->voices.items);
+        free(entry->output);
+    }
+    free(manifest->entries);
+    free(manifest->name);
+    *manifest = (struct vibe_manifest){0};
+}

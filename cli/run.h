@@ -1,0 +1,33 @@
+/*
+ * run.h - what the takes of a run share.
+ *
+ * Several engines may speak at once, each in its own thread: whatever here
+ * changes is touched with the lock held.
+ */
+#ifndef VIBE_CLI_RUN_H
+#define VIBE_CLI_RUN_H
+
+#include <pthread.h>
+#include <stddef.h>
+
+#include "cli/jobs.h"
+#include "cli/progress.h"
+#include "engine/vibevoice.h"
+
+struct vibe_cli;
+struct vibe_report;
+struct vibe_state;
+
+struct vibe_run {
+    struct vibe_cli *cli;         /* borrowed */
+    struct vibe_jobs jobs;        /* owned */
+    struct vibe_engine_info info; /* of the first engine */
+    struct vibe_state *state;     /* of a batch, or NULL; owned */
+    struct vibe_report *report;   /* owned */
+    size_t n_at_once;             /* dialogues, of all engines */
+    struct vibe_progress progress;
+    size_t n_done, n_failed, n_skipped;
+    pthread_mutex_t lock;
+};
+
+#endif /* VIBE_CLI_RUN_H */

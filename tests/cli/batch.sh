@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# Batches: manifests, names, what fails alone, resuming, shards.
+# shellcheck source=tests/support/cli.sh disable=SC1091,SC2154
+. tests/support/cli.sh
+
+if [ -z "$model" ]; then
+    skip batch "no tiny model"
+    exit 0
+fi
+cd "$tmp" || exit 1
+mkdir in solo
+printf 'Speaker 1: Good morning.\nSpeaker 2: Good day.\n' >in/two.txt
+printf 'A single voice.\n' >in/one.txt
+printf '[{"speaker": 1, "text": "Some JSON."}]' >in/three.json
+printf 'no script\n' >in/notes.md
+wav a.wav 24000 0.4
+wav b.wav 44100 0.4 9000 2
+speak=(-m "$model" --steps 2 --max-frames 5)
+
+# Each alone, to compare with.
+for script in in/two.txt in/one.txt in/three.json; do
+    name=$(basename "$script")
+    run "${speak[@]}" "$script" -o "solo/${name%.*}.wav"
+done
+run "${speak[@]}" in/two.txt -r a.wav b.wav --seed 7 --cfg-scale 2 -o solo/voiced.wav
+
+# A folder, a pattern, a manifest, standard input.
+run "${speak[@]}" --batch in -d folder
+ok folder test "$rc" = 0 -a "$(sort out | tr '\n' ' ')" = "folder/one.wav folder/three.wav folder/two.wav "
+ok neighbours_change_nothing sh -c 'cmp solo/one.wav folder/one.wav && cmp solo/two.wav folder/two.wav && cmp solo/three.wav folder/three.wav'
+run "${speak[@]}" --batch 'in/*.txt' -o 'pattern/x-{stem}-{seed}.wav'
+ok pattern test "$rc" = 0 -a "$(echo pattern/*.wav)" = "pattern/x-one-42.wav pattern/x-two-42.wav"
+cat >jobs.jsonl <<'END'
+# a comment, and a blank line
+
+{"id": "first", "txt_path": "in/two.txt", "voice_files": ["a.wav", "b.wav"], "seed": 7, "cfg_scale": 2}
+{"txt_path": "in/one.txt", "steps": 2, "output": "man/other.wav"}
+{"id": "third", "text": "A single voice."}
+END
+run "${speak[@]}" --batch jobs.jsonl --output 'man/{id}.wav' --batch-size 2
+ok manifest test "$rc" = 0 -a "$(wc -l <out)" = 3
+ok manifest_has_its_options cmp solo/voiced.wav man/first.wav
+ok manifest_names_a_file cmp solo/one.wav man/other.wav
+ok manifest_has_texts cmp solo/one.wav man/third.wav
+rc=0
+"$vibe" "${speak[@]}" --batch - -d stdin <jobs.jsonl >out 2>err || rc=$?
+ok manifest_from_stdin cmp solo/voiced.wav stdin/first.wav
+run "${speak[@]}" --batch in -d one --batch-size 1
+ok one_at_a_time cmp folder/two.wav one/two.wav
+run "${speak[@]}" in/one.txt --takes 3 -o t.wav
+ok takes_have_seeds test "$(echo t.*.wav)" = "t.s42.wav t.s43.wav t.s44.wav"
+ok first_take_is_the_usual cmp t.s42.wav solo/one.wav
+ok takes_differ sh -c '! cmp -s t.s42.wav t.s43.wav'
+run "${speak[@]}" in/one.txt --seed 43 -o t43.wav
+ok second_take_is_the_next_seed cmp t.s43.wav t43.wav
+run "${speak[@]}" in/one.txt in/two.txt --takes 2 -o 'k/{id}.{take}.wav'
+ok template_needs_its_folder test "$rc" = 4
+run "${speak[@]}" --batch in -d dry --dry-run
+ok dry_run test "$rc" = 0 -a "$(wc -l <out)" = 3 -a ! -e dry
+
+# What is wrong with a manifest is found before anything runs.
+broken() { # NAME SENTENCE LINE
+    printf '{"text": "fine", "id": "fine"}\n%s\n' "$3" >bad.jsonl
+    fails "$1" 3 "$2" "${speak[@]}" --batch bad.jsonl -d bad
+}
+broken unknown_key 'bad.jsonl:2: unknown key "voces"; did you mean "voices"?' '{"text": "x", "voces": []}'
+broken unlike_any_key 'bad.jsonl:2: unknown key "colour"' '{"text": "x", "colour": 1}'
+broken wrong_type 'bad.jsonl:2: "steps": expected a whole number from 1 to 1000, found "ten"' \
+    '{"text": "x", "steps": "ten"}'
+broken out_of_range 'bad.jsonl:2: "cfg_scale": expected a number from 0 to 10, found 11' \
+    '{"text": "x", "cfg_scale": 11}'
+broken no_script 'bad.jsonl:2: expected one of "txt_path" and "text", found neither' '{"id": "x"}'
+broken two_scripts 'bad.jsonl:2: expected one of "txt_path" and "text", found both' \
+    '{"txt_path": "x", "text": "x"}'
+broken no_object 'bad.jsonl:2: expected a JSON object on one line' '[1]'
+broken id_with_a_slash "bad.jsonl:2: \"id\": expected a name without '/' or a leading '.', found \"../x\"" \
+    '{"id": "../x", "text": "x"}'
+broken same_id 'bad.jsonl:1 and bad.jsonl:2 have the same id "fine"' '{"id": "fine", "text": "x"}'
+broken unknown_word "bad.jsonl:2: '{sede}' is not one of {id}, {stem}, {seed}, {take}, {index}" \
+    '{"text": "x", "output": "{sede}.wav"}'
+printf '{"text": "x", "output": "other.wav"}\n{"text": "y", "output": "same.wav"}\n{"text": "z", "output": "./same.wav"}\n' >bad.jsonl
+fails same_output 2 "bad.jsonl:2 and bad.jsonl:3 would both be written to ./same.wav" \
+    "${speak[@]}" --batch bad.jsonl
+ok nothing_was_made test ! -e bad -a ! -e same.wav
+printf '{"text": \n' >bad.jsonl
+run "${speak[@]}" --batch bad.jsonl
+ok torn_line_is_named grep -q '^vibevoice: bad.jsonl:1: expected a JSON object on one line: ' err
+mkdir empty
+fails folder_without_scripts 3 "--batch: 'empty' has no scripts" "${speak[@]}" --batch empty
+fails batch_missing 3 "none.jsonl: No such file or directory" "${speak[@]}" --batch none.jsonl
+fails batch_and_script 2 "--batch cannot be combined with --txt-path" "${speak[@]}" --batch in in/one.txt
+fails batch_into_one_file 2 "--output takes one script; use --output-dir for 3" "${speak[@]}" --batch in -o x.wav
+fails shard_of_none 2 "--shard: '3/2' is not auto or I/N, as in 1/4" "${speak[@]}" --batch in --shard 3/2
+fails shard_without_slurm 2 "--shard auto: SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT are not set" \
+    "${speak[@]}" --batch in --shard auto
+
+# A script that is no good fails alone.
+cat >some.jsonl <<'END'
+{"id": "good", "txt_path": "in/one.txt"}
+{"id": "absent", "txt_path": "absent.txt"}
+{"id": "voiceless", "txt_path": "in/two.txt", "voices": ["a.wav"]}
+{"id": "noise", "txt_path": "in/one.txt", "voices": ["in/one.txt"]}
+{"id": "also good", "txt_path": "in/three.json"}
+END
+run "${speak[@]}" --batch some.jsonl -d some --report some.json
+ok others_go_on test "$rc" = 1 -a "$(sort out)" = $'some/also good.wav\nsome/good.wav'
+ok each_failure_has_its_sentence test "$(grep -cE '^vibevoice: (absent.txt: No such|in/two.txt: script has 2 speakers|in/one.txt: Format)' err)" = 3
+ok the_sum_is_said test "$(tail -1 err)" = "vibevoice: 2 done, 3 failed, 0 skipped"
+ok report_has_all test "$(grep -c '"status": "failed"' some.json)$(grep -c '"status": "done"' some.json)" = 32
+ok report_has_totals grep -q '"frames_per_s": [0-9.]*,' some.json
+run "${speak[@]}" --batch some.jsonl -d fast --fail-fast
+ok fail_fast_stops test "$rc" = 1 -a ! -s out
+
+# Resuming: what is done stays, what is not or has changed is spoken.
+run "${speak[@]}" --batch some.jsonl -d some --resume
+ok resume_skips_what_is_done test "$rc" = 1 -a ! -s out
+ok resume_says_so test "$(tail -1 err)" = "vibevoice: 0 done, 3 failed, 2 skipped"
+rm some/good.wav
+run "${speak[@]}" --batch some.jsonl -d some --resume
+ok resume_does_the_rest test "$(cat out)" = some/good.wav
+cp in/two.txt absent.txt
+sed -i 's/three.json/two.txt/' some.jsonl
+run "${speak[@]}" --batch some.jsonl -d some --resume
+ok resume_sees_changes test "$(sort out)" = $'some/absent.wav\nsome/also good.wav'
+ok resume_warns_of_changes grep -qxF "vibevoice: warning: some/also good.wav: was spoken otherwise before; it is spoken again" err
+ok resumed_is_the_same cmp some/absent.wav solo/two.wav
+printf '{"file":"some/good.wav","sta' >>some/some.state.jsonl
+run "${speak[@]}" --batch some.jsonl -d some --resume
+ok torn_state_is_mended test "$(tail -1 err)" = "vibevoice: 0 done, 2 failed, 3 skipped"
+rm some/good.wav
+run "${speak[@]}" --batch some.jsonl -d some --resume
+run "${speak[@]}" --batch some.jsonl -d some --resume
+ok lines_after_a_torn_one_count test ! -s out
+fails resume_needs_a_seed 2 "--resume needs the --seed of the earlier run, not one drawn now" \
+    "${speak[@]}" --batch in -d x --seed -1 --resume
+
+# Shards: each script in one of them, and again the same.
+for i in 1 2; do
+    run "${speak[@]}" --batch in -d shards --shard $i/2
+    ok "shard_$i" test "$rc" = 0
+done
+ok shards_make_the_whole diff <(cd shards && cksum ./*.wav) <(cd folder && cksum ./*.wav)
+run "${speak[@]}" --batch in -d shards --resume
+ok the_whole_knows_its_shards test ! -s out
+rm -r shards
+for i in 3 5; do
+    SLURM_ARRAY_TASK_ID=$i SLURM_ARRAY_TASK_COUNT=2 SLURM_ARRAY_TASK_MIN=3 SLURM_ARRAY_TASK_STEP=2 \
+        run "${speak[@]}" --batch in -d shards --shard auto
+done
+ok slurm_shards_make_the_whole diff <(cd shards && cksum ./*.wav) <(cd folder && cksum ./*.wav)
+exec 9>>shards/in.state.jsonl
+flock 9
+fails two_runs_of_one_batch 4 "shards/in.state.jsonl: another run is speaking this batch" \
+    "${speak[@]}" --batch in -d shards
+exec 9>&-
