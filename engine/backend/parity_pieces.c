@@ -60,8 +60,10 @@ static void multiply_pieces(struct vibe_lab *lab, const struct split *p,
     const struct vibe_matrix_source *src = vibe_lab_source(lab);
     struct vibe_backend *be = lab->be[VIBE_TESTED];
     const size_t halves = p->w.is_pair ? 2 : 1;
+    const size_t largest = rows < p->w.N ? rows : p->w.N;
     struct vibe_matrix small = {0};
-    void *room = be->transfer->device_alloc(be, rows * p->w.K * sizeof(float));
+    void *room = be->transfer->device_alloc(
+        be, vibe_matrix_piece_bytes(be, src, 0, largest));
 
     if (!room)
         vibe_fail(&lab->err, VIBE_E_NOMEM, "%s: no memory for a piece",
