@@ -47,7 +47,7 @@ struct cut {
     const struct vibe_residency_input *in;
     struct vibe_piece *pieces; /* NULL: only count */
     size_t n_pieces, n_chunks;
-    size_t resident_bytes, streamed_bytes, slot_bytes;
+    size_t resident_bytes, streamed_bytes;
 };
 
 static void add_piece(struct cut *cut, size_t matrix, size_t first, size_t n,
@@ -70,8 +70,6 @@ static void add_piece(struct cut *cut, size_t matrix, size_t first, size_t n,
     }
     cut->n_chunks++;
     cut->streamed_bytes += bytes;
-    if (bytes > cut->slot_bytes)
-        cut->slot_bytes = bytes;
 }
 
 /* Rows first .. end - 1 in pieces of at most step rows. */
@@ -105,12 +103,13 @@ static void cut_all(struct cut *cut, const struct share *share)
         const size_t n_blocks = count_blocks(cut->in, i);
         const size_t part = share->n_streamed[kind];
         const size_t all = share->n_blocks[kind];
-        const size_t before = seen[kind] * part / all;
-        const size_t after = (seen[kind] + n_blocks) * part / all;
-        const size_t resident = n_blocks - (after - before);
-        const size_t border = resident == n_blocks ? N : resident * rows;
+        size_t before, resident, border;
 
+        assert(all > 0); /* the blocks of this matrix are among them */
+        before = seen[kind] * part / all;
         seen[kind] += n_blocks;
+        resident = n_blocks - (seen[kind] * part / all - before);
+        border = resident == n_blocks ? N : resident * rows;
         add_pieces(cut, i, 0, border, is_whole ? N : RESIDENT_BLOCKS * rows, 1);
         add_pieces(cut, i, border, N, rows, 0);
     }
@@ -136,6 +135,26 @@ static struct share choose(const struct vibe_residency_input *in)
     }
 }
 
+/* Bytes of the largest block of any matrix. */
+static size_t largest_block(const struct vibe_residency_input *in)
+{
+    size_t most = 0;
+
+    for (size_t i = 0; i < in->n_matrices; i++) {
+        const size_t rows = block_rows(in, i);
+
+        for (size_t first = 0; first < in->matrix[i].N; first += rows) {
+            const size_t left = in->matrix[i].N - first;
+            const size_t bytes = bytes_of(in, i, first,
+                                          left < rows ? left : rows);
+
+            if (bytes > most)
+                most = bytes;
+        }
+    }
+    return most;
+}
+
 /* Measure the table and take what was measured. */
 static void take_counts(struct vibe_residency *r)
 {
@@ -148,7 +167,7 @@ static void take_counts(struct vibe_residency *r)
     r->n_chunks = cut.n_chunks;
     r->resident_bytes = cut.resident_bytes;
     r->streamed_bytes = cut.streamed_bytes;
-    r->slot_bytes = cut.slot_bytes;
+    r->slot_bytes = cut.n_chunks ? largest_block(&r->input) : 0;
 }
 
 int vibe_residency_init(struct vibe_residency *r,

@@ -47,7 +47,8 @@ struct vibe_residency {
     size_t n_chunks;
     size_t resident_bytes; /* rounded up by piece */
     size_t streamed_bytes; /* that one pass copies */
-    size_t slot_bytes;     /* the largest chunk; 0 when nothing streams */
+    size_t slot_bytes;     /* of the largest chunk that could ever stream; 0
+                              while nothing streams */
     struct vibe_residency_input input; /* as given; matrix is a copy */
 };
 
