@@ -177,6 +177,35 @@ static int open_files(struct vibe_engine **out,
     return rc;
 }
 
+/* Put the models where the plan says, or as they were asked to be. */
+static int load_models(struct vibe_engine *e,
+                       const struct vibe_engine_options *o,
+                       struct vibe_error *err)
+{
+    const struct vibe_weight_streaming *asked = &o->streaming;
+    const struct vibe_plan *plan = &e->plan.plan;
+    const int is_on = asked->is_on || plan->streamed > 0;
+    const struct vibe_streaming_options streaming = {
+        .budget = asked->is_on ? asked->resident_bytes : plan->resident,
+        .chunk_bytes = asked->is_on ? asked->chunk_bytes : plan->chunk_bytes,
+        .offload = {.slots = asked->is_on ? asked->ring_slots
+                                          : plan->ring_slots,
+                    .host_limit = asked->host_bytes,
+                    .is_unpinned = asked->is_unpinned,
+                    .is_on_demand = asked->is_on_demand,
+                    .is_synchronous = asked->is_synchronous},
+    };
+    const int rc = vibe_models_init(&e->models, e->backend, e->weights,
+                                    &e->config, e->control_ids,
+                                    o->n_dialogues ? o->n_dialogues : 1,
+                                    is_on ? &streaming : NULL, err);
+
+    if (rc == VIBE_OK && is_on)
+        e->stream.is_eager = vibe_offload_is_streaming(
+            e->models.streaming.offload);
+    return rc;
+}
+
 /* Put everything where the plan says. */
 static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
                 struct vibe_error *err)
@@ -184,9 +213,7 @@ static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
     int rc = vibe_planning_reserve(e, &e->plan, err);
 
     if (rc == VIBE_OK)
-        rc = vibe_models_init(&e->models, e->backend, e->weights, &e->config,
-                              e->control_ids,
-                              o->n_dialogues ? o->n_dialogues : 1, err);
+        rc = load_models(e, o, err);
     if (rc == VIBE_OK)
         rc = vibe_generator_open(&e->generator, &e->models, &e->stream,
                                  e->control_ids, err);

@@ -385,7 +385,7 @@ int vibe_generator_step(struct vibe_generator *g, const float *noise,
     else
         vibe_frame_noise(&g->frame, g->s, g->keys);
     vibe_mark(g->s, VIBE_MARK_BEGIN);
-    if (step->is_warm)
+    if (step->is_warm && !g->s->is_eager)
         run_sealed(g, step);
     else
         run_step(g);

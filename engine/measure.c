@@ -84,7 +84,7 @@ int vibe_measure(struct vibe_plan_model *out, const struct vibe_measured *what,
         rc = vibe_stream_init(&s, be, err);
     if (rc == VIBE_OK)
         rc = vibe_models_init(&m, be, what->w, what->config, what->control_ids,
-                              what->n_dialogues, err);
+                              what->n_dialogues, NULL, err);
     if (rc == VIBE_OK)
         rc = vibe_generator_open(&g, &m, &s, what->control_ids, err);
     if (rc == VIBE_OK) {

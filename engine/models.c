@@ -61,8 +61,10 @@ int vibe_models_init(struct vibe_models *m, struct vibe_backend *be,
                      const struct vibe_weights *w,
                      const struct vibe_config *config,
                      const int32_t *control_ids, size_t n_dialogues,
+                     const struct vibe_streaming_options *streaming,
                      struct vibe_error *err)
 {
+    const struct vibe_params_store *store = NULL;
     int rc;
 
     *m = (struct vibe_models){
@@ -73,9 +75,14 @@ int vibe_models_init(struct vibe_models *m, struct vibe_backend *be,
     };
     rc = vibe_latent_scale_read(&m->scale, w, err);
     be->purpose = VIBE_FOR_LM;
+    if (rc == VIBE_OK && streaming) {
+        rc = vibe_streaming_init(&m->streaming, be, w, &config->lm, streaming,
+                                 err);
+        store = &m->streaming.store;
+    }
     if (rc == VIBE_OK)
         rc = vibe_qwen2_open(&m->lm, be, w, &config->lm, control_ids,
-                             2 * n_dialogues, err);
+                             2 * n_dialogues, store, err);
     be->purpose = VIBE_FOR_HEAD;
     if (rc == VIBE_OK)
         rc = vibe_diffusion_open(&m->head, be, w, &config->head, n_dialogues,
@@ -103,6 +110,7 @@ void vibe_models_release(struct vibe_models *m)
     vibe_codec_free(m->decoder);
     vibe_diffusion_free(m->head);
     vibe_qwen2_free(m->lm);
+    vibe_streaming_release(&m->streaming);
     *m = (struct vibe_models){0};
 }
 

@@ -12,6 +12,7 @@
 
 #include "engine/format/config.h"
 #include "engine/model/connector.h"
+#include "engine/streaming.h"
 
 struct vibe_backend;
 struct vibe_codec;
@@ -25,7 +26,8 @@ struct vibe_models {
     struct vibe_backend *be;      /* borrowed */
     const struct vibe_weights *w; /* borrowed */
     struct vibe_config config;
-    size_t n_dialogues; /* that advance together */
+    size_t n_dialogues;              /* that advance together */
+    struct vibe_streaming streaming; /* of lm's matrices; offload NULL: none */
     struct vibe_qwen2 *lm;
     struct vibe_diffusion *head;
     struct vibe_codec *decoder;
@@ -48,9 +50,11 @@ int vibe_models_check(const struct vibe_weights *w,
  * Load the modules.
  *
  *   m             all zero; release with vibe_models_release, also after an
- *                 error
+ *                 error; must not move until then
  *   be, w         borrowed until then
  *   control_ids   [VIBE_N_CONTROL]
+ *   streaming     what of the language model is resident; NULL: all of it, as
+ *                 the backend loads it
  *
  * Errors: VIBE_E_FORMAT, VIBE_E_NOMEM, VIBE_E_DEVICE
  */
@@ -58,6 +62,7 @@ int vibe_models_init(struct vibe_models *m, struct vibe_backend *be,
                      const struct vibe_weights *w,
                      const struct vibe_config *config,
                      const int32_t *control_ids, size_t n_dialogues,
+                     const struct vibe_streaming_options *streaming,
                      struct vibe_error *err);
 void vibe_models_release(struct vibe_models *m);
 

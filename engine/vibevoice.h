@@ -27,6 +27,19 @@ struct vibe_trace;
 
 enum vibe_device { VIBE_DEVICE_AUTO, VIBE_DEVICE_CPU, VIBE_DEVICE_CUDA };
 
+/* How the language model's weights come to the device that do not stay there.
+ * All zero: they all stay. */
+struct vibe_weight_streaming {
+    size_t resident_bytes; /* that stay, at most */
+    size_t chunk_bytes;    /* of one copy, at most; 0: 32 MB */
+    size_t ring_slots;     /* copies on the device at once; 0: 3 */
+    size_t host_bytes;     /* host memory to keep them in; 0: what is free */
+    int is_on;
+    int is_unpinned;    /* use no page-locked memory */
+    int is_on_demand;   /* copy nothing ahead of its use */
+    int is_synchronous; /* compute nothing while copying */
+};
+
 struct vibe_engine_options {
     const char *model;     /* directory or .safetensors file */
     const char *config;    /* config.json, or NULL: beside the model */
@@ -36,6 +49,7 @@ struct vibe_engine_options {
     enum vibe_weight_dtype dtype;
     int threads;        /* CPU threads; 0: all that this process may use */
     size_t n_dialogues; /* that can advance together; 0: 1 */
+    struct vibe_weight_streaming streaming;
 
     /* Where weights, keys and values live on a GPU; all zero: what fits there
      * stays there.  Lengths are those of the requests, and of none usual. */

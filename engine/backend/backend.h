@@ -20,6 +20,7 @@
 #include "engine/base/error.h"
 
 struct vibe_ops;
+struct vibe_supply;
 struct vibe_transfer; /* offload/transfer.h */
 
 /* What device memory is taken for; plans and reports go by it. */
@@ -65,6 +66,8 @@ struct vibe_stream {
     struct vibe_backend *be;
     int is_timed;          /* whether vibe_mark (ops.h) does anything */
     struct vibe_error err; /* latched; code VIBE_OK while all is well */
+    int is_eager;          /* graphs are not captured: matrices come in pieces
+                              that lie elsewhere each time */
 };
 
 /*
@@ -140,6 +143,25 @@ struct vibe_matrix {
     const float *bias;  /* [N] device, or NULL */
     const float *gamma; /* [N] device, or NULL */
     void *owned;        /* what release frees: packed copies, or NULL */
+    /* where its rows are taken from piece by piece, under which number; NULL:
+     * they are in part[] */
+    struct vibe_supply *supply;
+    size_t number;
+};
+
+/* Hands out rows of matrices that vibe_matrix_load_small took; ops call it. */
+struct vibe_supply {
+    /*
+     * Take the piece of a matrix that begins with row first.
+     *
+     *   device   set to its rows, for the ops enqueued until done
+     *   n        set to how many there are
+     *
+     * Errors: VIBE_E_DEVICE
+     */
+    int (*take)(struct vibe_supply *supply, size_t number, size_t first,
+                const void **device, size_t *n, struct vibe_error *err);
+    int (*done)(struct vibe_supply *supply, struct vibe_error *err);
 };
 
 /* Tells the user something in one sentence, once. */

@@ -49,7 +49,11 @@ double vibe_mark_s(struct vibe_stream *s, size_t i)
 void vibe_graph_run(struct vibe_stream *s, struct vibe_graph **graph,
                     void (*body)(void *user), void *user)
 {
-    if (is_live(s))
+    if (!is_live(s))
+        return;
+    if (s->is_eager)
+        body(user);
+    else
         s->be->ops->graph_run(s, graph, body, user);
 }
 
@@ -75,13 +79,73 @@ static void check_product(const struct vibe_tensor *y,
     (void)y, (void)x, (void)w, (void)epilogue, (void)gate;
 }
 
+/* One of the three products. */
+struct product {
+    const struct vibe_tensor *y, *x, *gate;
+    const struct vibe_norm *norm; /* linear_norm */
+    const struct vibe_matrix *w;
+    enum vibe_epilogue epilogue;
+    int is_gemm;
+};
+
+static void multiply_here(struct vibe_stream *s, const struct product *p)
+{
+    const struct vibe_ops *ops = s->be->ops;
+
+    if (p->norm)
+        ops->linear_norm(s, p->y, p->x, p->norm, p->w, p->epilogue, p->gate);
+    else if (p->is_gemm)
+        ops->gemm(s, p->y, p->x, p->w, p->epilogue, p->gate);
+    else
+        ops->linear(s, p->y, p->x, p->w, p->epilogue, p->gate);
+}
+
+/* Rows that begin with first; returns how many there were. */
+static size_t multiply_piece(struct vibe_stream *s, const struct product *p,
+                             size_t first)
+{
+    const size_t halves = p->w->is_pair ? 2 : 1;
+    struct vibe_supply *supply = p->w->supply;
+    const void *device = NULL;
+    size_t n = 0;
+    struct product part = *p;
+    struct vibe_matrix piece;
+    struct vibe_tensor y, gate;
+
+    if (supply->take(supply, p->w->number, first, &device, &n, &s->err))
+        return 0;
+    piece = vibe_matrix_piece(p->w, device, first, n);
+    y = vibe_tensor_channels(p->y, first / halves, n / halves);
+    part.w = &piece;
+    part.y = &y;
+    if (p->gate) {
+        gate = vibe_tensor_channels(p->gate, first / halves, n / halves);
+        part.gate = &gate;
+    }
+    multiply_here(s, &part);
+    supply->done(supply, is_live(s) ? &s->err : NULL);
+    return n;
+}
+
+static void multiply(struct vibe_stream *s, const struct product *p)
+{
+    if (!p->w->supply) {
+        if (is_live(s))
+            multiply_here(s, p);
+        return;
+    }
+    for (size_t first = 0; first < p->w->N && is_live(s);)
+        first += multiply_piece(s, p, first);
+}
+
 void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
                  const struct vibe_tensor *x, const struct vibe_matrix *w,
                  enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
 {
     check_product(y, x, w, epilogue, gate);
-    if (is_live(s))
-        s->be->ops->linear(s, y, x, w, epilogue, gate);
+    multiply(s,
+             &(const struct product){
+                 .y = y, .x = x, .gate = gate, .w = w, .epilogue = epilogue});
 }
 
 void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -93,8 +157,12 @@ void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
     assert(is_alike(norm->room, x) && !norm->shift == !norm->scale);
     assert(!norm->shift ||
            (is_alike(norm->shift, x) && is_alike(norm->scale, x)));
-    if (is_live(s))
-        s->be->ops->linear_norm(s, y, x, norm, w, epilogue, gate);
+    multiply(s, &(const struct product){.y = y,
+                                        .x = x,
+                                        .gate = gate,
+                                        .norm = norm,
+                                        .w = w,
+                                        .epilogue = epilogue});
 }
 
 void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -102,8 +170,12 @@ void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
 {
     check_product(y, x, w, epilogue, gate);
-    if (is_live(s))
-        s->be->ops->gemm(s, y, x, w, epilogue, gate);
+    multiply(s, &(const struct product){.y = y,
+                                        .x = x,
+                                        .gate = gate,
+                                        .w = w,
+                                        .epilogue = epilogue,
+                                        .is_gemm = 1});
 }
 
 void vibe_rmsnorm(struct vibe_stream *s, const struct vibe_tensor *y,

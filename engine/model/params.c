@@ -20,8 +20,9 @@ enum {
 
 struct vibe_loader {
     const struct vibe_weights *w;
-    struct vibe_params *params; /* NULL: this pass checks */
-    float *staging;             /* [vectors.C] host */
+    struct vibe_params *params;            /* NULL: this pass checks */
+    const struct vibe_params_store *store; /* of matrices, or NULL */
+    float *staging;                        /* [vectors.C] host */
     size_t n_floats, n_matrices;
     char scope[NAME_MAX_BYTES / 2];
     struct vibe_error *err;
@@ -174,6 +175,28 @@ static void add_part(struct vibe_loader *l, struct vibe_matrix_source *src,
     src->n_parts = i + 1;
 }
 
+/* What is done with a matrix that has been found. */
+static void take_matrix(struct vibe_loader *l, struct vibe_matrix *out,
+                        const struct vibe_matrix_source *src)
+{
+    const struct vibe_params_store *store = l->store;
+    const size_t number = l->n_matrices++;
+
+    if (l->rc)
+        return;
+    if (is_checking(l)) {
+        if (store)
+            l->rc = store->offer(store->user, number, src, l->err);
+        return;
+    }
+    if (store)
+        l->rc = store->load(store->user, out, number, src, l->err);
+    else
+        l->rc = vibe_matrix_load(out, l->params->be, src, l->err);
+    if (!l->rc)
+        l->params->matrix[l->params->n_matrices++] = out;
+}
+
 void vibe_load_matrix(struct vibe_loader *l, struct vibe_matrix *out,
                       const struct vibe_matrix_names *names)
 {
@@ -208,14 +231,11 @@ void vibe_load_matrix(struct vibe_loader *l, struct vibe_matrix *out,
     }
     if (names->gamma)
         fetch(l, &gamma, names->gamma, "", &rows, 1);
-    l->n_matrices++;
     if (!l->rc && !is_checking(l)) {
         src.bias = bias;
         src.gamma = gamma;
-        l->rc = vibe_matrix_load(out, l->params->be, &src, l->err);
-        if (!l->rc)
-            l->params->matrix[l->params->n_matrices++] = out;
     }
+    take_matrix(l, out, &src);
     free(gamma);
     free(bias);
 }
@@ -235,7 +255,14 @@ void vibe_load_linear(struct vibe_loader *l, struct vibe_matrix *out,
 int vibe_params_check(const struct vibe_weights *w, vibe_bind_fn *bind,
                       void *module, struct vibe_error *err)
 {
-    struct vibe_loader l = {.w = w, .err = err};
+    return vibe_params_offer(w, bind, module, NULL, err);
+}
+
+int vibe_params_offer(const struct vibe_weights *w, vibe_bind_fn *bind,
+                      void *module, const struct vibe_params_store *store,
+                      struct vibe_error *err)
+{
+    struct vibe_loader l = {.w = w, .store = store, .err = err};
 
     bind(&l, module);
     return l.rc;
@@ -258,8 +285,16 @@ int vibe_params_init(struct vibe_params *p, struct vibe_backend *be,
                      const struct vibe_weights *w, vibe_bind_fn *bind,
                      void *module, struct vibe_error *err)
 {
+    return vibe_params_init_in(p, be, w, bind, module, NULL, err);
+}
+
+int vibe_params_init_in(struct vibe_params *p, struct vibe_backend *be,
+                        const struct vibe_weights *w, vibe_bind_fn *bind,
+                        void *module, const struct vibe_params_store *store,
+                        struct vibe_error *err)
+{
     struct vibe_loader check = {.w = w, .err = err};
-    struct vibe_loader load = {.w = w, .err = err, .params = p};
+    struct vibe_loader load = {.w = w, .err = err, .params = p, .store = store};
     struct vibe_stream stream;
     int rc;
 

@@ -57,6 +57,33 @@ int vibe_params_init(struct vibe_params *p, struct vibe_backend *be,
                      void *module, struct vibe_error *err);
 void vibe_params_release(struct vibe_params *p);
 
+/*
+ * The matrices of a module one by one, in the order of the bind function, as
+ * they will be loaded.
+ */
+struct vibe_params_store {
+    /* Called while checking; src without bias and gamma, borrowed for the call,
+     * what its parts point to until the weights are freed. */
+    int (*offer)(void *user, size_t number,
+                 const struct vibe_matrix_source *src, struct vibe_error *err);
+    /* Called while loading: take the rows and the small arrays; m is as for
+     * vibe_matrix_load. */
+    int (*load)(void *user, struct vibe_matrix *m, size_t number,
+                const struct vibe_matrix_source *src, struct vibe_error *err);
+    void *user;
+};
+
+/* Check a module, and offer its matrices. */
+int vibe_params_offer(const struct vibe_weights *w, vibe_bind_fn *bind,
+                      void *module, const struct vibe_params_store *store,
+                      struct vibe_error *err);
+
+/* vibe_params_init, whose matrices the store loads; NULL: the backend. */
+int vibe_params_init_in(struct vibe_params *p, struct vibe_backend *be,
+                        const struct vibe_weights *w, vibe_bind_fn *bind,
+                        void *module, const struct vibe_params_store *store,
+                        struct vibe_error *err);
+
 /* Bytes that one pass over all matrices reads. */
 size_t vibe_params_bytes(const struct vibe_params *p);
 

@@ -136,6 +136,14 @@ int vibe_qwen2_check(const struct vibe_weights *w,
                      const struct vibe_lm_config *config,
                      struct vibe_error *err)
 {
+    return vibe_qwen2_offer(w, config, NULL, err);
+}
+
+int vibe_qwen2_offer(const struct vibe_weights *w,
+                     const struct vibe_lm_config *config,
+                     const struct vibe_params_store *store,
+                     struct vibe_error *err)
+{
     struct vibe_qwen2 *lm = make_lm(config, err);
     struct vibe_weight head;
     int rc;
@@ -144,7 +152,7 @@ int vibe_qwen2_check(const struct vibe_weights *w,
         return VIBE_E_NOMEM;
     rc = find_tables(lm, &head, w, err);
     if (!rc)
-        rc = vibe_params_check(w, bind, lm, err);
+        rc = vibe_params_offer(w, bind, lm, store, err);
     vibe_qwen2_free(lm);
     return rc;
 }
@@ -228,6 +236,7 @@ int vibe_qwen2_open(struct vibe_qwen2 **out, struct vibe_backend *be,
                     const struct vibe_weights *w,
                     const struct vibe_lm_config *config,
                     const int32_t *control_ids, size_t max_rows,
+                    const struct vibe_params_store *store,
                     struct vibe_error *err)
 {
     struct vibe_qwen2 *lm = make_lm(config, err);
@@ -239,7 +248,7 @@ int vibe_qwen2_open(struct vibe_qwen2 **out, struct vibe_backend *be,
         return VIBE_E_NOMEM;
     rc = find_tables(lm, &head, w, err);
     if (!rc)
-        rc = vibe_params_init(&lm->params, be, w, bind, lm, err);
+        rc = vibe_params_init_in(&lm->params, be, w, bind, lm, store, err);
     if (!rc)
         rc = load_head(lm, &head, control_ids, err);
     if (!rc)

@@ -19,6 +19,7 @@ struct vibe_backend;
 struct vibe_error;
 struct vibe_kv;
 struct vibe_lm_config;
+struct vibe_params_store;
 struct vibe_qwen2; /* weights on one backend, and scratch */
 struct vibe_rows;
 struct vibe_stream;
@@ -36,12 +37,28 @@ enum vibe_control {
     VIBE_N_CONTROL,
 };
 
+/* The matrices of a layer, in the order of their use. */
+enum vibe_lm_matrix {
+    VIBE_LM_QKV,
+    VIBE_LM_O,
+    VIBE_LM_GATE_UP,
+    VIBE_LM_DOWN,
+    VIBE_LM_MATRICES,
+};
+
 /*
  * Check the model's tensors without loading them.
  * Errors: VIBE_E_FORMAT, VIBE_E_NOMEM
  */
 int vibe_qwen2_check(const struct vibe_weights *w,
                      const struct vibe_lm_config *config,
+                     struct vibe_error *err);
+
+/* The same, and offer the matrices of every layer: number l * VIBE_LM_MATRICES
+ * + m is matrix m of layer l. */
+int vibe_qwen2_offer(const struct vibe_weights *w,
+                     const struct vibe_lm_config *config,
+                     const struct vibe_params_store *store,
                      struct vibe_error *err);
 
 /*
@@ -51,6 +68,8 @@ int vibe_qwen2_check(const struct vibe_weights *w,
  *   be, w         borrowed until then
  *   control_ids   [VIBE_N_CONTROL], token ids as the tokenizer has them
  *   max_rows      B of a later vibe_qwen2_step at most
+ *   store         loads the layers' matrices, borrowed for the call; NULL:
+ *                 all go to the backend
  *
  * Errors: VIBE_E_FORMAT  a tensor is absent or misshapen (msg names it), or a
  *                        control id is not in the vocabulary
@@ -60,6 +79,7 @@ int vibe_qwen2_open(struct vibe_qwen2 **out, struct vibe_backend *be,
                     const struct vibe_weights *w,
                     const struct vibe_lm_config *config,
                     const int32_t *control_ids, size_t max_rows,
+                    const struct vibe_params_store *store,
                     struct vibe_error *err);
 
 /* Release everything; NULL is allowed. */

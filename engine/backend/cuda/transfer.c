@@ -15,6 +15,12 @@ static int failed(cudaError_t rc, struct vibe_error *err, const char *what)
     return rc == cudaSuccess ? VIBE_OK : vibe_cuda_fail(err, rc, what);
 }
 
+/* Threads other than the caller's come here too, with a device of their own. */
+static void bind(const struct vibe_backend *be)
+{
+    cudaSetDevice(vibe_cuda_of(be)->device);
+}
+
 static void *device_alloc(struct vibe_backend *be, size_t bytes)
 {
     return vibe_cuda_take(vibe_cuda_of(be), bytes);
@@ -29,7 +35,7 @@ static void *pinned_alloc(struct vibe_backend *be, size_t bytes)
 {
     void *host = NULL;
 
-    vibe_backend_unsealed(be);
+    bind(be);
     if (cudaHostAlloc(&host, bytes, cudaHostAllocDefault) == cudaSuccess)
         return host;
     cudaGetLastError();
@@ -46,6 +52,7 @@ static void pinned_free(struct vibe_backend *be, void *host)
 static int copy(struct vibe_backend *be, void *device, const void *host,
                 size_t bytes, struct vibe_error *err)
 {
+    bind(be);
     return failed(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice,
                                   vibe_cuda_of(be)->copy),
                   err, "copy of weights");
@@ -79,6 +86,7 @@ static cudaStream_t stream_of(const struct vibe_event *event,
 static int event_record(struct vibe_event *event, enum vibe_queue queue,
                         struct vibe_error *err)
 {
+    bind(&event->cuda->base);
     return failed(cudaEventRecord(event->event, stream_of(event, queue)), err,
                   "event");
 }
@@ -86,10 +94,9 @@ static int event_record(struct vibe_event *event, enum vibe_queue queue,
 static int event_wait(struct vibe_event *event, enum vibe_queue queue,
                       struct vibe_error *err)
 {
-    if (queue == VIBE_QUEUE_HOST) {
-        vibe_backend_unsealed(&event->cuda->base);
+    bind(&event->cuda->base);
+    if (queue == VIBE_QUEUE_HOST)
         return failed(cudaEventSynchronize(event->event), err, "event");
-    }
     return failed(cudaStreamWaitEvent(stream_of(event, queue), event->event, 0),
                   err, "event");
 }

@@ -70,7 +70,7 @@ static void open_lm(struct fixture *f, size_t model)
     f->H = g->config.lm.hidden_size;
     assert_true(f->H <= MAX_HIDDEN);
     assert_int_equal(vibe_qwen2_open(&f->lm, g->be, g->w, &g->config.lm,
-                                     g->control, MAX_ROWS, &f->err),
+                                     g->control, MAX_ROWS, NULL, &f->err),
                      VIBE_OK);
     assert_int_equal(vibe_kvcache_open(&f->cache, g->be, &g->config.lm,
                                        MAX_ROWS, MAX_POSITIONS, VIBE_F32, NULL),
@@ -145,7 +145,7 @@ static void open_names_the_missing_tensor(void **state)
     config.num_hidden_layers++;
 
     assert_int_equal(vibe_qwen2_open(&f->lm, f->g.be, f->g.w, &config,
-                                     f->g.control, 1, &f->err),
+                                     f->g.control, 1, NULL, &f->err),
                      VIBE_E_FORMAT);
     assert_null(f->lm);
     assert_non_null(strstr(f->err.msg, "layers.4.input_layernorm.weight"));
@@ -163,7 +163,7 @@ static void open_names_the_misshapen_tensor(void **state)
     config.vocab_size--;
 
     assert_int_equal(vibe_qwen2_open(&f->lm, f->g.be, f->g.w, &config,
-                                     f->g.control, 1, &f->err),
+                                     f->g.control, 1, NULL, &f->err),
                      VIBE_E_FORMAT);
     assert_non_null(strstr(f->err.msg, "embed_tokens"));
     golden_release(&f->g);
@@ -179,7 +179,7 @@ static void open_refuses_control_ids_outside_the_vocabulary(void **state)
     ids[VIBE_CONTROL_EOS] = (int32_t)f->g.config.lm.vocab_size;
 
     assert_int_equal(vibe_qwen2_open(&f->lm, f->g.be, f->g.w, &f->g.config.lm,
-                                     ids, 1, &f->err),
+                                     ids, 1, NULL, &f->err),
                      VIBE_E_FORMAT);
     assert_null(f->lm);
     golden_release(&f->g);
@@ -452,7 +452,7 @@ static void scales_of_tables_are_applied(void **state)
     assert_int_equal(vibe_weights_open(&w, path, NULL), VIBE_OK);
     vibe_qwen2_free(f->lm);
     assert_int_equal(vibe_qwen2_open(&f->lm, f->g.be, w, &f->g.config.lm,
-                                     f->g.control, MAX_ROWS, &f->err),
+                                     f->g.control, MAX_ROWS, NULL, &f->err),
                      VIBE_OK);
 
     take_logits(f, scaled, f->prompt);

@@ -1,0 +1,165 @@
+#include "engine/streaming.h"
+
+#include <stdlib.h>
+
+#include "engine/base/error.h"
+#include "engine/model/qwen2.h"
+
+enum { ALIGNMENT = 256 }; /* of transfer.h's allocations */
+
+static const size_t chunk_bytes = (size_t)32 << 20;
+
+static struct vibe_streaming *of_supply(struct vibe_supply *supply)
+{
+    char *at = (char *)supply - offsetof(struct vibe_streaming, supply);
+
+    return (struct vibe_streaming *)(void *)at;
+}
+
+static int take(struct vibe_supply *supply, size_t number, size_t first,
+                const void **device, size_t *n, struct vibe_error *err)
+{
+    struct vibe_taken taken;
+    const int rc = vibe_offload_take(of_supply(supply)->offload, &taken, number,
+                                     first, err);
+
+    *device = taken.device;
+    *n = taken.n;
+    return rc;
+}
+
+static int done(struct vibe_supply *supply, struct vibe_error *err)
+{
+    return vibe_offload_done(of_supply(supply)->offload, err);
+}
+
+/* Remember a matrix; its rows stay where the checkpoint is mapped. */
+static int offer(void *user, size_t number,
+                 const struct vibe_matrix_source *src, struct vibe_error *err)
+{
+    struct vibe_streaming *st = user;
+    struct vibe_matrix_source *sources = realloc(
+        st->sources, (number + 1) * sizeof(*sources));
+
+    if (!sources)
+        return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu matrices",
+                         number + 1);
+    st->sources = sources;
+    sources[number] = *src;
+    st->n = number + 1;
+    return vibe_matrix_measure(st->be, src, NULL, NULL, err);
+}
+
+static int load(void *user, struct vibe_matrix *m, size_t number,
+                const struct vibe_matrix_source *src, struct vibe_error *err)
+{
+    struct vibe_streaming *st = user;
+    enum vibe_purpose purpose;
+    int rc = vibe_matrix_load_small(m, st->be, src, err);
+
+    if (rc != VIBE_OK)
+        return rc;
+    m->supply = &st->supply;
+    m->number = number;
+    m->bytes = vibe_matrix_piece_bytes(st->be, src, 0, src->N);
+    purpose = st->be->purpose;
+    st->be->purpose = VIBE_FOR_LM_ROWS;
+    rc = vibe_offload_fill(st->offload, number, err);
+    st->be->purpose = purpose;
+    if (rc != VIBE_OK)
+        vibe_matrix_release(m, st->be);
+    return rc;
+}
+
+static size_t piece_bytes(const void *user, size_t matrix, size_t first,
+                          size_t n)
+{
+    const struct vibe_streaming *st = user;
+
+    return vibe_matrix_piece_bytes(st->be, &st->sources[matrix], first, n);
+}
+
+static void lay(void *user, size_t matrix, size_t first, size_t n, void *out)
+{
+    const struct vibe_streaming *st = user;
+
+    vibe_matrix_lay(st->be, &st->sources[matrix], first, n, out);
+}
+
+static int fill(void *user, size_t matrix, size_t first, size_t n, void *device,
+                struct vibe_error *err)
+{
+    const struct vibe_streaming *st = user;
+
+    return vibe_matrix_fill(st->be, &st->sources[matrix], first, n, device,
+                            err);
+}
+
+/* Attention is kept: small matrices between which the large ones stream. */
+static int make_table(const struct vibe_streaming *st,
+                      struct vibe_residency *table,
+                      const struct vibe_streaming_options *options,
+                      struct vibe_error *err)
+{
+    struct vibe_residency_matrix *matrix = calloc(st->n, sizeof(*matrix));
+    const struct vibe_residency_input in = {
+        .matrix = matrix,
+        .n_matrices = st->n,
+        .piece_bytes = piece_bytes,
+        .user = st,
+        .chunk_bytes = options->chunk_bytes ? options->chunk_bytes
+                                            : chunk_bytes,
+        .granule = ALIGNMENT,
+        .budget = options->budget,
+    };
+    int rc;
+
+    if (!matrix)
+        return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu matrices",
+                         st->n);
+    for (size_t i = 0; i < st->n; i++)
+        matrix[i] = (struct vibe_residency_matrix){
+            .N = st->sources[i].N,
+            .is_kept = i % VIBE_LM_MATRICES < VIBE_LM_GATE_UP,
+        };
+    rc = vibe_residency_init(table, &in, err);
+    free(matrix);
+    return rc;
+}
+
+int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
+                        const struct vibe_weights *w,
+                        const struct vibe_lm_config *config,
+                        const struct vibe_streaming_options *options,
+                        struct vibe_error *err)
+{
+    const struct vibe_offload_source source = {
+        .out = {.lay = lay, .user = st},
+        .fill = fill,
+    };
+    const enum vibe_purpose purpose = be->purpose;
+    struct vibe_residency table = {0};
+    int rc;
+
+    st->be = be;
+    st->supply = (struct vibe_supply){.take = take, .done = done};
+    st->store = (struct vibe_params_store){
+        .offer = offer, .load = load, .user = st};
+    rc = vibe_qwen2_offer(w, config, &st->store, err);
+    if (rc == VIBE_OK)
+        rc = make_table(st, &table, options, err);
+    be->purpose = VIBE_FOR_RING;
+    if (rc == VIBE_OK)
+        rc = vibe_offload_open(&st->offload, be, be->transfer, &source, &table,
+                               &options->offload, err);
+    be->purpose = purpose;
+    vibe_residency_release(&table);
+    return rc;
+}
+
+void vibe_streaming_release(struct vibe_streaming *st)
+{
+    vibe_offload_free(st->offload);
+    free(st->sources);
+    *st = (struct vibe_streaming){0};
+}

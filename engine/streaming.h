@@ -1,0 +1,51 @@
+/*
+ * streaming.h - the language model's matrices, between the model that
+ * multiplies by them and offload/, which says where their rows are.
+ */
+#ifndef VIBE_STREAMING_H
+#define VIBE_STREAMING_H
+
+#include <stddef.h>
+
+#include "engine/backend/backend.h"
+#include "engine/model/params.h"
+#include "offload/offload.h"
+
+struct vibe_lm_config;
+struct vibe_weights;
+
+struct vibe_streaming_options {
+    size_t budget;      /* bytes of rows that may be resident */
+    size_t chunk_bytes; /* of a copy; 0: 32 MB */
+    struct vibe_offload_options offload;
+};
+
+struct vibe_streaming {
+    struct vibe_backend *be;
+    struct vibe_matrix_source *sources; /* [n], owned; parts are the weights' */
+    size_t n;
+    struct vibe_offload *offload;
+    struct vibe_supply supply;      /* ops call it */
+    struct vibe_params_store store; /* the model's loader calls it */
+};
+
+/*
+ * Find every matrix of the language model, choose what is resident, and start
+ * to lay out the rest.
+ *
+ *   st        all zero; release with vibe_streaming_release, also after an
+ *             error; must not move until then
+ *   be, w     borrowed until then
+ *
+ * Errors: VIBE_E_FORMAT, VIBE_E_NOMEM, VIBE_E_DEVICE
+ */
+int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
+                        const struct vibe_weights *w,
+                        const struct vibe_lm_config *config,
+                        const struct vibe_streaming_options *options,
+                        struct vibe_error *err);
+
+/* After the model that was loaded through store. */
+void vibe_streaming_release(struct vibe_streaming *st);
+
+#endif /* VIBE_STREAMING_H */

@@ -1,0 +1,173 @@
+/* A model says the same, bit for bit, however little of it is resident. */
+#include "engine/streaming.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine.h"
+#include "engine/vibevoice.h"
+#include "tests/support/vibe_test.h"
+
+enum { HOP = 3200, FRAMES = 3, MODELS = 2 };
+
+static const char *const models[MODELS] = {"tests/golden/tiny_tied",
+                                           "tests/golden/tiny_fp8"};
+
+struct spoken {
+    float samples[FRAMES * HOP];
+    size_t n;
+};
+
+struct fixture {
+    struct vibe_script script;
+    struct vibe_error err;
+    struct spoken whole[MODELS], streamed;
+    struct vibe_offload_stats stats; /* of the last engine */
+};
+
+static int on_frame(void *user, const float *samples, size_t n)
+{
+    struct spoken *spoken = user;
+
+    assert_true(spoken->n + n <= FRAMES * HOP);
+    memcpy(spoken->samples + spoken->n, samples, n * sizeof(*samples));
+    spoken->n += n;
+    return 0;
+}
+
+/* A dialogue of a few frames, which has a prompt of several rows. */
+static void speak(struct fixture *f, struct spoken *spoken, const char *model,
+                  const struct vibe_weight_streaming *streaming)
+{
+    const struct vibe_engine_options options = {
+        .model = model,
+        .device = VIBE_DEVICE_CPU,
+        .threads = 2,
+        .streaming = *streaming,
+    };
+    const struct vibe_request request = {
+        .script = &f->script,
+        .cfg_scale = 1.3f,
+        .steps = 2,
+        .seed = 7,
+        .max_length_times = 2.0f,
+        .max_frames = FRAMES,
+        .on_frame = on_frame,
+        .user = spoken,
+    };
+    struct vibe_engine *engine = NULL;
+    struct vibe_result result;
+
+    spoken->n = 0;
+    assert_int_equal(vibe_engine_open(&engine, &options, &f->err), VIBE_OK);
+    assert_int_equal(vibe_speak(engine, &request, &result, &f->err), VIBE_OK);
+    if (streaming->is_on)
+        vibe_offload_count(engine->models.streaming.offload, &f->stats);
+    vibe_engine_free(engine);
+}
+
+static int setup(void **state)
+{
+    static const char text[] = "Speaker 1: Hello there.\nSpeaker 2: Yes?";
+    struct fixture *f = calloc(1, sizeof(*f));
+    const struct vibe_weight_streaming off = {0};
+
+    if (!f)
+        return -1;
+    *state = f;
+    if (vibe_script_parse_text(&f->script, "a script", text, strlen(text),
+                               &f->err))
+        return -1;
+    for (size_t i = 0; i < MODELS; i++)
+        speak(f, &f->whole[i], models[i], &off);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    vibe_script_release(&f->script);
+    free(f);
+    return 0;
+}
+
+/* Both models say the same with this. */
+static void check(struct fixture *f,
+                  const struct vibe_weight_streaming *streaming)
+{
+    for (size_t i = 0; i < MODELS; i++) {
+        speak(f, &f->streamed, models[i], streaming);
+        assert_true(f->whole[i].n > 0);
+        assert_int_equal(f->streamed.n, f->whole[i].n);
+        assert_memory_equal(f->streamed.samples, f->whole[i].samples,
+                            f->whole[i].n * sizeof(float));
+    }
+}
+
+static void residency_does_not_change_a_sample(void **state)
+{
+    static const size_t budgets[] = {0, 30000, 100000, 250000, SIZE_MAX};
+
+    for (size_t i = 0; i < sizeof(budgets) / sizeof(*budgets); i++)
+        check(*state, &(const struct vibe_weight_streaming){
+                          .is_on = 1,
+                          .resident_bytes = budgets[i],
+                          .chunk_bytes = 16 << 10});
+}
+
+static void ring_and_chunk_sizes_do_not_change_a_sample(void **state)
+{
+    static const struct vibe_weight_streaming cases[] = {
+        {.is_on = 1, .chunk_bytes = 1, .ring_slots = 1},
+        {.is_on = 1, .chunk_bytes = 20000, .ring_slots = 2},
+        {.is_on = 1, .chunk_bytes = 1 << 20, .ring_slots = 5},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        check(*state, &cases[i]);
+}
+
+static void ways_of_copying_do_not_change_a_sample(void **state)
+{
+    static const struct vibe_weight_streaming cases[] = {
+        {.is_on = 1, .chunk_bytes = 20000, .is_unpinned = 1},
+        {.is_on = 1, .chunk_bytes = 20000, .is_on_demand = 1},
+        {.is_on = 1, .chunk_bytes = 20000, .is_synchronous = 1},
+        {.is_on = 1, .chunk_bytes = 20000, .host_bytes = 50000},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        check(*state, &cases[i]);
+}
+
+static void a_pass_copies_what_is_not_resident(void **state)
+{
+    struct fixture *f = *state;
+
+    speak(f, &f->streamed, models[0],
+          &(const struct vibe_weight_streaming){
+              .is_on = 1, .resident_bytes = 100000, .chunk_bytes = 16 << 10});
+    assert_true(f->stats.resident_bytes > 0);
+    assert_true(f->stats.resident_bytes <= 100000);
+    assert_true(f->stats.streamed_bytes > 0);
+    /* a prompt and three frames, and what was copied ahead */
+    assert_true(f->stats.bytes >= (FRAMES + 1) * f->stats.streamed_bytes);
+    assert_true(f->stats.transfers >= (FRAMES + 1) * f->stats.n_chunks);
+    assert_int_equal(f->stats.slots, 3);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(residency_does_not_change_a_sample),
+    cmocka_unit_test(ring_and_chunk_sizes_do_not_change_a_sample),
+    cmocka_unit_test(ways_of_copying_do_not_change_a_sample),
+    cmocka_unit_test(a_pass_copies_what_is_not_resident),
+};
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
