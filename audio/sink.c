@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -159,6 +160,64 @@ static int open_stream(struct vibe_sink *sink, const char *path,
     return VIBE_OK;
 }
 
+/* Whether path is still the name of what fd is. */
+static bool is_named(int fd, const char *path)
+{
+    struct stat here, there;
+
+    return fstat(fd, &here) == 0 && lstat(path, &there) == 0 &&
+           here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+}
+
+/*
+ * Lock a part file for as long as it is open, so that no other program takes it
+ * away while it grows.  Where files cannot be locked, that is hoped for.
+ */
+static bool lock_part(int fd, const char *path)
+{
+    return (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) &&
+           is_named(fd, path);
+}
+
+/* Remove what an earlier run has left, unless somebody is writing it. */
+static int remove_part(const struct vibe_sink *sink, struct vibe_error *err)
+{
+    const int fd = open(sink->part, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    int rc = VIBE_OK;
+
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+        rc = vibe_fail(err, VIBE_E_IO, "%s: is being written by another run",
+                       sink->part);
+    else if (unlink(sink->part) && errno != ENOENT)
+        rc = fail_errno(err, sink->part, errno);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/*
+ * A new file each time: not the target of somebody's link, and not the inode
+ * that a player may still have open.
+ */
+static int open_part(struct vibe_sink *sink, struct vibe_error *err)
+{
+    int rc = remove_part(sink, err);
+
+    if (rc != VIBE_OK)
+        return rc;
+    sink->fd = open(sink->part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (sink->fd < 0 && errno != EEXIST)
+        return fail_errno(err, sink->part, errno);
+    /* another run may be doing the same at the same time: one of them wins */
+    if (sink->fd >= 0 && lock_part(sink->fd, sink->part))
+        return VIBE_OK;
+    if (sink->fd >= 0)
+        close(sink->fd);
+    sink->fd = -1;
+    return vibe_fail(err, VIBE_E_IO, "%s: is being written by another run",
+                     sink->part);
+}
+
 static int open_file(struct vibe_sink *sink, const char *path,
                      struct vibe_error *err)
 {
@@ -168,16 +227,7 @@ static int open_file(struct vibe_sink *sink, const char *path,
     if (!sink->part)
         return vibe_fail(err, VIBE_E_NOMEM, "%s: out of memory", path);
 
-    /*
-     * A new file each time: not the target of somebody's link, and not the
-     * inode that a player may still have open.
-     */
-    if (unlink(sink->part) && errno != ENOENT)
-        return fail_errno(err, sink->part, errno);
-    sink->fd = open(sink->part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (sink->fd < 0)
-        return fail_errno(err, sink->part, errno);
-    return VIBE_OK;
+    return open_part(sink, err);
 }
 
 int vibe_sink_open(struct vibe_sink **out, const char *path,
@@ -302,30 +352,38 @@ const char *vibe_sink_part(const struct vibe_sink *sink)
     return sink->part;
 }
 
-/* Close with the bytes on disk; latches. */
-static void close_synced(struct vibe_sink *sink)
+/* Put the bytes on disk; latches. */
+static void sync_part(struct vibe_sink *sink)
 {
     assert(sink->fd >= 0);
     /* EINVAL: this kind of file cannot be synced, which is no loss. */
     if (sink->part && fsync(sink->fd) && errno != EINVAL && !sink->errnum)
         sink->errnum = errno;
-    if (close(sink->fd) && !sink->errnum)
+}
+
+/* What is on disk cannot fail any more, and may have its final name. */
+static void close_synced(struct vibe_sink *sink)
+{
+    if (close(sink->fd) && !sink->part && !sink->errnum)
         sink->errnum = errno;
     sink->fd = -1;
 }
 
 int vibe_sink_commit(struct vibe_sink *sink, struct vibe_error *err)
 {
-    close_synced(sink);
+    sync_part(sink);
+    /* the lock is held until the name is gone that others would take */
     if (sink->part && !sink->errnum && rename(sink->part, sink->final))
         sink->errnum = errno;
     if (sink->part && sink->errnum)
         unlink(sink->part);
+    close_synced(sink);
     return vibe_sink_status(sink, err);
 }
 
 int vibe_sink_keep(struct vibe_sink *sink, struct vibe_error *err)
 {
+    sync_part(sink);
     close_synced(sink);
     return vibe_sink_status(sink, err);
 }
@@ -334,10 +392,10 @@ void vibe_sink_abort(struct vibe_sink *sink)
 {
     if (sink->fd < 0)
         return;
-    close(sink->fd);
-    sink->fd = -1;
     if (sink->part)
         unlink(sink->part);
+    close(sink->fd);
+    sink->fd = -1;
 }
 
 void vibe_sink_free(struct vibe_sink *sink)

@@ -4,8 +4,9 @@
  *
  * A file named out.wav grows as out.part.wav in the same folder (out as
  * out.part) and takes its final name by one rename, so whoever sees out.wav
- * sees all of it.  "-" is standard output; it, pipes and devices are streams:
- * written in order, without a second name.
+ * sees all of it.  A lock on the part file keeps two runs from one name.  "-"
+ * is standard output; it, pipes and devices are streams: written in order,
+ * without a second name.
  *
  * Write errors latch, as with ferror: the first errno is kept and later writes
  * do nothing, until one of the closing calls reports it.
@@ -32,12 +33,13 @@ int vibe_sink_check(bool *is_stream, const char *path, struct vibe_error *err);
 
 /*
  * Check path as above and start writing.  A part file left there by an earlier
- * run is replaced; a file under the final name stays until the end.
+ * run is replaced, one that is being written is not; a file under the final name stays until the end.
  *
  *   out   set to the sink, or to NULL on error; free with vibe_sink_free
  *   path  a symbolic link to a file is followed: its target is replaced
  *
- * Errors: those of vibe_sink_check; VIBE_E_NOMEM
+ * Errors: those of vibe_sink_check; VIBE_E_IO  another sink is writing there;
+ *         VIBE_E_NOMEM
  */
 int vibe_sink_open(struct vibe_sink **out, const char *path,
                    struct vibe_error *err);

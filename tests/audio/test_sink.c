@@ -231,6 +231,22 @@ static void an_old_part_is_replaced_and_not_written_through(void **state)
     assert_content("out.wav", "new");
 }
 
+static void a_part_that_is_being_written_is_left_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_sink *second = NULL;
+
+    open_sink(f, "out.wav");
+    vibe_sink_write(f->sink, "first", 5);
+    assert_int_equal(vibe_sink_open(&second, "out.wav", &f->err), VIBE_E_IO);
+    assert_null(second);
+    assert_string_equal(f->err.msg,
+                        "out.part.wav: is being written by another run");
+    assert_int_equal(vibe_sink_commit(f->sink, &f->err), VIBE_OK);
+
+    assert_content("out.wav", "first");
+}
+
 static void part_goes_before_the_extension_of_the_last_component(void **state)
 {
     struct fixture *f = *state;
@@ -432,6 +448,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(abort_leaves_what_was_there),
     VIBE_TEST(keep_leaves_the_part),
     VIBE_TEST(an_old_part_is_replaced_and_not_written_through),
+    VIBE_TEST(a_part_that_is_being_written_is_left_alone),
     VIBE_TEST(part_goes_before_the_extension_of_the_last_component),
     VIBE_TEST(a_link_leads_to_the_file_that_is_replaced),
     VIBE_TEST(a_device_is_written_and_not_replaced),
