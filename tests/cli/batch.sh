@@ -153,3 +153,54 @@ flock 9
 fails two_runs_of_one_batch 4 "shards/in.state.jsonl: another run is speaking this batch" \
     "${speak[@]}" --batch in -d shards
 exec 9>&-
+
+# Parts of a long script: the same however often it is interrupted.
+printf 'Speaker 1: Good morning to all of you.\nSpeaker 2: Good day.\nSpeaker 1: And good night.\n' >long.txt
+long=("${speak[@]}" --max-frames 12 long.txt -r a.wav b.wav --chunk-minutes 0.03)
+run "${long[@]}" -o long.wav
+ok parts_make_one_file test "$rc" = 0 -a "$(cat out)" = long.wav
+ok no_part_is_left test -z "$(find . -name '*part*')"
+run "${long[@]}" -o - --format raw
+ok parts_as_a_stream cmp <(tail -c +45 long.wav) out
+run "${speak[@]}" --max-frames 12 long.txt -r a.wav b.wav -o whole.wav
+ok parts_start_afresh sh -c '! cmp -s long.wav whole.wav'
+# Stopped in the second part: the first one is there, and is not spoken again.
+rc=0
+"$vibe" "${long[@]}" --steps 300 -o cut.wav >out 2>err &
+pid=$!
+for ((tries = 0; tries < 1000; tries++)); do
+    ls cut.part-*-002.part.wav >/dev/null 2>&1 && break
+    sleep 0.01
+done
+kill -9 $pid
+wait $pid 2>/dev/null || rc=$?
+ok killed_in_the_second_part test "$rc" = 137 -a ! -e cut.wav -a -e "$(echo cut.part-*-001.wav)"
+run "${long[@]}" --steps 300 -o cut.wav --resume
+ok resumes_after_the_first_part grep -qxF 'vibevoice: cut.wav: goes on with part 2 of 2' err
+run "${long[@]}" --steps 300 -o uncut.wav
+ok resumed_parts_are_the_same cmp cut.wav uncut.wav
+
+# Killed at some moments and resumed, a batch has the same files.
+for pause in 0.1 0.25 0.4; do
+    "$vibe" "${speak[@]}" --batch jobs.jsonl -o 'killed/{id}.wav' --resume >out 2>err &
+    sleep $pause
+    kill -9 $! 2>/dev/null
+    wait $! 2>/dev/null
+done
+run "${speak[@]}" --batch jobs.jsonl -o 'killed/{id}.wav' --resume
+ok killed_and_resumed cmp man/first.wav killed/first.wav
+ok killed_and_resumed_too cmp man/third.wav killed/third.wav
+
+# Ctrl-C keeps what is done, and leaves the rest to be resumed.
+"$vibe" "${speak[@]}" --steps 300 --batch in -d stopped >out 2>err &
+pid=$!
+for ((tries = 0; tries < 1000; tries++)); do
+    [ -n "$(find stopped -name '*.part.wav' -size +8k 2>/dev/null)" ] && break
+    sleep 0.01
+done
+rc=0
+kill -INT $pid
+wait $pid || rc=$?
+ok interrupted_batch test "$rc" = 130
+run "${speak[@]}" --steps 300 --batch in -d stopped --resume
+ok interrupted_batch_resumes test "$rc" = 0 -a "$(echo stopped/*.wav)" = "stopped/one.wav stopped/three.wav stopped/two.wav"
