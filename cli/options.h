@@ -119,6 +119,8 @@ struct vibe_options {
     double chunk_minutes; /* 0: no chunks */
     int is_fail_fast;
     const char *report;
+    const char *devices;
+    int is_replicated;
 
     /* Instead of speaking */
     int is_dry_run, is_info, is_dump_tokens, is_test_speed, is_self_test;

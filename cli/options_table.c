@@ -498,6 +498,23 @@ const struct vibe_option vibe_option_rows[] = {
         .help = "write what became of each script, and the totals, as JSON",
     },
     {
+        .names = "--devices",
+        .group = VIBE_GROUP_BATCH,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(devices),
+        .meta = "LIST",
+        .files = "=0,1 cpu,cpu",
+        .help = "several GPUs by their numbers, as in 0,1; see --replicas",
+    },
+    {
+        .names = "--replicas",
+        .group = VIBE_GROUP_BATCH,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_replicated),
+        .help = "open the model on each of --devices and share the scripts "
+                "among them; --batch-size counts for each",
+    },
+    {
         .names = "--batch-size -b",
         .group = VIBE_GROUP_BATCH,
         .kind = VIBE_OPT_PARSED,

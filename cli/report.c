@@ -78,6 +78,7 @@ static json_t *make_totals(const struct vibe_report *report,
     vibe_json_number(totals, "rtf", wall / report->seconds);
     vibe_json_number(totals, "frames_per_s", (double)report->frames / wall);
     vibe_json_count(totals, "batch_size", run->n_at_once);
+    vibe_json_count(totals, "engines", run->n_replicas);
     json_object_set_new(totals, "peak_vram_bytes", json_null());
     json_object_set_new(totals, "energy_j", json_null());
     return totals;

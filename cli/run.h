@@ -12,6 +12,7 @@
 
 #include "cli/jobs.h"
 #include "cli/progress.h"
+#include "cli/replicas.h"
 #include "engine/vibevoice.h"
 
 struct vibe_cli;
@@ -24,7 +25,9 @@ struct vibe_run {
     struct vibe_engine_info info; /* of the first engine */
     struct vibe_state *state;     /* of a batch, or NULL; owned */
     struct vibe_report *report;   /* owned */
-    size_t n_at_once;             /* dialogues, of all engines */
+    struct vibe_replica replicas[VIBE_REPLICAS_MAX]; /* where the engines are */
+    size_t n_replicas;
+    size_t n_at_once; /* dialogues, of all engines */
     struct vibe_progress progress;
     size_t n_done, n_failed, n_skipped;
     pthread_mutex_t lock;

@@ -204,3 +204,13 @@ wait $pid || rc=$?
 ok interrupted_batch test "$rc" = 130
 run "${speak[@]}" --steps 300 --batch in -d stopped --resume
 ok interrupted_batch_resumes test "$rc" = 0 -a "$(echo stopped/*.wav)" = "stopped/one.wav stopped/three.wav stopped/two.wav"
+
+# Two engines over one queue.
+run "${speak[@]}" --batch in -d replicas --devices cpu,cpu --replicas --batch-size 1
+ok replicas test "$rc" = 0 -a "$(tail -1 err)" = "vibevoice: 3 done, 0 failed, 0 skipped"
+ok replicas_change_nothing diff <(cd replicas && cksum ./*.wav) <(cd folder && cksum ./*.wav)
+fails replica_unknown 2 "--devices: 'gpu' is not a GPU's number, cuda:N or cpu" \
+    "${speak[@]}" --batch in -d x --devices cpu,gpu --replicas
+run "${speak[@]}" --batch in -d x --devices cpu,63 --replicas
+ok replica_absent test "$rc" = 5
+ok replica_absent_is_named grep -q '^vibevoice: --device cuda:63: ' err

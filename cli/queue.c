@@ -1,0 +1,242 @@
+#include "cli/queue.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/json.h"
+#include "cli/report.h"
+#include "cli/request.h"
+#include "cli/run.h"
+#include "cli/signals.h"
+#include "cli/state.h"
+#include "cli/take.h"
+#include "engine/base/clock.h"
+
+enum vibe_exit vibe_queue_init(struct vibe_queue *q, struct vibe_run *run,
+                               struct vibe_failure *why)
+{
+    *q = (struct vibe_queue){
+        .run = run,
+        .waiting = calloc(run->jobs.n + 1, sizeof(struct vibe_take *)),
+    };
+    return q->waiting ? VIBE_EXIT_OK
+                      : vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
+                                      "no memory for %zu scripts", run->jobs.n);
+}
+
+void vibe_queue_release(struct vibe_queue *q)
+{
+    while (q->n_waiting > 0) /* interrupted between two parts */
+        vibe_take_free(q->waiting[--q->n_waiting]);
+    free(q->waiting);
+    *q = (struct vibe_queue){0};
+}
+
+/* Tell the user of a file: the sum for people, its path for programs. */
+static void announce(const struct vibe_take *take, struct json_t *object)
+{
+    struct vibe_cli *cli = take->run->cli;
+    const char *file = take->job->output;
+    const double seconds = vibe_take_seconds(take);
+    const double wall = vibe_clock_s() - take->start_s;
+    const int is_stream = strcmp(file, "-") == 0;
+    char spoken[32], needed[32];
+
+    vibe_log(&cli->log, VIBE_LOG_INFO,
+             "%s: %s of speech in %s, %.2f x real time",
+             is_stream ? "standard output" : file,
+             vibe_progress_time(seconds, spoken, sizeof(spoken)),
+             vibe_progress_time(wall, needed, sizeof(needed)),
+             wall > 0 ? seconds / wall : 0);
+    if (is_stream)
+        return;
+    if (cli->options->is_json) {
+        vibe_json_print(json_incref(object));
+    } else if (!cli->options->is_quiet) {
+        printf("%s\n", file);
+        fflush(stdout);
+    }
+}
+
+/* A job has failed: the only one fails the command, others are told now. */
+static void fail_job(struct vibe_queue *q, const struct vibe_failure *why)
+{
+    struct vibe_run *run = q->run;
+    const int is_only = run->jobs.n == 1 && !run->jobs.is_batch;
+
+    run->n_failed++;
+    if (is_only || why->status == VIBE_EXIT_SIGPIPE)
+        q->why = *why;
+    else
+        vibe_cli_report(run->cli, why);
+    if (run->cli->options->is_fail_fast || why->status == VIBE_EXIT_SIGPIPE)
+        q->is_stopped = 1;
+}
+
+/* Write down what became of a take. */
+static void record(struct vibe_queue *q, const struct vibe_take *take,
+                   enum vibe_take_outcome outcome)
+{
+    struct vibe_run *run = q->run;
+    json_t *object = vibe_take_object(take, take->job->output,
+                                      outcome == VIBE_TAKE_DONE ? "done"
+                                      : outcome == VIBE_TAKE_FAILED
+                                          ? "failed"
+                                          : "interrupted");
+    struct vibe_failure why = {0};
+
+    if (outcome == VIBE_TAKE_DONE)
+        announce(take, object);
+    vibe_report_add(run->report, object);
+    if (run->state && vibe_state_add(run->state, object, &why.err) != VIBE_OK) {
+        vibe_cli_fail_by(&why, VIBE_EXIT_OUTPUT, NULL);
+        vibe_cli_report(run->cli, &why);
+        q->is_stopped = 1; /* it could not be resumed */
+        run->n_failed++;
+    }
+    json_decref(object);
+}
+
+static void on_end(void *user, const struct vibe_request *request,
+                   const struct vibe_result *result,
+                   const struct vibe_error *err)
+{
+    struct vibe_queue *q = user;
+    struct vibe_run *run = q->run;
+    struct vibe_take *take = request->user;
+    enum vibe_take_outcome outcome;
+
+    pthread_mutex_lock(&run->lock);
+    vibe_progress_end(&run->progress);
+    outcome = vibe_take_end(take, result, err);
+    if (outcome == VIBE_TAKE_GOES_ON) {
+        q->waiting[q->n_waiting++] = take;
+    } else {
+        record(q, take, outcome);
+        run->n_done += outcome == VIBE_TAKE_DONE;
+        if (outcome == VIBE_TAKE_FAILED)
+            fail_job(q, &take->why);
+        vibe_take_free(take);
+    }
+    pthread_mutex_unlock(&run->lock);
+}
+
+/* Open the take of the next job, or none. */
+static struct vibe_take *open_next(struct vibe_queue *q)
+{
+    struct vibe_run *run = q->run;
+
+    while (q->next < run->jobs.n) {
+        const struct vibe_job *job = &run->jobs.items[q->next++];
+        struct vibe_take *take = NULL;
+        struct vibe_failure why = {0};
+
+        if (job->is_skipped || job->source->problem)
+            continue;
+        if (vibe_take_open(&take, run, job, &why) == VIBE_EXIT_OK)
+            return take;
+        fail_job(q, &why);
+    }
+    return NULL;
+}
+
+static int next(void *user, struct vibe_request *out)
+{
+    struct vibe_queue *q = user;
+    struct vibe_run *run = q->run;
+    struct vibe_take *take = NULL;
+
+    pthread_mutex_lock(&run->lock);
+    if (!q->is_stopped && !vibe_signals_pending())
+        take = q->n_waiting ? q->waiting[--q->n_waiting] : open_next(q);
+    if (take) {
+        vibe_take_request(take, out);
+        if (run->n_at_once == 1)
+            vibe_progress_start(&run->progress, take->job->source->name,
+                                take->job->index + 1);
+    }
+    pthread_mutex_unlock(&run->lock);
+    return take != NULL;
+}
+
+static int is_stopped(void *user)
+{
+    struct vibe_queue *q = user;
+    int is_stopped;
+
+    pthread_mutex_lock(&q->run->lock);
+    is_stopped = q->is_stopped;
+    pthread_mutex_unlock(&q->run->lock);
+    return is_stopped || vibe_signals_pending() != 0;
+}
+
+/* Encode the voices of many jobs before any is spoken. */
+static enum vibe_exit prepare_voices(struct vibe_run *run,
+                                     struct vibe_engine *engine,
+                                     struct vibe_failure *why)
+{
+    struct vibe_request *requests = calloc(run->jobs.n, sizeof(*requests));
+    size_t n = 0;
+    int rc = VIBE_OK;
+
+    if (!requests)
+        return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "out of memory");
+    for (size_t i = 0; i < run->jobs.n; i++) {
+        const struct vibe_job *job = &run->jobs.items[i];
+
+        if (!job->is_skipped && !job->source->problem)
+            vibe_request_fill(&requests[n++], run->cli->options, job,
+                              run->info.hop);
+    }
+    if (n > 1)
+        rc = vibe_prepare_voices(engine, requests, n, &why->err);
+    free(requests);
+    return rc == VIBE_OK ? VIBE_EXIT_OK
+                         : vibe_cli_fail_by(why, VIBE_EXIT_FAILED, NULL);
+}
+
+enum vibe_exit vibe_queue_speak(struct vibe_queue *q,
+                                struct vibe_engine *engine,
+                                struct vibe_failure *why)
+{
+    const struct vibe_batch batch = {
+        .next = next,
+        .on_end = on_end,
+        .is_stopped = is_stopped,
+        .user = q,
+    };
+    int rc;
+
+    if (prepare_voices(q->run, engine, why) != VIBE_EXIT_OK)
+        return why->status;
+    rc = vibe_speak_batch(engine, &batch, &why->err);
+    return rc == VIBE_OK ? VIBE_EXIT_OK
+                         : vibe_cli_fail_by(why, VIBE_EXIT_FAILED, NULL);
+}
+
+void vibe_queue_settle(struct vibe_queue *q)
+{
+    struct vibe_run *run = q->run;
+
+    for (size_t i = 0; i < run->jobs.n; i++) {
+        const struct vibe_job *job = &run->jobs.items[i];
+        const char *problem = job->source->problem;
+        struct vibe_failure why = {0};
+        json_t *object;
+
+        if (!job->is_skipped && !problem)
+            continue;
+        object = vibe_report_unspoken(
+            job, job->is_skipped ? "skipped" : "failed",
+            job->is_skipped ? NULL : problem,
+            run->state ? vibe_state_find(run->state, job->output) : NULL);
+        vibe_report_add(run->report, object);
+        json_decref(object);
+        run->n_skipped += job->is_skipped != 0;
+        if (job->is_skipped)
+            continue;
+        vibe_cli_fail(&why, VIBE_EXIT_FAILED, job->source->path, "%s", problem);
+        fail_job(q, &why);
+    }
+}
