@@ -371,7 +371,8 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
                       size_t n_prompt, struct vibe_error *err);
 
 /*
- * Compare every op of a device with the CPU's on fresh random inputs.
+ * Compare every op of a device with the CPU's on fresh random inputs: with the
+ * arithmetic of float32, then with that of speech.
  *
  *   options    device, device_index and threads are used
  *   report     called per case

@@ -3,7 +3,8 @@
  *
  * Every op runs on fresh random inputs of ragged sizes (1, odd, a tile more or
  * less one), once on the backend and once in plain C on the CPU.  Outputs are
- * poisoned first, so what an op leaves out shows.
+ * poisoned first, so what an op leaves out shows.  Of a backend that was not
+ * opened as exact, only those products are looked at that may differ.
  */
 #ifndef VIBE_BACKEND_PARITY_H
 #define VIBE_BACKEND_PARITY_H

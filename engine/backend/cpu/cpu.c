@@ -199,7 +199,7 @@ int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
 
     cpu->isa = isa;
     cpu->threads = threads > 0 ? threads : vibe_cpu_threads();
-    cpu->is_exact = 1;
+    cpu->base.is_exact = 1;
     if (take_ops(cpu, err)) {
         free(cpu);
         return VIBE_E_NOMEM;
@@ -273,6 +273,6 @@ int vibe_cpu_open(struct vibe_backend **out,
                          name);
     rc = vibe_cpu_open_isa(out, isa, options->threads, err);
     if (rc == VIBE_OK)
-        ((struct vibe_cpu *)*out)->is_exact = options->is_exact;
+        (*out)->is_exact = options->is_exact;
     return rc;
 }

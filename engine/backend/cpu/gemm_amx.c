@@ -432,7 +432,7 @@ static void run(const struct job *job, struct space *spaces)
 static int is_exact(const struct vibe_stream *s, const struct vibe_tensor *x,
                     const struct vibe_matrix *w)
 {
-    return vibe_cpu_of(s)->is_exact || x->T < 64 || w->whole_N * w->K < 1 << 20;
+    return s->be->is_exact || x->T < 64 || w->whole_N * w->K < 1 << 20;
 }
 
 static int is_for_tiles(const struct vibe_matrix *w, int exact)

@@ -17,7 +17,6 @@ struct vibe_cpu {
     struct vibe_ops ops;
     enum vibe_cpu_isa isa;
     int threads;
-    int is_exact; /* float32 arithmetic was asked for, see backend.h */
     struct vibe_cpu_kernels *kernels; /* NULL for the reference */
     double marks[VIBE_MARKS];         /* see vibe_mark */
     struct vibe_cpu_scratch {

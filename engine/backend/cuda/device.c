@@ -199,9 +199,9 @@ int vibe_cuda_open(struct vibe_backend **out,
     cuda->base.ops = &cuda->ops;
     cuda->base.transfer = &vibe_cuda_transfer;
     cuda->base.is_cuda = 1;
-    cuda->is_exact = options->is_exact;
+    cuda->base.is_exact = options->is_exact;
     cuda->notice = options->notice;
-    cuda->base.kv_dtype = cuda->is_exact ? VIBE_F32 : VIBE_BF16;
+    cuda->base.kv_dtype = cuda->base.is_exact ? VIBE_F32 : VIBE_BF16;
     *out = &cuda->base;
     return VIBE_OK;
 }

@@ -28,7 +28,6 @@ struct vibe_cuda {
     unsigned *done; /* [VIBE_CUDA_COUNTERS] zeros: blocks that have arrived */
     cudaEvent_t marks[VIBE_MARKS]; /* made when first recorded */
     double mark0_s;                /* host time of marks[0] */
-    int is_exact; /* activations keep float precision in every product */
     struct vibe_cuda_staging *staging; /* memory.c; NULL until a load */
     struct vibe_nvml *nvml; /* info.c; NULL also where it is absent */
     int has_looked_for_nvml;

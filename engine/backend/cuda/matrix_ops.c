@@ -198,7 +198,7 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
         vibe_cuda_latch(s, vibe_cuda_few(cuda, &p), "gemm");
         return;
     }
-    if (!cuda->is_exact && dtype == VIBE_BF16 && x->T >= LT_T &&
+    if (!cuda->base.is_exact && dtype == VIBE_BF16 && x->T >= LT_T &&
         x->T <= MAX_GRID_Y && w->whole_N * w->K >= LT_WEIGHTS &&
         multiply_by_library(s, &p) == 0)
         return;

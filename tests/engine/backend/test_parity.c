@@ -1,5 +1,6 @@
 /* Every set of CPU kernels that this machine runs, against the reference. */
 #include <stdio.h>
+#include <string.h>
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/cpu.h"
@@ -10,7 +11,7 @@
 struct fixture {
     struct vibe_backend *be;
     struct vibe_error err;
-    size_t n_reported;
+    size_t n_reported, n_rounded;
     size_t n_failed;
 };
 
@@ -37,6 +38,7 @@ static void note(void *user, const char *op, const char *shape, double max_err,
     struct fixture *f = user;
 
     f->n_reported++;
+    f->n_rounded += strcmp(op, "gemm rounded") == 0;
     if (ok)
         return;
     f->n_failed++;
@@ -54,6 +56,21 @@ static void run(struct fixture *f, enum vibe_cpu_isa isa, int threads)
     assert_int_equal(vibe_parity_run(f->be, 1, note, f, &f->err), 0);
     assert_int_equal(f->n_failed, 0);
     assert_true(f->n_reported > 200);
+}
+
+/* What is rounded to bf16, against bounds of its own. */
+static void rounded_amx_is_near_the_reference(void **state)
+{
+    struct fixture *f = *state;
+
+    if (!vibe_cpu_has(VIBE_CPU_AMX))
+        skip();
+    assert_int_equal(vibe_cpu_open_isa(&f->be, VIBE_CPU_AMX, 2, &f->err),
+                     VIBE_OK);
+    f->be->is_exact = 0;
+
+    assert_int_equal(vibe_parity_run(f->be, 1, note, f, &f->err), 0);
+    assert_true(f->n_rounded > 8);
 }
 
 static void scalar_equals_the_reference(void **state)
@@ -107,6 +124,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(avx2_equals_the_reference),
     VIBE_TEST(avx512_equals_the_reference),
     VIBE_TEST(amx_equals_the_reference),
+    VIBE_TEST(rounded_amx_is_near_the_reference),
     VIBE_TEST(parity_names_the_op_that_differs),
 };
 
