@@ -171,7 +171,8 @@ static void streaming_equals_the_record(void **state)
 }
 
 /* However frames are cut into chunks, the samples are those of one call.
- * 1e-5: a few hundred float roundings of samples below 1. */
+ * 1e-4: AMX multiplies many columns by two bf16 parts of x, 2^-17 of each, and
+ * few in float; 3e-5 was seen. */
 static void any_chunks_equal_one_call(void **state)
 {
     static const size_t cuts[][8] = {
@@ -205,7 +206,7 @@ static void any_chunks_equal_one_call(void **state)
                    cuts[i][j]);
             at += cuts[i][j];
         }
-        assert_true(golden_error(pcm, pcm + 8 * f->hop, 8 * f->hop) < 1e-5);
+        assert_true(golden_error(pcm, pcm + 8 * f->hop, 8 * f->hop) < 1e-4);
         free(pcm);
         close_codec(f);
     }

@@ -190,7 +190,8 @@ static void streaming_semantics_equal_the_record(void **state)
 
 /* A clip that ends within a frame: chunks of any size end it alike, frames
  * before the last are those of the whole clip, and silence after it is not
- * the same as its end.  1e-5: float roundings of features near 1. */
+ * the same as its end.  1e-4: AMX multiplies many columns by two bf16 parts
+ * of x, 2^-17 of each, and few in float; 1.1e-5 was seen. */
 static void a_clip_may_end_within_a_frame(void **state)
 {
     struct fixture *f = *state;
@@ -211,11 +212,11 @@ static void a_clip_may_end_within_a_frame(void **state)
     for (size_t chunk = 1; chunk <= 3; chunk++) {
         open_encoder(f, 0, VIBE_ACOUSTIC_ENCODER, 1, chunk);
         chunked = encode_clip(f, pcm.data, n);
-        assert_true(golden_error(chunked, whole, frames * f->C) < 1e-5);
+        assert_true(golden_error(chunked, whole, frames * f->C) < 1e-4);
         free(chunked);
         close_encoder(f);
     }
-    assert_true(golden_error(whole, padded, (frames - 1) * f->C) < 1e-5);
+    assert_true(golden_error(whole, padded, (frames - 1) * f->C) < 1e-4);
     assert_true(golden_error(whole, padded, frames * f->C) > 1e-3);
     free(padded);
     free(whole);
