@@ -258,23 +258,27 @@ void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
 }
 
 void vibe_window(struct vibe_stream *s, const struct vibe_tensor *win,
-                 const struct vibe_tensor *state, const struct vibe_tensor *x,
-                 const float *w, float eps)
+                 const struct vibe_tensor *state,
+                 const struct vibe_tensor *past, const struct vibe_tensor *x)
 {
-    assert(win->B == x->B && state->B == x->B);
-    assert(win->C == x->C && state->C == x->C);
-    assert(win->T >= state->T + x->T);
+    assert(win->B == x->B && past->B == x->B && is_alike(state, past));
+    assert(win->C == x->C && past->C == x->C);
+    assert(win->T >= past->T + x->T);
     if (is_live(s))
-        s->be->ops->window(s, win, state, x, w, eps);
+        s->be->ops->window(s, win, state, past, x);
 }
 
-void vibe_dwconv(struct vibe_stream *s, const struct vibe_tensor *x,
-                 const struct vibe_tensor *win, const float *w,
-                 const float *bias, const float *gamma)
+void vibe_mixer(struct vibe_stream *s, const struct vibe_tensor *y,
+                const struct vibe_tensor *normed,
+                const struct vibe_tensor *state, const struct vibe_tensor *past,
+                const struct vibe_tensor *x, const struct vibe_mixer *w)
 {
-    assert(win->B == x->B && win->C == x->C && win->T >= x->T);
+    assert(is_alike(y, x) && is_alike(normed, x) && is_alike(state, past));
+    assert(is_rows(past, x->B, VIBE_MIXER_TAPS - 1) && past->C == x->C);
+    assert(y->data != x->data && y->data != normed->data);
+    assert(normed->data != x->data && state->data != past->data);
     if (is_live(s))
-        s->be->ops->dwconv(s, x, win, w, bias, gamma);
+        s->be->ops->mixer(s, y, normed, state, past, x, w);
 }
 
 void vibe_solver_step(struct vibe_stream *s, const struct vibe_tensor *x,

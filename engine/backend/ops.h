@@ -69,6 +69,17 @@ struct vibe_norm {
     const struct vibe_tensor *room; /* [B][T][K] that may be overwritten */
 };
 
+enum { VIBE_MIXER_TAPS = 7 };
+
+/* Weights of vibe_mixer, device memory. */
+struct vibe_mixer {
+    const float *norm;         /* [C] */
+    const float *taps;         /* [VIBE_MIXER_TAPS][C] */
+    const float *bias, *gamma; /* [C] */
+    const float *next_norm;    /* [C] */
+    float eps;                 /* of both norms */
+};
+
 struct vibe_device_reading;
 struct vibe_graph; /* captured work, see vibe_graph_run */
 
@@ -160,11 +171,13 @@ struct vibe_ops {
                       const struct vibe_tensor *qkv, const struct vibe_kv *kv,
                       size_t layer, const struct vibe_rows *rows);
     void (*window)(struct vibe_stream *s, const struct vibe_tensor *win,
-                   const struct vibe_tensor *state, const struct vibe_tensor *x,
-                   const float *w, float eps);
-    void (*dwconv)(struct vibe_stream *s, const struct vibe_tensor *x,
-                   const struct vibe_tensor *win, const float *w,
-                   const float *bias, const float *gamma);
+                   const struct vibe_tensor *state,
+                   const struct vibe_tensor *past, const struct vibe_tensor *x);
+    void (*mixer)(struct vibe_stream *s, const struct vibe_tensor *y,
+                  const struct vibe_tensor *normed,
+                  const struct vibe_tensor *state,
+                  const struct vibe_tensor *past, const struct vibe_tensor *x,
+                  const struct vibe_mixer *w);
     void (*solver_step)(struct vibe_stream *s, const struct vibe_tensor *x,
                         const struct vibe_tensor *m1,
                         const struct vibe_tensor *v, const float *cfg_scale,
@@ -283,30 +296,35 @@ void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
                     size_t layer, const struct vibe_rows *rows);
 
 /*
- * Put a chunk behind its past: win = [state | n(x) | zeros], and
- * state = the last p rows of [state | n(x)].  This is the streaming form of
- * causal padding: the convolution itself is a vibe_gemm over overlapping rows
- * of win, or vibe_dwconv.
+ * Put a chunk behind its past: win = [past | x | zeros], and state = the last
+ * p rows of [past | x].  This is the streaming form of causal padding: the
+ * convolution itself is a vibe_gemm over overlapping rows of win.
  *
  *   win     [B][p + T'][C], T' >= T; rows past p + T are zeroed
- *   state   [B][p][C], updated; p may be 0
+ *   state   [B][p][C], p may be 0; must not overlap past
+ *   past    [B][p][C]
  *   x       [B][T][C]
- *   w, eps  n(x) = rmsnorm(x; w, eps); w NULL: n(x) = x
  */
 void vibe_window(struct vibe_stream *s, const struct vibe_tensor *win,
-                 const struct vibe_tensor *state, const struct vibe_tensor *x,
-                 const float *w, float eps);
+                 const struct vibe_tensor *state,
+                 const struct vibe_tensor *past, const struct vibe_tensor *x);
 
 /*
- * x += gamma * (bias + sum_j w[j] * win[t + j]), depthwise.
+ * A causal depthwise convolution of normed columns, added to its input, and
+ * the norm that comes next:
  *
- *   x      [B][T][C], updated
- *   win    [B][taps - 1 + T][C]
- *   w      [taps][C] device; bias, gamma [C] device
+ *   n = rmsnorm(x; norm)
+ *   y = x + gamma * (bias + sum_j taps[j] * [past | n][t + j])
+ *   normed = rmsnorm(y; next_norm)
+ *   state = the last p rows of [past | n], p = VIBE_MIXER_TAPS - 1
+ *
+ *   y, normed, x   [B][T][C], none overlaps another
+ *   state, past    [B][p][C], not overlapping
  */
-void vibe_dwconv(struct vibe_stream *s, const struct vibe_tensor *x,
-                 const struct vibe_tensor *win, const float *w,
-                 const float *bias, const float *gamma);
+void vibe_mixer(struct vibe_stream *s, const struct vibe_tensor *y,
+                const struct vibe_tensor *normed,
+                const struct vibe_tensor *state, const struct vibe_tensor *past,
+                const struct vibe_tensor *x, const struct vibe_mixer *w);
 
 /*
  * Guide and step: v = v_neg + cfg_scale * (v_pos - v_neg),

@@ -306,56 +306,84 @@ static void attention(struct vibe_lab *lab)
 /* p, T, T' - T - p, and channels, of a convolution's window. */
 static const struct {
     size_t p, T, more, C;
-    int is_normed;
 } windows[] = {
-    {0, 3, 0, 8, 0},  {6, 1, 0, 33, 1}, {6, 1, 2, 5, 0},   {6, 40, 0, 64, 1},
-    {1, 8, 3, 17, 0}, {8, 2, 1, 16, 1}, {6, 800, 0, 7, 1},
+    {0, 3, 0, 8}, {6, 1, 0, 33},   {6, 1, 2, 5},  {6, 40, 0, 64},
+    {6, 7, 5, 1}, {1, 8, 3, 17},   {8, 2, 1, 16}, {6, 800, 0, 7},
+    {6, 6, 0, 4}, {15, 40, 2, 12},
 };
 
 static void window(struct vibe_lab *lab)
 {
     for (size_t i = 0; i < sizeof(windows) / sizeof(*windows); i++) {
         size_t p = windows[i].p, T = windows[i].T, C = windows[i].C;
-        struct vibe_tensor x[VIBE_SIDES], win[VIBE_SIDES], state[VIBE_SIDES];
-        double bound = windows[i].is_normed ? norm_bound(C) : 0.0;
-        float *w[VIBE_SIDES];
+        struct vibe_tensor x[VIBE_SIDES], win[VIBE_SIDES];
+        struct vibe_tensor state[VIBE_SIDES], past[VIBE_SIDES];
 
         if (lab->err.code)
             return;
         vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 2, T, C);
-        vibe_lab_tensor(lab, state, VIBE_FILL_RANDOM, 2, p, C);
+        vibe_lab_tensor(lab, past, VIBE_FILL_RANDOM, 2, p, C);
+        vibe_lab_tensor(lab, state, VIBE_FILL_POISON, 2, p, C);
         vibe_lab_tensor(lab, win, VIBE_FILL_POISON, 2, p + T + windows[i].more,
                         C);
-        vibe_lab_floats(lab, w, C);
         for (int side = 0; side < VIBE_SIDES; side++)
-            vibe_window(&lab->s[side], &win[side], &state[side], &x[side],
-                        windows[i].is_normed ? w[side] : NULL, 1e-5f);
-        vibe_lab_compare(lab, "window", win, bound, "2x%zu behind %zu, %zu", T,
-                         p, C);
-        vibe_lab_compare(lab, "window", state, bound, "state %zu of %zu", p, C);
+            vibe_window(&lab->s[side], &win[side], &state[side], &past[side],
+                        &x[side]);
+        vibe_lab_compare(lab, "window", win, 0.0, "2x%zu behind %zu, %zu", T, p,
+                         C);
+        vibe_lab_compare(lab, "window", state, 0.0, "state %zu of %zu", p, C);
         vibe_lab_clear(lab);
     }
 }
 
-static void dwconv(struct vibe_lab *lab)
-{
-    for (size_t i = 0; i < N_WIDTHS && !lab->err.code; i++) {
-        size_t C = widths[i], T = i % 2 ? 1 : 9, taps = 7;
-        struct vibe_tensor x[VIBE_SIDES], win[VIBE_SIDES];
-        float *w[VIBE_SIDES], *bias[VIBE_SIDES], *gamma[VIBE_SIDES];
+/* T and channels: of every stage of a codec, and ragged. */
+static const size_t mixers[][2] = {
+    {1, 2048}, {8, 1024}, {40, 512}, {200, 256}, {61, 128}, {70, 64}, {100, 32},
+    {1, 1},    {3, 7},    {6, 100},  {5, 33},    {7, 1030}, {9, 300}, {2, 1532},
+};
 
-        vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 2, T, C);
-        vibe_lab_tensor(lab, win, VIBE_FILL_RANDOM, 2, taps - 1 + T, C);
-        vibe_lab_floats(lab, w, taps * C);
-        vibe_lab_floats(lab, bias, C);
-        vibe_lab_floats(lab, gamma, C);
-        for (int side = 0; side < VIBE_SIDES; side++)
-            vibe_dwconv(&lab->s[side], &x[side], &win[side], w[side],
-                        bias[side], gamma[side]);
-        /* nine roundings of numbers below 8 */
-        vibe_lab_compare(lab, "dwconv", x, 9.0 * 0x1p-21, "2x%zu of %zu", T, C);
-        vibe_lab_clear(lab);
+static void run_mixer(struct vibe_lab *lab, size_t T, size_t C)
+{
+    const size_t p = VIBE_MIXER_TAPS - 1;
+    struct vibe_tensor x[VIBE_SIDES], y[VIBE_SIDES], normed[VIBE_SIDES];
+    struct vibe_tensor state[VIBE_SIDES], past[VIBE_SIDES];
+    float *norm[VIBE_SIDES], *taps[VIBE_SIDES], *bias[VIBE_SIDES];
+    float *gamma[VIBE_SIDES], *next[VIBE_SIDES];
+
+    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 2, T, C);
+    vibe_lab_tensor(lab, past, VIBE_FILL_RANDOM, 2, p, C);
+    vibe_lab_tensor(lab, state, VIBE_FILL_POISON, 2, p, C);
+    vibe_lab_tensor(lab, y, VIBE_FILL_POISON, 2, T, C);
+    vibe_lab_tensor(lab, normed, VIBE_FILL_POISON, 2, T, C);
+    vibe_lab_floats(lab, norm, C);
+    vibe_lab_floats(lab, taps, VIBE_MIXER_TAPS * C);
+    vibe_lab_floats(lab, bias, C);
+    vibe_lab_floats(lab, gamma, C);
+    vibe_lab_floats(lab, next, C);
+    for (int side = 0; side < VIBE_SIDES; side++) {
+        const struct vibe_mixer w = {norm[side],  taps[side], bias[side],
+                                     gamma[side], next[side], 1e-5f};
+
+        vibe_mixer(&lab->s[side], &y[side], &normed[side], &state[side],
+                   &past[side], &x[side], &w);
     }
+    /* nine roundings of numbers below 16, and the norm of each column */
+    vibe_lab_compare(lab, "mixer", y, 9.0 * 0x1p-20 + 7.0 * norm_bound(C),
+                     "2x%zu of %zu", T, C);
+    /* a narrow row may be close to 0 and is scaled up */
+    if (C >= 32)
+        vibe_lab_compare(lab, "mixer", normed,
+                         4.0 * (9.0 * 0x1p-20 + 7.0 * norm_bound(C)),
+                         "norm of 2x%zu of %zu", T, C);
+    vibe_lab_compare(lab, "mixer", state, norm_bound(C), "state of %zu", C);
+    vibe_lab_clear(lab);
+}
+
+static void mixer(struct vibe_lab *lab)
+{
+    for (size_t i = 0; i < sizeof(mixers) / sizeof(*mixers); i++)
+        if (!lab->err.code)
+            run_mixer(lab, mixers[i][0], mixers[i][1]);
 }
 
 static void solver_step(struct vibe_lab *lab)
@@ -394,6 +422,6 @@ static void noise(struct vibe_lab *lab)
 
 vibe_parity_case *const vibe_parity_rows[] = {
     rmsnorm,     modulate,  add_silu, affine_copy_zero,
-    rope,        attention, window,   dwconv,
+    rope,        attention, window,   mixer,
     solver_step, noise,     NULL,
 };

@@ -21,8 +21,8 @@ struct vibe_tensor vibe_dense(void *data, size_t B, size_t T, size_t C)
     };
 }
 
-/* A layer's [past][C] in the state of every dialogue. */
-static struct vibe_tensor past_of(const struct vibe_tensor *state, size_t at,
+/* A layer's [past][C] in the memory of every dialogue. */
+static struct vibe_tensor part_of(const struct vibe_tensor *state, size_t at,
                                   size_t past, size_t C)
 {
     struct vibe_tensor t = *state;
@@ -101,23 +101,26 @@ void vibe_conv_block_bind(struct vibe_loader *l, struct vibe_conv_block *block)
         .has_bias = 1,
         .gamma = "ffn_gamma",
     };
+    struct vibe_mixer *mixer = &block->mixer;
 
-    vibe_load_vector(l, &block->norm, "norm.weight", block->C);
-    vibe_load_taps(l, &block->taps, "mixer.conv.conv.conv.weight", block->C,
+    vibe_load_vector(l, &mixer->norm, "norm.weight", block->C);
+    vibe_load_taps(l, &mixer->taps, "mixer.conv.conv.conv.weight", block->C,
                    VIBE_MIXER_TAPS);
-    vibe_load_vector(l, &block->bias, "mixer.conv.conv.conv.bias", block->C);
-    vibe_load_vector(l, &block->gamma, "gamma", block->C);
-    vibe_load_vector(l, &block->ffn_norm, "ffn_norm.weight", block->C);
+    vibe_load_vector(l, &mixer->bias, "mixer.conv.conv.conv.bias", block->C);
+    vibe_load_vector(l, &mixer->gamma, "gamma", block->C);
+    vibe_load_vector(l, &mixer->next_norm, "ffn_norm.weight", block->C);
     vibe_load_matrix(l, &block->up, &up);
     vibe_load_matrix(l, &block->down, &down);
 }
 
 void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
                        const struct vibe_tensor *y, const struct vibe_tensor *x,
-                       const struct vibe_tensor *state,
+                       const struct vibe_conv_memory *memory,
                        const struct vibe_conv_scratch *scratch)
 {
-    struct vibe_tensor past = past_of(state, conv->state_at, conv->past,
+    struct vibe_tensor now = part_of(&memory->now, conv->state_at, conv->past,
+                                     conv->in);
+    struct vibe_tensor past = part_of(&memory->past, conv->state_at, conv->past,
                                       conv->in);
     struct vibe_tensor window = vibe_dense(
         scratch->window, x->B, vibe_conv_window(conv, x->T), conv->in);
@@ -126,7 +129,7 @@ void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
 
     assert(x->C == conv->in && y->C == conv->out && x->B == y->B);
     assert(y->T == vibe_conv_length(conv, x->T));
-    vibe_window(s, &window, &past, x, NULL, 0.0f);
+    vibe_window(s, &window, &now, &past, x);
     if (conv->is_transposed) {
         /* all phases of a column are adjacent: y must be dense in time */
         assert(y->stride_t == y->C);
@@ -144,25 +147,22 @@ void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
 }
 
 void vibe_conv_block_forward(const struct vibe_conv_block *block,
-                             struct vibe_stream *s, const struct vibe_tensor *x,
-                             const struct vibe_tensor *state,
+                             struct vibe_stream *s, const struct vibe_tensor *y,
+                             const struct vibe_tensor *x,
+                             const struct vibe_conv_memory *memory,
                              const struct vibe_conv_scratch *scratch)
 {
-    size_t past_rows = VIBE_MIXER_TAPS - 1;
-    struct vibe_tensor past = past_of(state, block->state_at, past_rows,
+    size_t n_past = VIBE_MIXER_TAPS - 1;
+    struct vibe_tensor now = part_of(&memory->now, block->state_at, n_past,
+                                     block->C);
+    struct vibe_tensor past = part_of(&memory->past, block->state_at, n_past,
                                       block->C);
-    struct vibe_tensor window = vibe_dense(scratch->window, x->B,
-                                           past_rows + x->T, block->C);
-    struct vibe_tensor normed = vibe_dense(scratch->window, x->B, x->T,
+    struct vibe_tensor normed = vibe_dense(scratch->normed, x->B, x->T,
                                            block->C);
     struct vibe_tensor hidden = vibe_dense(scratch->hidden, x->B, x->T,
                                            4 * block->C);
 
-    /* the past of the mixer is what it read: normed columns */
-    vibe_window(s, &window, &past, x, block->norm, block->eps);
-    vibe_dwconv(s, x, &window, block->taps, block->bias, block->gamma);
-
-    vibe_rmsnorm(s, &normed, x, block->ffn_norm, block->eps);
+    vibe_mixer(s, y, &normed, &now, &past, x, &block->mixer);
     multiply(s, &hidden, &normed, &block->up, VIBE_GELU);
-    multiply(s, x, &hidden, &block->down, VIBE_ADD);
+    multiply(s, y, &hidden, &block->down, VIBE_ADD);
 }

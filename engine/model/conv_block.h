@@ -2,8 +2,8 @@
  * conv_block.h - what codec stacks are made of: causal convolutions, their
  * transposed form, and ConvNeXt-like blocks.
  *
- * Both keep the tail of their input in the state of a dialogue, a tensor
- * [D][1][n_state] in which each layer owns [past][channels] from its offset.
+ * Both keep the tail of their input in the memory of a dialogue, n_state floats
+ * in which each layer owns [past][channels] from its offset.
  *
  * A dense convolution is a matrix over overlapping rows of [past | x], with
  * K = taps * in; a transposed one, with taps = 2 * stride, is a matrix over
@@ -15,11 +15,9 @@
 
 #include <stddef.h>
 
-#include "engine/backend/backend.h"
+#include "engine/backend/ops.h"
 
 struct vibe_loader;
-
-enum { VIBE_MIXER_TAPS = 7 };
 
 struct vibe_conv {
     size_t in, out, taps, stride;
@@ -31,17 +29,22 @@ struct vibe_conv {
 
 struct vibe_conv_block {
     size_t C;
-    float eps;
     size_t state_at;
-    const float *norm, *taps, *bias, *gamma; /* mixer; taps [7][C] */
-    const float *ffn_norm;
+    struct vibe_mixer mixer;
     struct vibe_matrix up, down; /* [4C][C], [C][4C] */
 };
 
 /* Device memory for what lives during one layer. */
 struct vibe_conv_scratch {
     float *window; /* D * (past + T rounded up to the stride) * in */
+    float *normed; /* D * T * C */
     float *hidden; /* D * T * 4C */
+};
+
+/* What the layers of a stack remember, each tensor [D][1][n_state]. */
+struct vibe_conv_memory {
+    struct vibe_tensor now;  /* written: after the chunk */
+    struct vibe_tensor past; /* read: before it; other memory */
 };
 
 /* Dense [B][T][C] f32 at data. */
@@ -63,23 +66,23 @@ void vibe_conv_block_bind(struct vibe_loader *l, struct vibe_conv_block *block);
 /*
  * y = convolution of x.
  *
- *   y       [D][vibe_conv_length(T)][out]; may be the memory of x
- *   x       [D][T][in]; where T is no multiple of the stride, zeros follow
- *   state   [D][1][n_state]
+ *   y   [D][vibe_conv_length(T)][out]; may be the memory of x
+ *   x   [D][T][in]; where T is no multiple of the stride, zeros follow
  */
 void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
                        const struct vibe_tensor *y, const struct vibe_tensor *x,
-                       const struct vibe_tensor *state,
+                       const struct vibe_conv_memory *memory,
                        const struct vibe_conv_scratch *scratch);
 
 /*
- * x += gamma * mixer(norm(x)); x += ffn_gamma * ffn(ffn_norm(x)).
+ * y = x + gamma * mixer(norm(x)); y += ffn_gamma * ffn(ffn_norm(y)).
  *
- *   x   [D][T][C], dense
+ *   y, x   [D][T][C], dense, not overlapping
  */
 void vibe_conv_block_forward(const struct vibe_conv_block *block,
-                             struct vibe_stream *s, const struct vibe_tensor *x,
-                             const struct vibe_tensor *state,
+                             struct vibe_stream *s, const struct vibe_tensor *y,
+                             const struct vibe_tensor *x,
+                             const struct vibe_conv_memory *memory,
                              const struct vibe_conv_scratch *scratch);
 
 #endif /* VIBE_MODEL_CONV_BLOCK_H */

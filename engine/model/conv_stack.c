@@ -71,8 +71,8 @@ static int make_stage(struct vibe_conv_stack *stack,
     for (size_t j = 0; j < n; j++)
         stack->block[stage][j] = (struct vibe_conv_block){
             .C = C,
-            .eps = config->layernorm_eps,
             .state_at = take_state(stack, VIBE_MIXER_TAPS - 1, C),
+            .mixer.eps = config->layernorm_eps,
         };
     return VIBE_OK;
 }
@@ -172,31 +172,33 @@ static size_t larger(size_t a, size_t b)
 static int allocate_scratch(struct vibe_conv_stack *stack,
                             struct vibe_backend *be, struct vibe_error *err)
 {
-    size_t T = stack->max_T;
-    size_t x = 0, window = 0, hidden = 0;
+    size_t T = stack->max_T, B = stack->max_batch;
+    size_t x = 0, columns = 0;
+    size_t n_past = vibe_size_round(stack->n_state * B, SCRATCH_ALIGN);
+    float *at;
     int rc;
 
     for (size_t i = 0; i < stack->n_stages; i++) {
         const struct vibe_conv *conv = &stack->conv[i];
 
-        window = larger(window, vibe_conv_window(conv, T) * conv->in);
+        columns = larger(columns, vibe_conv_window(conv, T) * conv->in);
         T = vibe_conv_length(conv, T);
         x = larger(x, T * conv->out);
-        window = larger(window, (VIBE_MIXER_TAPS - 1 + T) * conv->out);
-        hidden = larger(hidden, T * conv->out * 4);
     }
-    window = larger(window, vibe_conv_window(&stack->head, T) * stack->head.in);
-
-    x = vibe_size_round(x * stack->max_batch, SCRATCH_ALIGN);
-    window = vibe_size_round(window * stack->max_batch, SCRATCH_ALIGN);
-    hidden = vibe_size_round(hidden * stack->max_batch, SCRATCH_ALIGN);
+    columns = larger(columns,
+                     vibe_conv_window(&stack->head, T) * stack->head.in);
+    columns = vibe_size_round(larger(columns, x) * B, SCRATCH_ALIGN);
+    x = vibe_size_round(x * B, SCRATCH_ALIGN);
     rc = vibe_tensor_init(&stack->memory, be, VIBE_F32, 1, 1,
-                          x + window + hidden, err);
+                          n_past + 2 * columns + 5 * x, err);
     if (rc)
         return rc;
-    stack->x = stack->memory.data;
-    stack->scratch.window = stack->x + x;
-    stack->scratch.hidden = stack->x + x + window;
+    at = stack->memory.data;
+    stack->past = vibe_dense(at, B, 1, stack->n_state);
+    stack->columns[0] = at + n_past;
+    stack->columns[1] = stack->columns[0] + columns;
+    stack->normed = stack->columns[1] + columns;
+    stack->hidden = stack->normed + x;
     return VIBE_OK;
 }
 
@@ -222,26 +224,51 @@ void vibe_conv_stack_release(struct vibe_conv_stack *stack)
     *stack = (struct vibe_conv_stack){0};
 }
 
+/* Run a convolution and the blocks behind it; side says in which columns x
+ * is, and then y, which becomes x. */
+static void run_stage(struct vibe_conv_stack *stack, struct vibe_stream *s,
+                      struct vibe_tensor *x, size_t stage, unsigned *side,
+                      const struct vibe_conv_memory *memory)
+{
+    const struct vibe_conv *conv = &stack->conv[stage];
+    struct vibe_conv_scratch scratch = {
+        .window = stack->columns[!*side],
+        .normed = stack->normed,
+        .hidden = stack->hidden,
+    };
+    struct vibe_tensor y = vibe_dense(stack->columns[*side], x->B,
+                                      vibe_conv_length(conv, x->T), conv->out);
+
+    vibe_conv_forward(conv, s, &y, x, memory, &scratch);
+    *x = y;
+    for (size_t j = 0; j < stack->n_blocks[stage]; j++) {
+        *side = !*side;
+        y.data = stack->columns[*side];
+        vibe_conv_block_forward(&stack->block[stage][j], s, &y, x, memory,
+                                &scratch);
+        *x = y;
+    }
+}
+
 void vibe_conv_stack_forward(struct vibe_conv_stack *stack,
                              struct vibe_stream *s, const struct vibe_tensor *y,
                              const struct vibe_tensor *x,
                              const struct vibe_tensor *state)
 {
+    const struct vibe_conv_memory memory = {
+        .now = *state,
+        .past = vibe_tensor_batch(&stack->past, 0, x->B),
+    };
+    struct vibe_conv_scratch scratch = {0};
     struct vibe_tensor in = *x;
+    unsigned side = 0;
 
     assert(x->B <= stack->max_batch && x->T <= stack->max_T);
     assert(state->B == x->B && state->C == stack->n_state);
-    for (size_t i = 0; i < stack->n_stages && !s->err.code; i++) {
-        const struct vibe_conv *conv = &stack->conv[i];
-        struct vibe_tensor out = vibe_dense(
-            stack->x, x->B, vibe_conv_length(conv, in.T), conv->out);
-
-        vibe_conv_forward(conv, s, &out, &in, state, &stack->scratch);
-        for (size_t j = 0; j < stack->n_blocks[i]; j++)
-            vibe_conv_block_forward(&stack->block[i][j], s, &out, state,
-                                    &stack->scratch);
-        in = out;
-    }
+    vibe_copy(s, &memory.past, state);
+    for (size_t i = 0; i < stack->n_stages && !s->err.code; i++)
+        run_stage(stack, s, &in, i, &side, &memory);
+    scratch.window = stack->columns[!side];
     if (!s->err.code)
-        vibe_conv_forward(&stack->head, s, y, &in, state, &stack->scratch);
+        vibe_conv_forward(&stack->head, s, y, &in, &memory, &scratch);
 }

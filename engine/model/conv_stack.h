@@ -24,8 +24,11 @@ struct vibe_conv_stack {
     size_t max_T;     /* columns of input that scratch holds */
     struct vibe_params params;
     struct vibe_tensor memory; /* all scratch, owned */
-    float *x;                  /* the columns between layers */
-    struct vibe_conv_scratch scratch;
+    struct vibe_tensor past;   /* [max_batch][1][n_state] in memory */
+    /* The columns between layers are in one of them; the other is a layer's
+     * output or window. */
+    float *columns[2];
+    float *normed, *hidden; /* as in struct vibe_conv_scratch */
 };
 
 struct vibe_conv_stack_options {

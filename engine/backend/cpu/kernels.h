@@ -79,10 +79,10 @@ struct vibe_cpu_kernels {
     /* y = silu(a + b), b NULL: 0. */
     void (*add_silu)(float *y, const float *a, const float *b, size_t n);
 
-    /* x += gamma * (bias + sum_j w[j * n + c] * win[j * stride + c]). */
-    void (*dwconv)(float *x, const float *win, size_t stride, size_t taps,
-                   const float *w, const float *bias, const float *gamma,
-                   size_t n);
+    /* y = x + gamma * (bias + sum_j taps[j * n + c] * win[j][c]). */
+    void (*mix_columns)(float *y, const float *x,
+                        const float *const win[VIBE_MIXER_TAPS],
+                        const struct vibe_mixer *w, size_t n);
 
     /*
      * Scores to weights in place: s[i] = exp(s[i] * scale - top), where top is

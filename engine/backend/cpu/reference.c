@@ -320,61 +320,66 @@ static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
     }
 }
 
-/* Row i of [state | n(x)] of one batch. */
-static void window_row(float *out, const struct vibe_tensor *state,
-                       const struct vibe_tensor *x, size_t b, size_t i,
-                       const float *w, float eps)
+void vibe_cpu_keep_last(const struct vibe_tensor *state,
+                        const struct vibe_tensor *past,
+                        const struct vibe_tensor *x)
 {
-    size_t p = state->T;
-
-    if (i < p)
-        memcpy(out, vibe_cpu_row(state, b * p + i), x->C * sizeof(*out));
-    else if (w)
-        rmsnorm_row(out, vibe_cpu_row(x, b * x->T + i - p), x->C, w, eps);
-    else
-        memcpy(out, vibe_cpu_row(x, b * x->T + i - p), x->C * sizeof(*out));
+    for (size_t m = 0; m < state->B * state->T; m++)
+        memcpy(vibe_cpu_row(state, m),
+               vibe_cpu_row_behind(past, x, m / state->T, x->T + m % state->T),
+               state->C * sizeof(float));
 }
 
 static void window(struct vibe_stream *s, const struct vibe_tensor *win,
-                   const struct vibe_tensor *state, const struct vibe_tensor *x,
-                   const float *w, float eps)
+                   const struct vibe_tensor *state,
+                   const struct vibe_tensor *past, const struct vibe_tensor *x)
 {
-    size_t p = state->T;
     size_t bytes = x->C * sizeof(float);
+    size_t M = win->B * win->T;
 
-    (void)s;
-    for (size_t b = 0; b < x->B; b++) {
-        for (size_t i = 0; i < p + x->T; i++)
-            window_row(vibe_cpu_row(win, b * win->T + i), state, x, b, i, w,
-                       eps);
-        for (size_t i = p + x->T; i < win->T; i++)
-            memset(vibe_cpu_row(win, b * win->T + i), 0, bytes);
-        for (size_t i = 0; i < p; i++)
-            memcpy(vibe_cpu_row(state, b * p + i),
-                   vibe_cpu_row(win, b * win->T + x->T + i), bytes);
+#pragma omp parallel for num_threads(vibe_cpu_team(s, M * x->C))
+    for (size_t m = 0; m < M; m++) {
+        if (m % win->T < past->T + x->T)
+            memcpy(vibe_cpu_row(win, m),
+                   vibe_cpu_row_behind(past, x, m / win->T, m % win->T), bytes);
+        else
+            memset(vibe_cpu_row(win, m), 0, bytes);
+    }
+    vibe_cpu_keep_last(state, past, x);
+}
+
+/* y = x + mixed columns; normed has n(x) on entry. */
+static void mix_row(const struct vibe_tensor *y,
+                    const struct vibe_tensor *normed,
+                    const struct vibe_tensor *past, const struct vibe_tensor *x,
+                    size_t m, const struct vibe_mixer *w)
+{
+    const float *in = vibe_cpu_row(x, m);
+    float *out = vibe_cpu_row(y, m);
+
+    for (size_t c = 0; c < x->C; c++) {
+        double sum = w->bias[c];
+
+        for (size_t j = 0; j < VIBE_MIXER_TAPS; j++)
+            sum += (double)w->taps[j * x->C + c] *
+                   vibe_cpu_row_behind(past, normed, m / x->T, m % x->T + j)[c];
+        out[c] = (float)(in[c] + w->gamma[c] * sum);
     }
 }
 
-static void dwconv(struct vibe_stream *s, const struct vibe_tensor *x,
-                   const struct vibe_tensor *win, const float *w,
-                   const float *bias, const float *gamma)
+static void mixer(struct vibe_stream *s, const struct vibe_tensor *y,
+                  const struct vibe_tensor *normed,
+                  const struct vibe_tensor *state,
+                  const struct vibe_tensor *past, const struct vibe_tensor *x,
+                  const struct vibe_mixer *w)
 {
-    size_t taps = win->T - x->T + 1;
+    size_t M = x->B * x->T;
 
-    (void)s;
-    for (size_t m = 0; m < x->B * x->T; m++) {
-        size_t first = m / x->T * win->T + m % x->T;
-        float *out = vibe_cpu_row(x, m);
-
-        for (size_t c = 0; c < x->C; c++) {
-            double sum = bias[c];
-
-            for (size_t j = 0; j < taps; j++)
-                sum += (double)w[j * x->C + c] *
-                       vibe_cpu_row(win, first + j)[c];
-            out[c] = (float)(out[c] + gamma[c] * sum);
-        }
-    }
+    rmsnorm(s, normed, x, w->norm, w->eps);
+    vibe_cpu_keep_last(state, past, normed);
+    for (size_t m = 0; m < M; m++)
+        mix_row(y, normed, past, x, m, w);
+    rmsnorm(s, normed, y, w->next_norm, w->eps);
 }
 
 static void solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
@@ -425,7 +430,7 @@ void vibe_cpu_reference_init(struct vibe_ops *ops)
     ops->rope = rope;
     ops->attention = attention;
     ops->window = window;
-    ops->dwconv = dwconv;
+    ops->mixer = mixer;
     ops->solver_step = solver_step;
     ops->noise = noise;
 }

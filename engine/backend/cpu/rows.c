@@ -64,65 +64,27 @@ static void add_silu(struct vibe_stream *s, const struct vibe_tensor *y,
                     b ? vibe_cpu_row(b, m) : NULL, y->C);
 }
 
-/* Row i of the window of batch b: past, present, or nothing yet. */
-static void window_row(const struct vibe_cpu_kernels *k,
-                       const struct vibe_tensor *win,
-                       const struct vibe_tensor *state,
-                       const struct vibe_tensor *x, size_t m, const float *w,
-                       float eps)
-{
-    size_t b = m / win->T, i = m % win->T, p = state->T;
-    size_t bytes = x->C * sizeof(float);
-    float *out = vibe_cpu_row(win, m);
-    const float *in;
-
-    if (i < p) {
-        memcpy(out, vibe_cpu_row(state, b * p + i), bytes);
-        return;
-    }
-    if (i - p >= x->T) {
-        memset(out, 0, bytes);
-        return;
-    }
-    in = vibe_cpu_row(x, b * x->T + i - p);
-    if (w)
-        k->normalise(out, in, inverse_rms(k, in, x->C, eps), w, NULL, NULL,
-                     x->C);
-    else
-        memcpy(out, in, bytes);
-}
-
-static void window(struct vibe_stream *s, const struct vibe_tensor *win,
-                   const struct vibe_tensor *state, const struct vibe_tensor *x,
-                   const float *w, float eps)
-{
-    const struct vibe_cpu_kernels *k = vibe_cpu_of(s)->kernels;
-    size_t M = win->B * win->T;
-    size_t p = state->T;
-
-#pragma omp parallel for num_threads(team(s, M, win->C))
-    for (size_t m = 0; m < M; m++)
-        window_row(k, win, state, x, m, w, eps);
-
-    for (size_t m = 0; m < state->B * p; m++)
-        memcpy(vibe_cpu_row(state, m),
-               vibe_cpu_row(win, m / p * win->T + x->T + m % p),
-               x->C * sizeof(float));
-}
-
-static void dwconv(struct vibe_stream *s, const struct vibe_tensor *x,
-                   const struct vibe_tensor *win, const float *w,
-                   const float *bias, const float *gamma)
+/* n(x) is made in normed, which is what the next norm then overwrites. */
+static void mixer(struct vibe_stream *s, const struct vibe_tensor *y,
+                  const struct vibe_tensor *normed,
+                  const struct vibe_tensor *state,
+                  const struct vibe_tensor *past, const struct vibe_tensor *x,
+                  const struct vibe_mixer *w)
 {
     const struct vibe_cpu_kernels *k = vibe_cpu_of(s)->kernels;
     size_t M = x->B * x->T;
-    size_t taps = win->T - x->T + 1;
 
+    rmsnorm(s, normed, x, w->norm, w->eps);
+    vibe_cpu_keep_last(state, past, normed);
 #pragma omp parallel for num_threads(team(s, M, x->C))
-    for (size_t m = 0; m < M; m++)
-        k->dwconv(vibe_cpu_row(x, m),
-                  vibe_cpu_row(win, m / x->T * win->T + m % x->T),
-                  win->stride_t, taps, w, bias, gamma, x->C);
+    for (size_t m = 0; m < M; m++) {
+        const float *win[VIBE_MIXER_TAPS];
+
+        for (size_t j = 0; j < VIBE_MIXER_TAPS; j++)
+            win[j] = vibe_cpu_row_behind(past, normed, m / x->T, m % x->T + j);
+        k->mix_columns(vibe_cpu_row(y, m), vibe_cpu_row(x, m), win, w, x->C);
+    }
+    rmsnorm(s, normed, y, w->next_norm, w->eps);
 }
 
 void vibe_cpu_rows_init(struct vibe_ops *ops)
@@ -130,6 +92,5 @@ void vibe_cpu_rows_init(struct vibe_ops *ops)
     ops->rmsnorm = rmsnorm;
     ops->modulate = modulate;
     ops->add_silu = add_silu;
-    ops->window = window;
-    ops->dwconv = dwconv;
+    ops->mixer = mixer;
 }

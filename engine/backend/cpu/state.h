@@ -44,6 +44,15 @@ static inline float *vibe_cpu_row(const struct vibe_tensor *t, size_t m)
     return (float *)t->data + m / t->T * t->stride_b + m % t->T * t->stride_t;
 }
 
+/* Row i of [past | x] of batch b. */
+static inline const float *vibe_cpu_row_behind(const struct vibe_tensor *past,
+                                               const struct vibe_tensor *x,
+                                               size_t b, size_t i)
+{
+    return i < past->T ? vibe_cpu_row(past, b * past->T + i)
+                       : vibe_cpu_row(x, b * x->T + i - past->T);
+}
+
 /* One row of a matrix: where it is, and what its sums are multiplied by. */
 struct vibe_cpu_weights {
     const void *data; /* of BF16_PACKED: its block */
@@ -135,6 +144,11 @@ int vibe_cpu_matrix_fill(struct vibe_backend *be,
                          const struct vibe_matrix_source *src, size_t first,
                          size_t n, void *device, struct vibe_error *err);
 extern const struct vibe_transfer vibe_cpu_transfer;
+
+/* state = the last rows of [past | x]. */
+void vibe_cpu_keep_last(const struct vibe_tensor *state,
+                        const struct vibe_tensor *past,
+                        const struct vibe_tensor *x);
 
 /* Fill every op with plain C, which defines what it computes. */
 void vibe_cpu_reference_init(struct vibe_ops *ops);

@@ -18,7 +18,7 @@ struct fixture {
     struct vibe_stream stream;
     struct vibe_conv conv;
     struct vibe_conv_scratch scratch;
-    struct vibe_tensor memory, state;
+    struct vibe_tensor window, state, past;
     float w[MAX_FLOATS]; /* as a file has it */
     float bias[8];
     float x[MAX_FLOATS], y[MAX_FLOATS];
@@ -31,9 +31,9 @@ static int setup(void **state)
 
     if (!f || vibe_backend_open(&f->be, &options, NULL) ||
         vibe_stream_init(&f->stream, f->be, NULL) ||
-        vibe_tensor_init(&f->memory, f->be, VIBE_F32, 1, 1, MAX_FLOATS, NULL))
+        vibe_tensor_init(&f->window, f->be, VIBE_F32, 1, 1, MAX_FLOATS, NULL))
         return -1;
-    f->scratch.window = f->memory.data;
+    f->scratch.window = f->window.data;
     *state = f;
     return 0;
 }
@@ -43,8 +43,9 @@ static int teardown(void **state)
     struct fixture *f = *state;
 
     vibe_matrix_release(&f->conv.w, f->be);
+    vibe_tensor_release(&f->past, f->be);
     vibe_tensor_release(&f->state, f->be);
-    vibe_tensor_release(&f->memory, f->be);
+    vibe_tensor_release(&f->window, f->be);
     vibe_stream_release(&f->stream);
     vibe_backend_free(f->be);
     free(f);
@@ -94,6 +95,9 @@ static void make(struct fixture *f, size_t in, size_t out, size_t taps,
     assert_int_equal(vibe_tensor_init(&f->state, f->be, VIBE_F32, 1, 1,
                                       f->conv.past * in + 1, NULL),
                      VIBE_OK);
+    assert_int_equal(vibe_tensor_init(&f->past, f->be, VIBE_F32, 1, 1,
+                                      f->conv.past * in + 1, NULL),
+                     VIBE_OK);
 }
 
 /* Run T columns of x from `first`, appending to y at column y_at. */
@@ -104,8 +108,10 @@ static size_t run(struct fixture *f, size_t first, size_t T, size_t y_at)
                                       f->conv.in);
     struct vibe_tensor y = vibe_dense(f->y + y_at * f->conv.out, 1, n,
                                       f->conv.out);
+    const struct vibe_conv_memory memory = {.now = f->state, .past = f->past};
 
-    vibe_conv_forward(&f->conv, &f->stream, &y, &x, &f->state, &f->scratch);
+    vibe_copy(&f->stream, &f->past, &f->state);
+    vibe_conv_forward(&f->conv, &f->stream, &y, &x, &memory, &f->scratch);
     assert_int_equal(vibe_stream_check(&f->stream, NULL), VIBE_OK);
     return y_at + n;
 }
