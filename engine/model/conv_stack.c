@@ -9,14 +9,14 @@
 
 #include "engine/base/size.h"
 
-enum { END_TAPS = 7, SCRATCH_ALIGN = 16 };
+enum { END_TAPS = 7, STATE_ALIGN = 4, SCRATCH_ALIGN = 16 };
 
-/* Give a layer its part of the state. */
+/* Give a layer its part of the state, where vectors of 4 channels begin. */
 static size_t take_state(struct vibe_conv_stack *stack, size_t rows, size_t C)
 {
     size_t at = stack->n_state;
 
-    stack->n_state += rows * C;
+    stack->n_state += vibe_size_round(rows * C, STATE_ALIGN);
     return at;
 }
 

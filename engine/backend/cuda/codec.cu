@@ -1,12 +1,13 @@
 /* Streaming convolutions: the past in front of a chunk, depthwise taps. */
 #include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/reduce.cuh"
 
 enum {
     THREADS = 256,
-    WARPS = THREADS / 32,
-    WIDE = 512,  /* channels from which on a block makes a row */
-    VECTORS = 2, /* of 4 channels that each of its threads keeps */
+    MAX_THREADS = 512, /* of a mixer's row */
+    TAPS = VIBE_MIXER_TAPS,
+    PAST = TAPS - 1,
 };
 
 /* [B][T][C] with its strides. */
@@ -24,155 +25,308 @@ static struct chunk chunk_of(const struct vibe_tensor *t)
     return chunk;
 }
 
-__device__ static inline float *row_at(struct chunk c, unsigned b, unsigned t)
+__device__ static inline float *row_at(const struct chunk &c, unsigned b,
+                                       unsigned t)
 {
     return c.data + b * c.stride_b + t * c.stride_t;
 }
 
-/* One warp makes one row of win: a row of the state, of n(x), or of zeros. */
-__global__ void window(struct chunk win, struct chunk state, struct chunk x,
-                       const float *w, float eps, unsigned n_rows, unsigned C)
-{
-    const unsigned r = blockIdx.x * WARPS + threadIdx.x / 32;
-    const unsigned lane = threadIdx.x % 32;
-    const unsigned b = r / win.T;
-    const unsigned t = r % win.T;
-    const float *in = NULL;
-    float *out;
-    float factor = 1.0f;
-
-    if (r >= n_rows)
-        return;
-    out = row_at(win, b, t);
-    if (t < state.T)
-        in = row_at(state, b, t);
-    else if (t < state.T + x.T)
-        in = row_at(x, b, t - state.T);
-    if (!in || t < state.T)
-        w = NULL;
-    if (w) {
-        float sum = 0.0f;
-
-        for (unsigned c = lane; c < C; c += 32)
-            sum += in[c] * in[c];
-        factor = 1.0f / sqrtf(vibe_warp_sum(sum) / (float)C + eps);
-    }
-    for (unsigned c = lane; c < C; c += 32)
-        out[c] = in ? in[c] * factor * (w ? w[c] : 1.0f) : 0.0f;
-}
-
-/* One block makes one row of up to 4 * THREADS * VECTORS channels, which it
- * loads once and all together. */
-__global__ void window_row(struct chunk win, struct chunk state, struct chunk x,
-                           const float *w, float eps, unsigned C)
-{
-    const unsigned b = blockIdx.x / win.T;
-    const unsigned t = blockIdx.x % win.T;
-    const bool is_new = t >= state.T && t < state.T + x.T;
-    const float *in = NULL;
-    float *out = row_at(win, b, t);
-    float4 v[VECTORS], weight[VECTORS];
-    float sum = 0.0f;
-    float factor = 1.0f;
-
-    if (is_new)
-        in = row_at(x, b, t - state.T);
-    else if (t < state.T)
-        in = row_at(state, b, t);
-#pragma unroll
-    for (unsigned k = 0; k < VECTORS; k++) {
-        const unsigned c = 4 * (k * THREADS + threadIdx.x);
-
-        v[k] = in && c < C ? *(const float4 *)(in + c)
-                           : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        weight[k] = is_new && w && c < C ? *(const float4 *)(w + c)
-                                         : make_float4(1.0f, 1.0f, 1.0f, 1.0f);
-        sum += (v[k].x * v[k].x + v[k].y * v[k].y) +
-               (v[k].z * v[k].z + v[k].w * v[k].w);
-    }
-    if (is_new && w) /* the same for all threads of the block */
-        factor = 1.0f / sqrtf(vibe_block_sum(sum) / (float)C + eps);
-#pragma unroll
-    for (unsigned k = 0; k < VECTORS; k++) {
-        const unsigned c = 4 * (k * THREADS + threadIdx.x);
-
-        if (c < C)
-            *(float4 *)(out + c) = make_float4(
-                v[k].x * factor * weight[k].x, v[k].y * factor * weight[k].y,
-                v[k].z * factor * weight[k].z, v[k].w * factor * weight[k].w);
-    }
-}
-
-/* state = rows T .. T + p - 1 of win, the last p of [state | n(x)]. */
-__global__ void remember(struct chunk state, struct chunk win, unsigned T,
-                         unsigned n, unsigned C)
-{
-    const unsigned i = blockIdx.x * THREADS + threadIdx.x;
-    const unsigned b = i / (state.T * C);
-    const unsigned t = i / C % state.T;
-
-    if (i < n)
-        row_at(state, b, t)[i % C] = row_at(win, b, T + t)[i % C];
-}
-
 /* Whether rows can be moved 4 channels at a time. */
-static bool is_even(struct chunk c)
+static bool is_even(const struct chunk &c)
 {
     return (uintptr_t)c.data % 16 == 0 && c.stride_b % 4 == 0 &&
            c.stride_t % 4 == 0;
 }
 
-cudaError_t vibe_cuda_window(cudaStream_t stream, const struct vibe_tensor *win,
-                             const struct vibe_tensor *state,
-                             const struct vibe_tensor *x, const float *w,
-                             float eps)
-{
-    const unsigned n_rows = (unsigned)(win->B * win->T);
-    const unsigned n = (unsigned)(state->B * state->T * state->C);
-    const unsigned C = (unsigned)win->C;
+/* V neighbouring channels. */
+template <unsigned V> struct vec {
+    float e[V];
+};
 
-    if (C >= WIDE && C % 4 == 0 && C <= 4 * THREADS * VECTORS &&
-        is_even(chunk_of(win)) && is_even(chunk_of(state)) &&
-        is_even(chunk_of(x)) && (uintptr_t)w % 16 == 0)
-        window_row<<<n_rows, THREADS, 0, stream>>>(
-            chunk_of(win), chunk_of(state), chunk_of(x), w, eps, C);
-    else
-        window<<<(n_rows + WARPS - 1) / WARPS, THREADS, 0, stream>>>(
-            chunk_of(win), chunk_of(state), chunk_of(x), w, eps, n_rows, C);
-    if (n)
-        remember<<<(n + THREADS - 1) / THREADS, THREADS, 0, stream>>>(
-            chunk_of(state), chunk_of(win), (unsigned)x->T, n,
-            (unsigned)state->C);
-    return cudaGetLastError();
+__device__ static inline vec<4> read4(const float *p)
+{
+    const float4 v = *(const float4 *)p;
+
+    return {v.x, v.y, v.z, v.w};
 }
 
-/* One thread makes one element: taps reads of win, mostly from the cache. */
-__global__ void dwconv(struct chunk x, struct chunk win, const float *w,
-                       const float *bias, const float *gamma, unsigned taps,
-                       unsigned n, unsigned C)
+template <unsigned V> __device__ static inline vec<V> read(const float *p)
+{
+    if constexpr (V == 4)
+        return read4(p);
+    else
+        return {*p};
+}
+
+template <unsigned V>
+__device__ static inline void write(float *p, const vec<V> &v)
+{
+    if constexpr (V == 4)
+        *(float4 *)p = make_float4(v.e[0], v.e[1], v.e[2], v.e[3]);
+    else
+        *p = v.e[0];
+}
+
+struct window {
+    struct chunk win, state, past, x;
+    unsigned C;
+    unsigned n; /* vectors of win */
+};
+
+/* One thread moves a vector of win, and of the state where it is one of the
+ * last rows. */
+template <unsigned V>
+__global__ __launch_bounds__(THREADS) void window_kernel(
+    const __grid_constant__ struct window a)
 {
     const unsigned i = blockIdx.x * THREADS + threadIdx.x;
-    const unsigned c = i % C;
-    const unsigned b = i / (x.T * C);
-    const unsigned t = i / C % x.T;
-    float sum;
+    const unsigned c = i % (a.C / V) * V;
+    const unsigned m = i / (a.C / V);
+    const unsigned b = m / a.win.T;
+    const unsigned t = m % a.win.T;
+    vec<V> v = {};
 
-    if (i >= n)
+    let_next_start();
+    wait_for_inputs();
+    if (i >= a.n)
         return;
-    sum = bias[c];
-    for (unsigned j = 0; j < taps; j++)
-        sum += w[j * C + c] * row_at(win, b, t + j)[c];
-    row_at(x, b, t)[c] += gamma[c] * sum;
+    if (t < a.past.T)
+        v = read<V>(row_at(a.past, b, t) + c);
+    else if (t < a.past.T + a.x.T)
+        v = read<V>(row_at(a.x, b, t - a.past.T) + c);
+    write<V>(row_at(a.win, b, t) + c, v);
+    if (t >= a.x.T && t < a.x.T + a.state.T)
+        write<V>(row_at(a.state, b, t - a.x.T) + c, v);
 }
 
-cudaError_t vibe_cuda_dwconv(cudaStream_t stream, const struct vibe_tensor *x,
-                             const struct vibe_tensor *win, const float *w,
-                             const float *bias, const float *gamma)
+cudaError_t vibe_cuda_window(cudaStream_t stream, const struct vibe_tensor *win,
+                             const struct vibe_tensor *state,
+                             const struct vibe_tensor *past,
+                             const struct vibe_tensor *x)
 {
-    const unsigned n = (unsigned)(x->B * x->T * x->C);
-    const unsigned taps = (unsigned)(win->T - x->T + 1);
+    struct window a = {chunk_of(win), chunk_of(state), chunk_of(past),
+                       chunk_of(x),   (unsigned)x->C,  0};
+    const bool is_wide = x->C % 4 == 0 && is_even(a.win) && is_even(a.state) &&
+                         is_even(a.past) && is_even(a.x);
 
-    dwconv<<<(n + THREADS - 1) / THREADS, THREADS, 0, stream>>>(
-        chunk_of(x), chunk_of(win), w, bias, gamma, taps, n, (unsigned)x->C);
-    return cudaGetLastError();
+    a.n = (unsigned)(win->B * win->T * x->C / (is_wide ? 4 : 1));
+    return launch_waiting(is_wide ? (const void *)window_kernel<4>
+                                  : (const void *)window_kernel<1>,
+                          dim3((a.n + THREADS - 1) / THREADS), THREADS, 0,
+                          stream, &a);
+}
+
+struct mixer {
+    struct chunk y, normed, state, past, x;
+    struct vibe_mixer w;
+    unsigned C, n_rows;
+    unsigned width; /* threads of a row, a power of two */
+};
+
+/* Sums over the threads of each row, in every one of them. */
+template <unsigned COUNT>
+__device__ static inline void sum_rows(float (&sum)[COUNT], unsigned width)
+{
+    __shared__ float parts[COUNT][MAX_THREADS / 32];
+    const unsigned n_warps = width / 32;
+    const unsigned first = threadIdx.x / width * n_warps;
+
+    for (unsigned offset = min(width, 32u) / 2; offset > 0; offset /= 2)
+#pragma unroll
+        for (unsigned k = 0; k < COUNT; k++)
+            sum[k] += __shfl_xor_sync(0xFFFFFFFFu, sum[k], offset);
+    if (width <= 32)
+        return;
+    if (threadIdx.x % 32 == 0)
+#pragma unroll
+        for (unsigned k = 0; k < COUNT; k++)
+            parts[k][threadIdx.x / 32] = sum[k];
+    __syncthreads();
+#pragma unroll
+    for (unsigned k = 0; k < COUNT; k++) {
+        sum[k] = 0.0f;
+        for (unsigned i = 0; i < n_warps; i++)
+            sum[k] += parts[k][first + i];
+    }
+}
+
+template <unsigned V>
+__device__ static inline float add_squares(float sum, const vec<V> &v)
+{
+#pragma unroll
+    for (unsigned e = 0; e < V; e++)
+        sum = fmaf(v.e[e], v.e[e], sum);
+    return sum;
+}
+
+__device__ static inline float factor_of(float squares, unsigned C, float eps)
+{
+    return 1.0f / sqrtf(squares / (float)C + eps);
+}
+
+template <unsigned V>
+__device__ static inline vec<V> scale(vec<V> v, float factor, const float *w)
+{
+    const vec<V> by = read<V>(w);
+
+#pragma unroll
+    for (unsigned e = 0; e < V; e++)
+        v.e[e] = v.e[e] * factor * by.e[e];
+    return v;
+}
+
+/* x + gamma * (bias + the taps over the columns before and at it). */
+template <unsigned V>
+__device__ static inline vec<V> mix(vec<V> x, const vec<V> (&column)[TAPS],
+                                    const struct mixer &a, unsigned c)
+{
+    const vec<V> gamma = read<V>(a.w.gamma + c);
+    vec<V> sum = read<V>(a.w.bias + c);
+
+#pragma unroll
+    for (unsigned j = 0; j < TAPS; j++) {
+        const vec<V> tap = read<V>(a.w.taps + (size_t)j * a.C + c);
+
+#pragma unroll
+        for (unsigned e = 0; e < V; e++)
+            sum.e[e] = fmaf(tap.e[e], column[j].e[e], sum.e[e]);
+    }
+#pragma unroll
+    for (unsigned e = 0; e < V; e++)
+        x.e[e] = fmaf(gamma.e[e], sum.e[e], x.e[e]);
+    return x;
+}
+
+/* Ask for the weights of channels c .. c + 31 before anything else. */
+__device__ static inline void prefetch_weights(const struct mixer &a,
+                                               unsigned c)
+{
+    prefetch(a.w.norm + c);
+    for (unsigned j = 0; j < TAPS; j++)
+        prefetch(a.w.taps + (size_t)j * a.C + c);
+    prefetch(a.w.bias + c);
+    prefetch(a.w.gamma + c);
+    prefetch(a.w.next_norm + c);
+}
+
+/*
+ * `width` threads make one row of y: they load the seven columns that it reads
+ * and norm them, though neighbours do so too, because all columns of a chunk
+ * are in the cache and the loads wait together.  N vectors of V channels a
+ * thread.
+ */
+template <unsigned V, unsigned N>
+__global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
+    const __grid_constant__ struct mixer a)
+{
+    const unsigned lane = threadIdx.x % a.width;
+    const unsigned r = blockIdx.x * (blockDim.x / a.width) +
+                       threadIdx.x / a.width;
+    const bool is_row = r < a.n_rows;
+    const unsigned b = is_row ? r / a.x.T : 0;
+    const unsigned t = is_row ? r % a.x.T : 0;
+    vec<V> column[N][TAPS] = {};
+    vec<V> y[N];
+    float squares[TAPS] = {};
+    float sum[1] = {};
+
+    let_next_start();
+#pragma unroll
+    for (unsigned i = 0; i < N; i++)
+        if ((i * a.width + lane) * V % 32 == 0 &&
+            (i * a.width + lane) * V < a.C)
+            prefetch_weights(a, (i * a.width + lane) * V);
+    wait_for_inputs();
+#pragma unroll
+    for (unsigned i = 0; i < N; i++) {
+        const unsigned c = (i * a.width + lane) * V;
+
+#pragma unroll
+        for (unsigned j = 0; j < TAPS; j++)
+            if (is_row && c < a.C)
+                column[i][j] = read<V>((t + j < PAST
+                                            ? row_at(a.past, b, t + j)
+                                            : row_at(a.x, b, t + j - PAST)) +
+                                       c);
+    }
+#pragma unroll
+    for (unsigned i = 0; i < N; i++)
+#pragma unroll
+        for (unsigned j = 0; j < TAPS; j++)
+            squares[j] = add_squares<V>(squares[j], column[i][j]);
+    sum_rows<TAPS>(squares, a.width);
+#pragma unroll
+    for (unsigned i = 0; i < N; i++) {
+        const unsigned c = (i * a.width + lane) * V;
+
+        if (!is_row || c >= a.C)
+            continue;
+        y[i] = column[i][PAST];
+#pragma unroll
+        for (unsigned j = 0; j < TAPS; j++) {
+            if (t + j >= PAST)
+                column[i][j] = scale<V>(column[i][j],
+                                        factor_of(squares[j], a.C, a.w.eps),
+                                        a.w.norm + c);
+            /* of a short chunk, some of the past is still to be kept */
+            if (t == 0 && j >= a.x.T && j < PAST)
+                write<V>(row_at(a.state, b, j - a.x.T) + c, column[i][j]);
+        }
+        if (t + PAST >= a.x.T)
+            write<V>(row_at(a.state, b, t + PAST - a.x.T) + c, column[i][PAST]);
+        y[i] = mix<V>(y[i], column[i], a, c);
+        write<V>(row_at(a.y, b, t) + c, y[i]);
+        sum[0] = add_squares<V>(sum[0], y[i]);
+    }
+    sum_rows<1>(sum, a.width);
+#pragma unroll
+    for (unsigned i = 0; i < N; i++) {
+        const unsigned c = (i * a.width + lane) * V;
+
+        if (is_row && c < a.C)
+            write<V>(row_at(a.normed, b, t) + c,
+                     scale<V>(y[i], factor_of(sum[0], a.C, a.w.eps),
+                              a.w.next_norm + c));
+    }
+}
+
+template <unsigned V, unsigned N>
+static cudaError_t launch_mixer(cudaStream_t stream, struct mixer *a)
+{
+    unsigned threads;
+
+    a->width = 1;
+    while (a->width * V * N < a->C)
+        a->width *= 2;
+    if (a->width > MAX_THREADS)
+        return cudaErrorNotSupported;
+    threads = max(a->width, (unsigned)THREADS);
+    return launch_waiting((const void *)mixer_kernel<V, N>,
+                          dim3((a->n_rows * a->width + threads - 1) / threads),
+                          threads, 0, stream, a);
+}
+
+cudaError_t vibe_cuda_mixer(cudaStream_t stream, const struct vibe_tensor *y,
+                            const struct vibe_tensor *normed,
+                            const struct vibe_tensor *state,
+                            const struct vibe_tensor *past,
+                            const struct vibe_tensor *x,
+                            const struct vibe_mixer *w)
+{
+    struct mixer a = {chunk_of(y),
+                      chunk_of(normed),
+                      chunk_of(state),
+                      chunk_of(past),
+                      chunk_of(x),
+                      *w,
+                      (unsigned)x->C,
+                      (unsigned)(x->B * x->T),
+                      1};
+
+    if (x->C % 4 || !is_even(a.y) || !is_even(a.normed) || !is_even(a.state) ||
+        !is_even(a.past) || !is_even(a.x))
+        return launch_mixer<1, 4>(stream, &a);
+    if (x->C <= 4 * MAX_THREADS)
+        return launch_mixer<4, 1>(stream, &a);
+    return launch_mixer<4, 2>(stream, &a);
 }

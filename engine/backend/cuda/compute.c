@@ -72,19 +72,21 @@ static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
 }
 
 static void window(struct vibe_stream *s, const struct vibe_tensor *win,
-                   const struct vibe_tensor *state, const struct vibe_tensor *x,
-                   const float *w, float eps)
+                   const struct vibe_tensor *state,
+                   const struct vibe_tensor *past, const struct vibe_tensor *x)
 {
-    vibe_cuda_latch(s, vibe_cuda_window(queue(s), win, state, x, w, eps),
+    vibe_cuda_latch(s, vibe_cuda_window(queue(s), win, state, past, x),
                     "window");
 }
 
-static void dwconv(struct vibe_stream *s, const struct vibe_tensor *x,
-                   const struct vibe_tensor *win, const float *w,
-                   const float *bias, const float *gamma)
+static void mixer(struct vibe_stream *s, const struct vibe_tensor *y,
+                  const struct vibe_tensor *normed,
+                  const struct vibe_tensor *state,
+                  const struct vibe_tensor *past, const struct vibe_tensor *x,
+                  const struct vibe_mixer *w)
 {
-    vibe_cuda_latch(s, vibe_cuda_dwconv(queue(s), x, win, w, bias, gamma),
-                    "dwconv");
+    vibe_cuda_latch(s, vibe_cuda_mixer(queue(s), y, normed, state, past, x, w),
+                    "mixer");
 }
 
 static void solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
@@ -117,7 +119,7 @@ void vibe_cuda_compute_init(struct vibe_ops *ops)
     ops->rope = rope;
     ops->attention = attention;
     ops->window = window;
-    ops->dwconv = dwconv;
+    ops->mixer = mixer;
     ops->solver_step = solver_step;
     ops->noise = noise;
 }

@@ -1,5 +1,6 @@
 /* Ops on elements: one thread does one, all are bound by bytes moved. */
 #include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/noise.h"
 
 enum { THREADS = 256 };
@@ -25,7 +26,7 @@ static struct view view_of(const struct vibe_tensor *t)
     return view;
 }
 
-__device__ static inline float *at(struct view v, size_t i)
+__device__ static inline float *at(const struct view &v, size_t i)
 {
     const unsigned c = (unsigned)(i % v.C);
     const size_t row = i / v.C;
@@ -38,94 +39,127 @@ static size_t size_of(const struct vibe_tensor *t)
     return t->B * t->T * t->C;
 }
 
-static unsigned blocks_of(size_t n)
+/* What the kernels of this file take. */
+struct element {
+    struct view y, a, b;
+    float mul, add;
+    size_t n; /* elements of y */
+};
+
+static struct element element_of(const struct vibe_tensor *y,
+                                 const struct vibe_tensor *a,
+                                 const struct vibe_tensor *b)
 {
-    return (unsigned)((n + THREADS - 1) / THREADS);
+    return {view_of(y), view_of(a), view_of(b), 1.0f, 0.0f, size_of(y)};
 }
 
-__global__ void add_silu(struct view y, struct view a, struct view b, size_t n)
+/* A thread for each of n elements. */
+static cudaError_t launch_for(size_t n, const void *kernel, cudaStream_t stream,
+                              void *args)
 {
-    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    return launch_waiting(kernel, dim3((unsigned)((n + THREADS - 1) / THREADS)),
+                          THREADS, 0, stream, args);
+}
+
+/* Which element this thread does, once its inputs are there. */
+__device__ static inline size_t begin(void)
+{
+    let_next_start();
+    wait_for_inputs();
+    return (size_t)blockIdx.x * THREADS + threadIdx.x;
+}
+
+__global__ void add_silu(const __grid_constant__ struct element e)
+{
+    const size_t i = begin();
     float v;
 
-    if (i >= n)
+    if (i >= e.n)
         return;
-    v = *at(a, i) + (b.data ? *at(b, i) : 0.0f);
-    *at(y, i) = v / (1.0f + expf(-v));
+    v = *at(e.a, i) + (e.b.data ? *at(e.b, i) : 0.0f);
+    *at(e.y, i) = v / (1.0f + expf(-v));
 }
 
 cudaError_t vibe_cuda_add_silu(cudaStream_t stream, const struct vibe_tensor *y,
                                const struct vibe_tensor *a,
                                const struct vibe_tensor *b)
 {
-    add_silu<<<blocks_of(size_of(y)), THREADS, 0, stream>>>(
-        view_of(y), view_of(a), view_of(b), size_of(y));
-    return cudaGetLastError();
+    struct element e = element_of(y, a, b);
+
+    return launch_for(e.n, (const void *)add_silu, stream, &e);
 }
 
-__global__ void affine(struct view y, struct view x, float mul, float add,
-                       size_t n)
+__global__ void affine(const __grid_constant__ struct element e)
 {
-    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    const size_t i = begin();
 
-    if (i < n)
-        *at(y, i) = *at(x, i) * mul + add;
+    if (i < e.n)
+        *at(e.y, i) = *at(e.a, i) * e.mul + e.add;
 }
 
 cudaError_t vibe_cuda_affine(cudaStream_t stream, const struct vibe_tensor *y,
                              const struct vibe_tensor *x, float mul, float add)
 {
-    affine<<<blocks_of(size_of(y)), THREADS, 0, stream>>>(
-        view_of(y), view_of(x), mul, add, size_of(y));
-    return cudaGetLastError();
+    struct element e = element_of(y, x, NULL);
+
+    e.mul = mul;
+    e.add = add;
+    return launch_for(e.n, (const void *)affine, stream, &e);
 }
 
-__global__ void copy(struct view y, struct view x, size_t n)
+__global__ void copy(const __grid_constant__ struct element e)
 {
-    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    const size_t i = begin();
 
-    if (i < n)
-        *at(y, i) = *at(x, i);
+    if (i < e.n)
+        *at(e.y, i) = *at(e.a, i);
 }
 
 cudaError_t vibe_cuda_copy(cudaStream_t stream, const struct vibe_tensor *y,
                            const struct vibe_tensor *x)
 {
-    copy<<<blocks_of(size_of(y)), THREADS, 0, stream>>>(view_of(y), view_of(x),
-                                                        size_of(y));
-    return cudaGetLastError();
+    struct element e = element_of(y, x, NULL);
+
+    return launch_for(e.n, (const void *)copy, stream, &e);
 }
 
-__global__ void zero(struct view y, size_t n)
+__global__ void zero(const __grid_constant__ struct element e)
 {
-    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    const size_t i = begin();
 
-    if (i < n)
-        *at(y, i) = 0.0f;
+    if (i < e.n)
+        *at(e.y, i) = 0.0f;
 }
 
 cudaError_t vibe_cuda_zero(cudaStream_t stream, const struct vibe_tensor *y)
 {
-    zero<<<blocks_of(size_of(y)), THREADS, 0, stream>>>(view_of(y), size_of(y));
-    return cudaGetLastError();
+    struct element e = element_of(y, NULL, NULL);
+
+    return launch_for(e.n, (const void *)zero, stream, &e);
 }
 
+struct solver {
+    struct view x, m1, v;
+    const float *cfg_scale;
+    struct vibe_solver_coef coef;
+    size_t n;
+};
+
 /* One thread per channel of a dialogue, both rows of it. */
-__global__ void solver_step(struct view x, struct view m1, struct view v,
-                            const float *cfg_scale,
-                            struct vibe_solver_coef coef, size_t n)
+__global__ void solver_step(const __grid_constant__ struct solver s)
 {
-    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    const size_t i = begin();
     float positive, negative, guided, m0;
 
-    if (i >= n)
+    if (i >= s.n)
         return;
-    positive = *at(v, i);
-    negative = *at(v, n + i);
-    guided = negative + cfg_scale[i / x.C] * (positive - negative);
-    m0 = coef.alpha * *at(x, i) - coef.sigma * guided;
-    *at(x, i) = coef.a * *at(x, i) + coef.c0 * m0 + coef.c1 * *at(m1, i);
-    *at(m1, i) = m0;
+    positive = *at(s.v, i);
+    negative = *at(s.v, s.n + i);
+    guided = negative + s.cfg_scale[i / s.x.C] * (positive - negative);
+    m0 = s.coef.alpha * *at(s.x, i) - s.coef.sigma * guided;
+    *at(s.x, i) = s.coef.a * *at(s.x, i) + s.coef.c0 * m0 +
+                  s.coef.c1 * *at(s.m1, i);
+    *at(s.m1, i) = m0;
 }
 
 cudaError_t vibe_cuda_solver_step(cudaStream_t stream,
@@ -135,28 +169,34 @@ cudaError_t vibe_cuda_solver_step(cudaStream_t stream,
                                   const float *cfg_scale,
                                   const struct vibe_solver_coef *coef)
 {
-    solver_step<<<blocks_of(size_of(x)), THREADS, 0, stream>>>(
-        view_of(x), view_of(m1), view_of(v), cfg_scale, *coef, size_of(x));
-    return cudaGetLastError();
+    struct solver s = {view_of(x), view_of(m1), view_of(v),
+                       cfg_scale,  *coef,       size_of(x)};
+
+    return launch_for(s.n, (const void *)solver_step, stream, &s);
 }
 
-__global__ void noise(struct view x, const struct vibe_noise_key *keys,
-                      size_t n)
+struct noise {
+    struct view x;
+    const struct vibe_noise_key *keys;
+    size_t n;
+};
+
+__global__ void draw_noise(const __grid_constant__ struct noise a)
 {
-    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    const size_t i = begin();
     struct vibe_noise_key key;
 
-    if (i >= n)
+    if (i >= a.n)
         return;
-    key = keys[i / x.C];
-    *at(x, i) = vibe_noise_normal(key.seed, key.dialogue, key.frame,
-                                  (uint32_t)(i % x.C));
+    key = a.keys[i / a.x.C];
+    *at(a.x, i) = vibe_noise_normal(key.seed, key.dialogue, key.frame,
+                                    (uint32_t)(i % a.x.C));
 }
 
 cudaError_t vibe_cuda_noise(cudaStream_t stream, const struct vibe_tensor *x,
                             const struct vibe_noise_key *keys)
 {
-    noise<<<blocks_of(size_of(x)), THREADS, 0, stream>>>(view_of(x), keys,
-                                                         size_of(x));
-    return cudaGetLastError();
+    struct noise a = {view_of(x), keys, size_of(x)};
+
+    return launch_for(a.n, (const void *)draw_noise, stream, &a);
 }

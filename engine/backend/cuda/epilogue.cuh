@@ -2,6 +2,7 @@
 #ifndef VIBE_CUDA_EPILOGUE_CUH
 #define VIBE_CUDA_EPILOGUE_CUH
 
+#include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/matrix.h"
 
 /* Row m = b * T + t of a tensor. */
@@ -117,44 +118,6 @@ __device__ static inline void store_two(const struct epilogue &e, unsigned m,
     }
     if (e.kind == VIBE_SWIGLU)
         e.y.data[y_at + n / 2] = silu(z[0]) * z[1];
-}
-
-/* Sums that start a new kernel early may read weights, which never change,
- * before this and nothing else. */
-__device__ static inline void wait_for_inputs(void)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-/* Let the next kernel start as soon as there is room beside this one. */
-__device__ static inline void let_next_start(void)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-/* Launch, if is_early before the kernel ahead has ended: then the kernel must
- * call wait_for_inputs. */
-static inline cudaError_t launch(const void *kernel, dim3 grid,
-                                 unsigned threads, size_t shared,
-                                 cudaStream_t stream, int is_early, void *args)
-{
-    cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute early;
-    void *list[] = {args};
-
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared;
-    config.stream = stream;
-    config.attrs = &early;
-    config.numAttrs = is_early ? 1 : 0;
-    return cudaLaunchKernelExC(&config, kernel, list);
 }
 
 #endif /* VIBE_CUDA_EPILOGUE_CUH */

@@ -61,11 +61,17 @@ cudaError_t vibe_cuda_attention(cudaStream_t stream,
 
 cudaError_t vibe_cuda_window(cudaStream_t stream, const struct vibe_tensor *win,
                              const struct vibe_tensor *state,
-                             const struct vibe_tensor *x, const float *w,
-                             float eps);
-cudaError_t vibe_cuda_dwconv(cudaStream_t stream, const struct vibe_tensor *x,
-                             const struct vibe_tensor *win, const float *w,
-                             const float *bias, const float *gamma);
+                             const struct vibe_tensor *past,
+                             const struct vibe_tensor *x);
+
+/* Up to 4096 channels, or 2048 if they are no multiple of 4; weights are
+ * aligned to 16 bytes. */
+cudaError_t vibe_cuda_mixer(cudaStream_t stream, const struct vibe_tensor *y,
+                            const struct vibe_tensor *normed,
+                            const struct vibe_tensor *state,
+                            const struct vibe_tensor *past,
+                            const struct vibe_tensor *x,
+                            const struct vibe_mixer *w);
 
 /* Whether this build has code for the current GPU. */
 cudaError_t vibe_cuda_find_kernel(void);

@@ -1,5 +1,6 @@
 /* RMS norms, plain and modulated. */
 #include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/reduce.cuh"
 
 enum {
@@ -27,9 +28,18 @@ static struct rows rows_of(const struct vibe_tensor *t)
     return rows;
 }
 
-__device__ static inline float *row_at(struct rows rows, unsigned b, unsigned t)
+/* What the kernels of this file take; shift and scale may have no data. */
+struct norm {
+    struct rows y, x, shift, scale;
+    const float *w;
+    float eps;
+    unsigned n_rows, T, C;
+};
+
+__device__ static inline float *row_at(const struct rows &rows, unsigned b,
+                                       unsigned t)
 {
-    return rows.data + b * rows.stride_b + t * rows.stride_t;
+    return rows.data ? rows.data + b * rows.stride_b + t * rows.stride_t : NULL;
 }
 
 /* Scale one row by its factor; lanes first, first + step, ... */
@@ -50,44 +60,43 @@ __device__ static void finish(float *y, const float *x, const float *w,
 }
 
 /* One warp does one row of up to NARROW channels; bytes: 2 rows moved. */
-__global__ void norm_narrow(struct rows y, struct rows x, const float *w,
-                            float eps, struct rows shift, struct rows scale,
-                            unsigned n_rows, unsigned T, unsigned C)
+__global__ void norm_narrow(const __grid_constant__ struct norm a)
 {
     const unsigned r = blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
     const unsigned lane = threadIdx.x % 32;
-    const unsigned b = r / T;
-    const unsigned t = r % T;
-    const float *in;
+    const unsigned b = r / a.T;
+    const unsigned t = r % a.T;
+    const float *in = row_at(a.x, b, t);
     float sum = 0.0f;
 
-    if (r >= n_rows)
+    let_next_start();
+    wait_for_inputs();
+    if (r >= a.n_rows)
         return;
-    in = row_at(x, b, t);
-    for (unsigned c = lane; c < C; c += 32)
+    for (unsigned c = lane; c < a.C; c += 32)
         sum += in[c] * in[c];
     sum = vibe_warp_sum(sum);
-    finish(row_at(y, b, t), in, w, shift.data ? row_at(shift, b, t) : NULL,
-           scale.data ? row_at(scale, b, t) : NULL,
-           1.0f / sqrtf(sum / (float)C + eps), C, lane, 32);
+    finish(row_at(a.y, b, t), in, a.w, row_at(a.shift, b, t),
+           row_at(a.scale, b, t), 1.0f / sqrtf(sum / (float)a.C + a.eps), a.C,
+           lane, 32);
 }
 
 /* One block does one row. */
-__global__ void norm_wide(struct rows y, struct rows x, const float *w,
-                          float eps, struct rows shift, struct rows scale,
-                          unsigned T, unsigned C)
+__global__ void norm_wide(const __grid_constant__ struct norm a)
 {
-    const unsigned b = blockIdx.x / T;
-    const unsigned t = blockIdx.x % T;
-    const float *in = row_at(x, b, t);
+    const unsigned b = blockIdx.x / a.T;
+    const unsigned t = blockIdx.x % a.T;
+    const float *in = row_at(a.x, b, t);
     float sum = 0.0f;
 
-    for (unsigned c = threadIdx.x; c < C; c += THREADS)
+    let_next_start();
+    wait_for_inputs();
+    for (unsigned c = threadIdx.x; c < a.C; c += THREADS)
         sum += in[c] * in[c];
     sum = vibe_block_sum(sum);
-    finish(row_at(y, b, t), in, w, shift.data ? row_at(shift, b, t) : NULL,
-           scale.data ? row_at(scale, b, t) : NULL,
-           1.0f / sqrtf(sum / (float)C + eps), C, threadIdx.x, THREADS);
+    finish(row_at(a.y, b, t), in, a.w, row_at(a.shift, b, t),
+           row_at(a.scale, b, t), 1.0f / sqrtf(sum / (float)a.C + a.eps), a.C,
+           threadIdx.x, THREADS);
 }
 
 /* 4 channels from p on, or those of a missing tensor. */
@@ -113,31 +122,35 @@ __device__ static inline float4 change(float4 x, float factor, float4 w,
  * adds the squares from shared memory in the order of norm_wide, which linear.cu
  * follows, too.
  */
-__global__ __launch_bounds__(ROW) void norm_row(struct rows y, struct rows x,
-                                                const float *w, float eps,
-                                                struct rows shift,
-                                                struct rows scale, unsigned T,
-                                                unsigned C)
+__global__ __launch_bounds__(ROW) void norm_row(
+    const __grid_constant__ struct norm a)
 {
-    const unsigned b = blockIdx.x / T;
-    const unsigned t = blockIdx.x % T;
-    const float *in = row_at(x, b, t);
-    const float *add = shift.data ? row_at(shift, b, t) : NULL;
-    const float *mul = scale.data ? row_at(scale, b, t) : NULL;
-    float *out = row_at(y, b, t);
+    const unsigned b = blockIdx.x / a.T;
+    const unsigned t = blockIdx.x % a.T;
+    const float *in = row_at(a.x, b, t);
+    const float *add = row_at(a.shift, b, t);
+    const float *mul = row_at(a.scale, b, t);
+    float *out = row_at(a.y, b, t);
     float4 v[VECTORS], weight[VECTORS], by[VECTORS], plus[VECTORS];
     __shared__ float4 staged[ROW * VECTORS];
     const float *row = (const float *)staged;
     float sum = 0.0f;
     float factor;
 
+    let_next_start();
 #pragma unroll
     for (unsigned k = 0; k < VECTORS; k++) {
         const unsigned c = 4 * (k * ROW + threadIdx.x);
-        const bool is_in = c < C;
+
+        weight[k] = load(c < a.C ? a.w : NULL, c, 1.0f);
+    }
+    wait_for_inputs();
+#pragma unroll
+    for (unsigned k = 0; k < VECTORS; k++) {
+        const unsigned c = 4 * (k * ROW + threadIdx.x);
+        const bool is_in = c < a.C;
 
         v[k] = load(is_in ? in : NULL, c, 0.0f);
-        weight[k] = load(is_in ? w : NULL, c, 1.0f);
         by[k] = load(is_in ? mul : NULL, c, 0.0f);
         plus[k] = load(is_in ? add : NULL, c, 0.0f);
     }
@@ -146,14 +159,14 @@ __global__ __launch_bounds__(ROW) void norm_row(struct rows y, struct rows x,
         staged[k * ROW + threadIdx.x] = v[k];
     __syncthreads();
     if (threadIdx.x < THREADS)
-        for (unsigned c = threadIdx.x; c < C; c += THREADS)
+        for (unsigned c = threadIdx.x; c < a.C; c += THREADS)
             sum += row[c] * row[c];
-    factor = 1.0f / sqrtf(vibe_block_sum(sum) / (float)C + eps);
+    factor = 1.0f / sqrtf(vibe_block_sum(sum) / (float)a.C + a.eps);
 #pragma unroll
     for (unsigned k = 0; k < VECTORS; k++) {
         const unsigned c = 4 * (k * ROW + threadIdx.x);
 
-        if (c < C)
+        if (c < a.C)
             *(float4 *)(out + c) = change(v[k], factor, weight[k], by[k],
                                           plus[k]);
     }
@@ -171,23 +184,26 @@ cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
                            float eps, const struct vibe_tensor *shift,
                            const struct vibe_tensor *scale)
 {
-    const unsigned n_rows = (unsigned)(x->B * x->T);
-    const unsigned T = (unsigned)x->T;
-    const unsigned C = (unsigned)x->C;
+    const unsigned n_warps = THREADS / 32;
+    struct norm a = {rows_of(y),
+                     rows_of(x),
+                     rows_of(shift),
+                     rows_of(scale),
+                     w,
+                     eps,
+                     (unsigned)(x->B * x->T),
+                     (unsigned)x->T,
+                     (unsigned)x->C};
 
-    if (C <= NARROW)
-        norm_narrow<<<(n_rows + THREADS / 32 - 1) / (THREADS / 32), THREADS, 0,
-                      stream>>>(rows_of(y), rows_of(x), w, eps, rows_of(shift),
-                                rows_of(scale), n_rows, T, C);
-    else if (C % 4 == 0 && C <= 4 * ROW * VECTORS && is_even(rows_of(y)) &&
-             is_even(rows_of(x)) && is_even(rows_of(shift)) &&
-             is_even(rows_of(scale)) && (uintptr_t)w % 16 == 0)
-        norm_row<<<n_rows, ROW, 0, stream>>>(rows_of(y), rows_of(x), w, eps,
-                                             rows_of(shift), rows_of(scale), T,
-                                             C);
-    else
-        norm_wide<<<n_rows, THREADS, 0, stream>>>(rows_of(y), rows_of(x), w,
-                                                  eps, rows_of(shift),
-                                                  rows_of(scale), T, C);
-    return cudaGetLastError();
+    if (a.C <= NARROW)
+        return launch_waiting((const void *)norm_narrow,
+                              dim3((a.n_rows + n_warps - 1) / n_warps), THREADS,
+                              0, stream, &a);
+    if (a.C % 4 == 0 && a.C <= 4 * ROW * VECTORS && is_even(a.y) &&
+        is_even(a.x) && is_even(a.shift) && is_even(a.scale) &&
+        (uintptr_t)w % 16 == 0)
+        return launch_waiting((const void *)norm_row, dim3(a.n_rows), ROW, 0,
+                              stream, &a);
+    return launch_waiting((const void *)norm_wide, dim3(a.n_rows), THREADS, 0,
+                          stream, &a);
 }
