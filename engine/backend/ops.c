@@ -237,24 +237,16 @@ static void check_qkv(const struct vibe_tensor *qkv, const struct vibe_kv *kv,
     (void)qkv, (void)kv, (void)layer;
 }
 
-void vibe_rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
-               const struct vibe_kv *kv, size_t layer,
-               const struct vibe_rows *rows, const float *inv_freq)
-{
-    check_qkv(qkv, kv, layer);
-    if (is_live(s))
-        s->be->ops->rope(s, qkv, kv, layer, rows, inv_freq);
-}
-
 void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
                     const struct vibe_tensor *qkv, const struct vibe_kv *kv,
-                    size_t layer, const struct vibe_rows *rows)
+                    size_t layer, const struct vibe_rows *rows,
+                    const float *inv_freq)
 {
     check_qkv(qkv, kv, layer);
-    assert(is_rows(y, qkv->B, qkv->T));
+    assert(is_rows(y, qkv->B, qkv->T) && y->data != qkv->data);
     assert(y->C == qkv->C - 2 * kv->n_kv_heads * kv->head_dim);
     if (is_live(s))
-        s->be->ops->attention(s, y, qkv, kv, layer, rows);
+        s->be->ops->attention(s, y, qkv, kv, layer, rows, inv_freq);
 }
 
 void vibe_window(struct vibe_stream *s, const struct vibe_tensor *win,

@@ -164,12 +164,10 @@ struct vibe_ops {
     void (*copy)(struct vibe_stream *s, const struct vibe_tensor *y,
                  const struct vibe_tensor *x);
     void (*zero)(struct vibe_stream *s, const struct vibe_tensor *y);
-    void (*rope)(struct vibe_stream *s, const struct vibe_tensor *qkv,
-                 const struct vibe_kv *kv, size_t layer,
-                 const struct vibe_rows *rows, const float *inv_freq);
     void (*attention)(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *qkv, const struct vibe_kv *kv,
-                      size_t layer, const struct vibe_rows *rows);
+                      size_t layer, const struct vibe_rows *rows,
+                      const float *inv_freq);
     void (*window)(struct vibe_stream *s, const struct vibe_tensor *win,
                    const struct vibe_tensor *state,
                    const struct vibe_tensor *past, const struct vibe_tensor *x);
@@ -272,28 +270,25 @@ void vibe_zero(struct vibe_stream *s, const struct vibe_tensor *y);
 
 /*
  * Rotate q and k of each row by its position (half-split, "NeoX" pairs
- * i, i + head_dim / 2) and store k and v in the cache.
- *
- *   qkv        [B][T][(n_heads + 2 * n_kv_heads) * head_dim]; q is rotated in
- *              place
- *   inv_freq   [head_dim / 2] device
- *
- * Blocks up to position pos[b] + T - 1 must be in the table.
- */
-void vibe_rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
-               const struct vibe_kv *kv, size_t layer,
-               const struct vibe_rows *rows, const float *inv_freq);
-
-/*
+ * i, i + head_dim / 2), store k and v in the cache, and
  * y = softmax(q k^T / sqrt(head_dim)) v over positions 0 .. own position of
  * the row's sequence; query head j reads KV head j / (n_heads / n_kv_heads).
  *
- *   y     [B][T][n_heads * head_dim]
- *   qkv   as vibe_rope left it
+ *   y          [B][T][n_heads * head_dim]; must not overlap qkv
+ *   qkv        [B][T][(n_heads + 2 * n_kv_heads) * head_dim]; undefined
+ *              afterwards
+ *   inv_freq   [head_dim / 2] device
+ *
+ * Blocks up to position pos[b] + T - 1 must be in the table.  A row rounds
+ * differently as a step (T = 1) and in a prompt, as vibe_linear and vibe_gemm
+ * do.  A device may read positions before pos[b] of a step ahead of the kernels
+ * in front of it: what wrote them must have been waited for by the host, or
+ * have other ops behind it.
  */
 void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
                     const struct vibe_tensor *qkv, const struct vibe_kv *kv,
-                    size_t layer, const struct vibe_rows *rows);
+                    size_t layer, const struct vibe_rows *rows,
+                    const float *inv_freq);
 
 /*
  * Put a chunk behind its past: win = [past | x | zeros], and state = the last

@@ -350,8 +350,7 @@ static void run_layer(struct vibe_qwen2 *lm, struct vibe_stream *s,
     struct vibe_tensor act = shaped(&lm->act, pass);
 
     multiply_normed(pass, s, &qkv, x, &attn, &w->qkv, VIBE_STORE);
-    vibe_rope(s, &qkv, pass->kv, i, pass->rows, lm->inv_freq);
-    vibe_attention(s, &normed, &qkv, pass->kv, i, pass->rows);
+    vibe_attention(s, &normed, &qkv, pass->kv, i, pass->rows, lm->inv_freq);
     pass->multiply(s, x, &normed, &w->o, VIBE_ADD, NULL);
 
     multiply_normed(pass, s, &act, x, &mlp, &w->gate_up, VIBE_SWIGLU);

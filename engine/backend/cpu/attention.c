@@ -224,7 +224,8 @@ static void attend_many(struct vibe_stream *s, const struct job *a)
 
 static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *qkv, const struct vibe_kv *kv,
-                      size_t layer, const struct vibe_rows *rows)
+                      size_t layer, const struct vibe_rows *rows,
+                      const float *inv_freq)
 {
     size_t group = y->C / kv->head_dim / kv->n_kv_heads;
     struct job a = {
@@ -238,6 +239,7 @@ static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
         .part = group * (kv->head_dim + 2),
     };
 
+    vibe_cpu_rope(s, qkv, kv, layer, rows, inv_freq);
     if (y->T < ROWS)
         attend_few(s, &a);
     else

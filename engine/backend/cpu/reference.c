@@ -235,9 +235,9 @@ static void rotate(float *head, const struct rotation *r, size_t half)
     }
 }
 
-static void rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
-                 const struct vibe_kv *kv, size_t layer,
-                 const struct vibe_rows *rows, const float *inv_freq)
+void vibe_cpu_rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
+                   const struct vibe_kv *kv, size_t layer,
+                   const struct vibe_rows *rows, const float *inv_freq)
 {
     size_t hd = kv->head_dim;
     size_t n_kv = kv->n_kv_heads;
@@ -300,7 +300,8 @@ static void attend(float *y, const float *q, const struct vibe_kv *kv,
 
 static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *qkv, const struct vibe_kv *kv,
-                      size_t layer, const struct vibe_rows *rows)
+                      size_t layer, const struct vibe_rows *rows,
+                      const float *inv_freq)
 {
     size_t hd = kv->head_dim;
     size_t n_heads = y->C / hd;
@@ -309,6 +310,7 @@ static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
     int threads = vibe_cpu_team(s, n_tasks * hd * 64);
 
     assert(hd <= MAX_HEAD_DIM);
+    vibe_cpu_rope(s, qkv, kv, layer, rows, inv_freq);
 #pragma omp parallel for num_threads(threads)
     for (size_t task = 0; task < n_tasks; task++) {
         size_t m = task / n_heads;
@@ -427,7 +429,6 @@ void vibe_cpu_reference_init(struct vibe_ops *ops)
     ops->affine = affine;
     ops->copy = copy;
     ops->zero = zero;
-    ops->rope = rope;
     ops->attention = attention;
     ops->window = window;
     ops->mixer = mixer;

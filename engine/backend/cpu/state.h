@@ -145,6 +145,11 @@ int vibe_cpu_matrix_fill(struct vibe_backend *be,
                          size_t n, void *device, struct vibe_error *err);
 extern const struct vibe_transfer vibe_cpu_transfer;
 
+/* Rotate q and k and store k and v in the cache, as vibe_attention begins. */
+void vibe_cpu_rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
+                   const struct vibe_kv *kv, size_t layer,
+                   const struct vibe_rows *rows, const float *inv_freq);
+
 /* state = the last rows of [past | x]. */
 void vibe_cpu_keep_last(const struct vibe_tensor *state,
                         const struct vibe_tensor *past,

@@ -47,30 +47,6 @@ static void zero(struct vibe_stream *s, const struct vibe_tensor *y)
     vibe_cuda_latch(s, vibe_cuda_zero(queue(s), y), "zero");
 }
 
-static void rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
-                 const struct vibe_kv *kv, size_t layer,
-                 const struct vibe_rows *rows, const float *inv_freq)
-{
-    vibe_cuda_latch(s, vibe_cuda_rope(queue(s), qkv, kv, layer, rows, inv_freq),
-                    "rope");
-}
-
-static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
-                      const struct vibe_tensor *qkv, const struct vibe_kv *kv,
-                      size_t layer, const struct vibe_rows *rows)
-{
-    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
-    const size_t bytes = vibe_cuda_attention_scratch(qkv, kv);
-    float *scratch = bytes ? vibe_cuda_scratch(s, bytes) : NULL;
-
-    if (bytes && !scratch)
-        return;
-    vibe_cuda_latch(s,
-                    vibe_cuda_attention(cuda->compute, y, qkv, kv, layer, rows,
-                                        scratch, cuda->done, cuda->n_sm),
-                    "attention");
-}
-
 static void window(struct vibe_stream *s, const struct vibe_tensor *win,
                    const struct vibe_tensor *state,
                    const struct vibe_tensor *past, const struct vibe_tensor *x)
@@ -116,8 +92,7 @@ void vibe_cuda_compute_init(struct vibe_ops *ops)
     ops->affine = affine;
     ops->copy = copy;
     ops->zero = zero;
-    ops->rope = rope;
-    ops->attention = attention;
+    ops->attention = vibe_cuda_attention;
     ops->window = window;
     ops->mixer = mixer;
     ops->solver_step = solver_step;

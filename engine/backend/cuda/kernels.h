@@ -15,6 +15,8 @@
 extern "C" {
 #endif
 
+struct vibe_cuda;
+
 /* y = rmsnorm(x; w, eps) * (1 + scale) + shift; w, scale and shift (both or
  * neither) may be NULL. */
 cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
@@ -39,25 +41,51 @@ cudaError_t vibe_cuda_solver_step(cudaStream_t stream,
 cudaError_t vibe_cuda_noise(cudaStream_t stream, const struct vibe_tensor *x,
                             const struct vibe_noise_key *keys);
 
+/* The op (attention_ops.c), by the kernels that follow. */
+void vibe_cuda_attention(struct vibe_stream *s, const struct vibe_tensor *y,
+                         const struct vibe_tensor *qkv,
+                         const struct vibe_kv *kv, size_t layer,
+                         const struct vibe_rows *rows, const float *inv_freq);
+
+/* Rotate q in place, store k and v, as vibe_attention begins. */
 cudaError_t vibe_cuda_rope(cudaStream_t stream, const struct vibe_tensor *qkv,
                            const struct vibe_kv *kv, size_t layer,
                            const struct vibe_rows *rows, const float *inv_freq);
 
-/* Bytes of scratch that attention needs for these rows; 0 for a prompt. */
-size_t vibe_cuda_attention_scratch(const struct vibe_tensor *qkv,
-                                   const struct vibe_kv *kv);
+/*
+ * Attention of rows that vibe_cuda_rope has rotated and stored.
+ *
+ *   scratch   as much as the function before says; 0 for a prompt
+ */
+size_t vibe_cuda_attend_scratch(const struct vibe_tensor *qkv,
+                                const struct vibe_kv *kv);
+cudaError_t vibe_cuda_attend(const struct vibe_cuda *cuda,
+                             const struct vibe_tensor *y,
+                             const struct vibe_tensor *qkv,
+                             const struct vibe_kv *kv, size_t layer,
+                             const struct vibe_rows *rows, float *scratch);
 
 /*
- *   scratch   as much as said above
- *   done      [B * n_kv_heads] counters, zero before and after
- *   n_sm      multiprocessors
+ * The same on tensor cores, for a bf16 cache with heads of 64 or 128 channels
+ * and blocks of whole tiles of 32 positions; rows are aligned to 16 bytes.  A
+ * step (T = 1), of up to 8 query heads for a KV head, rotates and stores its
+ * rows itself.
  */
-cudaError_t vibe_cuda_attention(cudaStream_t stream,
-                                const struct vibe_tensor *y,
-                                const struct vibe_tensor *qkv,
-                                const struct vibe_kv *kv, size_t layer,
-                                const struct vibe_rows *rows, float *scratch,
-                                unsigned *done, int n_sm);
+enum { VIBE_CUDA_STEP_HEADS = 8, VIBE_CUDA_PROMPT_TILE = 32 };
+cudaError_t vibe_cuda_attend_prompt(cudaStream_t stream,
+                                    const struct vibe_tensor *y,
+                                    const struct vibe_tensor *qkv,
+                                    const struct vibe_kv *kv, size_t layer,
+                                    const struct vibe_rows *rows);
+size_t vibe_cuda_attend_step_scratch(const struct vibe_cuda *cuda,
+                                     const struct vibe_tensor *qkv,
+                                     const struct vibe_kv *kv);
+cudaError_t vibe_cuda_attend_step(const struct vibe_cuda *cuda,
+                                  const struct vibe_tensor *y,
+                                  const struct vibe_tensor *qkv,
+                                  const struct vibe_kv *kv, size_t layer,
+                                  const struct vibe_rows *rows,
+                                  const float *inv_freq, float *scratch);
 
 cudaError_t vibe_cuda_window(cudaStream_t stream, const struct vibe_tensor *win,
                              const struct vibe_tensor *state,

@@ -4,8 +4,8 @@
  * From sm_90 on a kernel lets the next one start at its top and waits for its
  * own inputs as late as it can.  All that the kernels ahead have written can be
  * seen after the wait, and all of them have ended: before it a kernel may read
- * what never changes and prefetch, but not write.  Every thread waits, so that
- * a kernel that has ended means that those ahead have, too.
+ * what never changes and prefetch, but not write.  Some block of each kernel
+ * waits, so that a kernel that has ended means that those ahead have, too.
  */
 #ifndef VIBE_CUDA_LAUNCH_CUH
 #define VIBE_CUDA_LAUNCH_CUH

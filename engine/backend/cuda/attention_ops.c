@@ -1,0 +1,59 @@
+/* Attention: which kernels, by what the cache holds and whether rows are a step
+ * or a prompt. */
+#include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/matrix.h"
+
+/* Whether rows can be moved by 16 bytes. */
+static int is_even(const struct vibe_tensor *t)
+{
+    return (size_t)t->data % 16 == 0 && t->stride_b % 4 == 0 &&
+           t->stride_t % 4 == 0;
+}
+
+static int suits_tensor_cores(const struct vibe_cuda *cuda,
+                              const struct vibe_tensor *y,
+                              const struct vibe_tensor *qkv,
+                              const struct vibe_kv *kv)
+{
+    const size_t group = y->C / kv->head_dim / kv->n_kv_heads;
+
+    return cuda->cc >= 80 && vibe_cuda_compiled_for() >= 80 &&
+           kv->dtype == VIBE_BF16 &&
+           (kv->head_dim == 64 || kv->head_dim == 128) &&
+           kv->block_tokens % VIBE_CUDA_PROMPT_TILE == 0 &&
+           (qkv->T > 1 || group <= VIBE_CUDA_STEP_HEADS) && is_even(y) &&
+           is_even(qkv);
+}
+
+void vibe_cuda_attention(struct vibe_stream *s, const struct vibe_tensor *y,
+                         const struct vibe_tensor *qkv,
+                         const struct vibe_kv *kv, size_t layer,
+                         const struct vibe_rows *rows, const float *inv_freq)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+    const int is_tensor = suits_tensor_cores(cuda, y, qkv, kv);
+    const int is_step = is_tensor && qkv->T == 1;
+    size_t bytes = 0;
+    float *scratch = NULL;
+    cudaError_t rc = cudaSuccess;
+
+    if (is_step)
+        bytes = vibe_cuda_attend_step_scratch(cuda, qkv, kv);
+    else if (!is_tensor)
+        bytes = vibe_cuda_attend_scratch(qkv, kv);
+    if (bytes)
+        scratch = vibe_cuda_scratch(s, bytes);
+    if (bytes && !scratch)
+        return;
+
+    if (!is_step)
+        rc = vibe_cuda_rope(cuda->compute, qkv, kv, layer, rows, inv_freq);
+    if (rc == cudaSuccess && is_step)
+        rc = vibe_cuda_attend_step(cuda, y, qkv, kv, layer, rows, inv_freq,
+                                   scratch);
+    else if (rc == cudaSuccess && is_tensor)
+        rc = vibe_cuda_attend_prompt(cuda->compute, y, qkv, kv, layer, rows);
+    else if (rc == cudaSuccess)
+        rc = vibe_cuda_attend(cuda, y, qkv, kv, layer, rows, scratch);
+    vibe_cuda_latch(s, rc, "attention");
+}

@@ -1,0 +1,76 @@
+/* rope.cu - rotary positions of a prompt, whose keys and values are stored. */
+#include "engine/backend/cuda/cache.cuh"
+#include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/launch.cuh"
+
+enum { THREADS = 512 };
+
+struct rope {
+    struct cache cache;
+    float *qkv;
+    size_t stride_b, stride_t;
+    unsigned T, n_heads;
+    const int32_t *seq, *pos;
+    const float *inv_freq;
+};
+
+/* One block per row; a thread rotates pairs (i, i + half) or copies values. */
+template <typename T>
+__global__ __launch_bounds__(THREADS) void rope_kernel(
+    const __grid_constant__ struct rope a)
+{
+    const unsigned b = blockIdx.x / a.T;
+    const unsigned t = blockIdx.x % a.T;
+    const unsigned hd = a.cache.head_dim;
+    const unsigned half = hd / 2;
+    const unsigned n_q = a.n_heads * half;
+    const unsigned n_k = a.cache.n_kv_heads * half;
+    const unsigned at = (unsigned)a.pos[b] + t;
+    float *row = a.qkv + b * a.stride_b + t * a.stride_t;
+
+    let_next_start();
+    wait_for_inputs();
+    for (unsigned i = threadIdx.x; i < n_q + n_k; i += THREADS) {
+        const unsigned head = i / half;
+        const unsigned k = i % half;
+        float *x = row + head * hd + k;
+        float sine, cosine;
+        float lo, hi;
+
+        turn(&sine, &cosine, (float)at, a.inv_freq[k]);
+        lo = x[0] * cosine - x[half] * sine;
+        hi = x[half] * cosine + x[0] * sine;
+        if (i < n_q) {
+            x[0] = lo;
+            x[half] = hi;
+        } else {
+            T *key = kv_at<T>(a.cache, a.seq[b], at, 0, head - a.n_heads);
+
+            store(key + k, lo);
+            store(key + k + half, hi);
+        }
+    }
+    for (unsigned i = threadIdx.x; i < 2 * n_k; i += THREADS)
+        store(kv_at<T>(a.cache, a.seq[b], at, 1, i / hd) + i % hd,
+              row[(a.n_heads + a.cache.n_kv_heads) * hd + i]);
+}
+
+cudaError_t vibe_cuda_rope(cudaStream_t stream, const struct vibe_tensor *qkv,
+                           const struct vibe_kv *kv, size_t layer,
+                           const struct vibe_rows *rows, const float *inv_freq)
+{
+    struct rope a = {cache_of(kv, layer),
+                     (float *)qkv->data,
+                     qkv->stride_b,
+                     qkv->stride_t,
+                     (unsigned)qkv->T,
+                     (unsigned)(qkv->C / kv->head_dim - 2 * kv->n_kv_heads),
+                     rows->seq,
+                     rows->pos,
+                     inv_freq};
+
+    return launch_waiting(
+        kv->dtype == VIBE_F32 ? (const void *)rope_kernel<float>
+                              : (const void *)rope_kernel<__nv_bfloat16>,
+        dim3((unsigned)(qkv->B * qkv->T)), THREADS, 0, stream, &a);
+}

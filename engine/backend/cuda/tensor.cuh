@@ -1,0 +1,79 @@
+/* tensor.cuh - the tensor cores' bf16 product and copies to shared memory,
+ * both of compute capability 8.0 on. */
+#ifndef VIBE_CUDA_TENSOR_CUH
+#define VIBE_CUDA_TENSOR_CUH
+
+#if __CUDA_ARCH__ >= 800
+
+/* Copy size bytes (4, 8 or 16) to shared memory, or as many zeros. */
+template <int size>
+__device__ static inline void copy_async(void *shared, const void *global,
+                                         bool is_there)
+{
+    const unsigned to = (unsigned)__cvta_generic_to_shared(shared);
+    const int n = is_there ? size : 0;
+
+    if constexpr (size == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to),
+                     "l"(global), "r"(n)
+                     : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to),
+                     "l"(global), "n"(size), "r"(n)
+                     : "memory");
+}
+
+/* The copies since the last call are one group. */
+__device__ static inline void copies_end(void)
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Wait until at most n groups are under way. */
+template <int n> __device__ static inline void copies_wait(void)
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
+}
+
+/* c [16][8] += a [16][16] b [16][8], in the layout of mma.m16n8k16. */
+__device__ static inline void multiply(float c[4], const unsigned a[4],
+                                       const unsigned b[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]),
+                   "r"(b[1]));
+}
+
+__device__ static inline unsigned pack(float lo, float hi)
+{
+    unsigned u;
+
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(hi), "f"(lo));
+    return u;
+}
+
+/* v = high + low, but for 2^-17 of it. */
+__device__ static inline void split(unsigned &high, unsigned &low, float2 v)
+{
+    high = pack(v.x, v.y);
+    low = pack(v.x - __uint_as_float(high << 16),
+               v.y - __uint_as_float(high & 0xFFFF0000u));
+}
+
+/* Two bf16 times a power of two, exact but for overflow. */
+__device__ static inline unsigned scaled_pair(unsigned pair, unsigned factor)
+{
+    unsigned u;
+
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+        : "=r"(u)
+        : "r"(pair), "r"(factor), "r"(0x80008000u));
+    return u;
+}
+
+#endif
+
+#endif /* VIBE_CUDA_TENSOR_CUH */
