@@ -135,7 +135,7 @@ __device__ static inline void sum_rows(float (&sum)[COUNT], unsigned width)
 #pragma unroll
         for (unsigned k = 0; k < COUNT; k++)
             sum[k] += __shfl_xor_sync(0xFFFFFFFFu, sum[k], offset);
-    if (width <= 32)
+    if (n_warps < 2)
         return;
     if (threadIdx.x % 32 == 0)
 #pragma unroll
@@ -143,11 +143,12 @@ __device__ static inline void sum_rows(float (&sum)[COUNT], unsigned width)
             parts[k][threadIdx.x / 32] = sum[k];
     __syncthreads();
 #pragma unroll
-    for (unsigned k = 0; k < COUNT; k++) {
-        sum[k] = 0.0f;
-        for (unsigned i = 0; i < n_warps; i++)
-            sum[k] += parts[k][first + i];
-    }
+    for (unsigned k = 0; k < COUNT; k++)
+        sum[k] = parts[k][first + threadIdx.x % n_warps];
+    for (unsigned offset = n_warps / 2; offset > 0; offset /= 2)
+#pragma unroll
+        for (unsigned k = 0; k < COUNT; k++)
+            sum[k] += __shfl_xor_sync(0xFFFFFFFFu, sum[k], offset);
 }
 
 template <unsigned V>
@@ -159,16 +160,36 @@ __device__ static inline float add_squares(float sum, const vec<V> &v)
     return sum;
 }
 
-__device__ static inline float factor_of(float squares, unsigned C, float eps)
+/* Of rsqrtf 2^-22 is lost, less than of the sum. */
+__device__ static inline float factor_of(float squares, const struct mixer &a)
 {
-    return 1.0f / sqrtf(squares / (float)C + eps);
+    return rsqrtf(fmaf(squares, 1.0f / (float)a.C, a.w.eps));
+}
+
+/* The weights of V channels. */
+template <unsigned V> struct weights {
+    vec<V> norm, taps[TAPS], bias, gamma, next_norm;
+};
+
+template <unsigned V>
+__device__ static inline weights<V> load_weights(const struct mixer &a,
+                                                 unsigned c)
+{
+    weights<V> w;
+
+    w.norm = read<V>(a.w.norm + c);
+#pragma unroll
+    for (unsigned j = 0; j < TAPS; j++)
+        w.taps[j] = read<V>(a.w.taps + (size_t)j * a.C + c);
+    w.bias = read<V>(a.w.bias + c);
+    w.gamma = read<V>(a.w.gamma + c);
+    w.next_norm = read<V>(a.w.next_norm + c);
+    return w;
 }
 
 template <unsigned V>
-__device__ static inline vec<V> scale(vec<V> v, float factor, const float *w)
+__device__ static inline vec<V> scale(vec<V> v, float factor, const vec<V> &by)
 {
-    const vec<V> by = read<V>(w);
-
 #pragma unroll
     for (unsigned e = 0; e < V; e++)
         v.e[e] = v.e[e] * factor * by.e[e];
@@ -178,42 +199,26 @@ __device__ static inline vec<V> scale(vec<V> v, float factor, const float *w)
 /* x + gamma * (bias + the taps over the columns before and at it). */
 template <unsigned V>
 __device__ static inline vec<V> mix(vec<V> x, const vec<V> (&column)[TAPS],
-                                    const struct mixer &a, unsigned c)
+                                    const weights<V> &w)
 {
-    const vec<V> gamma = read<V>(a.w.gamma + c);
-    vec<V> sum = read<V>(a.w.bias + c);
+    vec<V> sum = w.bias;
 
 #pragma unroll
-    for (unsigned j = 0; j < TAPS; j++) {
-        const vec<V> tap = read<V>(a.w.taps + (size_t)j * a.C + c);
-
+    for (unsigned j = 0; j < TAPS; j++)
 #pragma unroll
         for (unsigned e = 0; e < V; e++)
-            sum.e[e] = fmaf(tap.e[e], column[j].e[e], sum.e[e]);
-    }
+            sum.e[e] = fmaf(w.taps[j].e[e], column[j].e[e], sum.e[e]);
 #pragma unroll
     for (unsigned e = 0; e < V; e++)
-        x.e[e] = fmaf(gamma.e[e], sum.e[e], x.e[e]);
+        x.e[e] = fmaf(w.gamma.e[e], sum.e[e], x.e[e]);
     return x;
-}
-
-/* Ask for the weights of channels c .. c + 31 before anything else. */
-__device__ static inline void prefetch_weights(const struct mixer &a,
-                                               unsigned c)
-{
-    prefetch(a.w.norm + c);
-    for (unsigned j = 0; j < TAPS; j++)
-        prefetch(a.w.taps + (size_t)j * a.C + c);
-    prefetch(a.w.bias + c);
-    prefetch(a.w.gamma + c);
-    prefetch(a.w.next_norm + c);
 }
 
 /*
  * `width` threads make one row of y: they load the seven columns that it reads
  * and norm them, though neighbours do so too, because all columns of a chunk
  * are in the cache and the loads wait together.  N vectors of V channels a
- * thread.
+ * thread; if one, its weights come before the inputs.
  */
 template <unsigned V, unsigned N>
 __global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
@@ -227,15 +232,13 @@ __global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
     const unsigned t = is_row ? r % a.x.T : 0;
     vec<V> column[N][TAPS] = {};
     vec<V> y[N];
+    weights<V> w = {};
     float squares[TAPS] = {};
     float sum[1] = {};
 
     let_next_start();
-#pragma unroll
-    for (unsigned i = 0; i < N; i++)
-        if ((i * a.width + lane) * V % 32 == 0 &&
-            (i * a.width + lane) * V < a.C)
-            prefetch_weights(a, (i * a.width + lane) * V);
+    if (N == 1 && lane * V < a.C)
+        w = load_weights<V>(a, lane * V);
     wait_for_inputs();
 #pragma unroll
     for (unsigned i = 0; i < N; i++) {
@@ -261,20 +264,21 @@ __global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
 
         if (!is_row || c >= a.C)
             continue;
+        if (N > 1)
+            w = load_weights<V>(a, c);
         y[i] = column[i][PAST];
 #pragma unroll
         for (unsigned j = 0; j < TAPS; j++) {
             if (t + j >= PAST)
-                column[i][j] = scale<V>(column[i][j],
-                                        factor_of(squares[j], a.C, a.w.eps),
-                                        a.w.norm + c);
+                column[i][j] = scale<V>(column[i][j], factor_of(squares[j], a),
+                                        w.norm);
             /* of a short chunk, some of the past is still to be kept */
             if (t == 0 && j >= a.x.T && j < PAST)
                 write<V>(row_at(a.state, b, j - a.x.T) + c, column[i][j]);
         }
         if (t + PAST >= a.x.T)
             write<V>(row_at(a.state, b, t + PAST - a.x.T) + c, column[i][PAST]);
-        y[i] = mix<V>(y[i], column[i], a, c);
+        y[i] = mix<V>(y[i], column[i], w);
         write<V>(row_at(a.y, b, t) + c, y[i]);
         sum[0] = add_squares<V>(sum[0], y[i]);
     }
@@ -284,9 +288,10 @@ __global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
         const unsigned c = (i * a.width + lane) * V;
 
         if (is_row && c < a.C)
-            write<V>(row_at(a.normed, b, t) + c,
-                     scale<V>(y[i], factor_of(sum[0], a.C, a.w.eps),
-                              a.w.next_norm + c));
+            write<V>(
+                row_at(a.normed, b, t) + c,
+                scale<V>(y[i], factor_of(sum[0], a),
+                         N > 1 ? read<V>(a.w.next_norm + c) : w.next_norm));
     }
 }
 
