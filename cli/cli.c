@@ -1,6 +1,5 @@
 #include "cli/cli.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdarg.h>
@@ -10,13 +9,8 @@
 #include <unistd.h>
 
 #include "cli/json.h"
+#include "cli/residency.h"
 #include "engine/vibevoice.h"
-
-/* Presets of how much of a model a GPU holds: not what a config.json is. */
-static const char *const presets[] = {
-    "high-end", "mid-range", "consumer", "budget",     "minimal",
-    "light",    "moderate",  "balanced", "aggressive", "extreme",
-};
 
 static void set_file(struct vibe_failure *why, const char *file)
 {
@@ -70,36 +64,6 @@ const char *vibe_cli_model(const struct vibe_options *options)
     return access("models", F_OK) == 0 ? "models" : NULL;
 }
 
-static int is_preset(const char *word)
-{
-    for (size_t i = 0; i < sizeof(presets) / sizeof(presets[0]); i++) {
-        const char *a = presets[i], *b = word;
-
-        while (*a &&
-               (*a == tolower((unsigned char)*b) || (*a == '-' && *b == '_'))) {
-            a++;
-            b++;
-        }
-        if (!*a && !*b)
-            return 1;
-    }
-    return 0;
-}
-
-/* --config names a file; scripts of the Python program name presets. */
-static enum vibe_exit check_config(const char *config, struct vibe_failure *why)
-{
-    if (access(config, F_OK) == 0)
-        return VIBE_EXIT_OK;
-    if (is_preset(config))
-        return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                             "--config: presets are for a GPU, and '%s' is not "
-                             "a file; leave it out",
-                             config);
-    return vibe_cli_fail(why, VIBE_EXIT_INPUT, config,
-                         "%s: No such file or directory", config);
-}
-
 static void on_notice(void *user, const char *sentence)
 {
     struct vibe_cli *cli = user;
@@ -118,33 +82,32 @@ enum vibe_exit vibe_cli_fail_device(struct vibe_failure *why, int index,
                          number, reason);
 }
 
-enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
-                                    struct vibe_cli *cli, enum vibe_cli_use use,
-                                    struct vibe_failure *why)
+enum vibe_exit vibe_cli_engine_options(struct vibe_engine_options *out,
+                                       struct vibe_cli *cli,
+                                       struct vibe_failure *why)
 {
     const struct vibe_options *o = cli->options;
     const char *model = vibe_cli_model(o);
-    struct vibe_engine_options wanted = {
+
+    *out = (struct vibe_engine_options){
         .model = model,
-        .config = o->config,
         .tokenizer = o->tokenizer,
         .device = (enum vibe_device)o->device,
         .device_index = o->device_index,
         .dtype = (enum vibe_weight_dtype)o->dtype,
         .threads = (int)o->threads,
         .n_dialogues = cli->n_dialogues,
+        .plan = {.positive = cli->n_positions, .negative = cli->n_positions},
+        .requests = cli->requests,
+        .n_requests = cli->n_requests,
         .on_notice = on_notice,
         .user = cli,
         .trace = cli->trace,
     };
-    struct vibe_error err = {0};
-    int rc;
-
-    *out = NULL;
     if (!model)
         return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
                              "no model: use --model PATH or VIBEVOICE_MODEL");
-    if (o->config && check_config(o->config, why) != VIBE_EXIT_OK)
+    if (vibe_residency_fill(out, o, why) != VIBE_EXIT_OK)
         return why->status;
     if (access(model, F_OK) != 0)
         return vibe_cli_fail(why, VIBE_EXIT_INPUT, model, "%s: %s", model,
@@ -153,14 +116,34 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
         vibe_log(&cli->log, VIBE_LOG_DEBUG,
                  "--attn-implementation %s is ignored: there is one",
                  o->attn_implementation);
+    return VIBE_EXIT_OK;
+}
+
+enum vibe_exit vibe_cli_fail_engine(const struct vibe_engine_options *wanted,
+                                    const struct vibe_error *err,
+                                    struct vibe_failure *why)
+{
+    if (err->code == VIBE_E_DEVICE && wanted->device == VIBE_DEVICE_CUDA)
+        return vibe_cli_fail_device(why, wanted->device_index, err->msg);
+    why->err = *err;
+    return vibe_cli_fail_by(why, VIBE_EXIT_INPUT, wanted->model);
+}
+
+enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
+                                    struct vibe_cli *cli, enum vibe_cli_use use,
+                                    struct vibe_failure *why)
+{
+    struct vibe_engine_options wanted;
+    struct vibe_error err = {0};
+
+    *out = NULL;
+    if (vibe_cli_engine_options(&wanted, cli, why) != VIBE_EXIT_OK)
+        return why->status;
     if (use == VIBE_USE_INSPECT && wanted.device == VIBE_DEVICE_AUTO)
         wanted.device = VIBE_DEVICE_CPU;
     if (use == VIBE_USE_VERIFY && wanted.dtype == VIBE_WEIGHTS_AUTO)
         wanted.dtype = VIBE_WEIGHTS_F32;
-    rc = vibe_engine_open(out, &wanted, &err);
-    if (rc == VIBE_E_DEVICE && wanted.device == VIBE_DEVICE_CUDA)
-        return vibe_cli_fail_device(why, o->device_index, err.msg);
-    why->err = err;
-    return rc == VIBE_OK ? VIBE_EXIT_OK
-                         : vibe_cli_fail_by(why, VIBE_EXIT_INPUT, model);
+    if (vibe_engine_open(out, &wanted, &err) != VIBE_OK)
+        return vibe_cli_fail_engine(&wanted, &err, why);
+    return VIBE_EXIT_OK;
 }

@@ -13,6 +13,8 @@
 #include "engine/base/error.h"
 
 struct vibe_engine;
+struct vibe_engine_options;
+struct vibe_request;
 struct vibe_trace;
 
 struct vibe_cli {
@@ -20,6 +22,10 @@ struct vibe_cli {
     struct vibe_log log;
     struct vibe_trace *trace; /* of --trace, or NULL */
     size_t n_dialogues;       /* that an engine makes room for; 0: one */
+    const struct vibe_request *requests; /* [n_requests] that it is opened for,
+                                            borrowed; may be NULL */
+    size_t n_requests;
+    size_t n_positions; /* of a dialogue, without requests; 0: unknown */
 };
 
 /*
@@ -65,6 +71,16 @@ enum vibe_cli_use {
     VIBE_USE_INSPECT, /* on the CPU, whose opening reads no weights, unless
                          --device names another */
 };
+
+/* Describe the engine that the options ask for; strings are borrowed. */
+enum vibe_exit vibe_cli_engine_options(struct vibe_engine_options *out,
+                                       struct vibe_cli *cli,
+                                       struct vibe_failure *why);
+
+/* It could not be opened, for this reason. */
+enum vibe_exit vibe_cli_fail_engine(const struct vibe_engine_options *wanted,
+                                    const struct vibe_error *err,
+                                    struct vibe_failure *why);
 
 /*
  * Open the engine that the options describe.

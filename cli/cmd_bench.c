@@ -139,6 +139,9 @@ enum vibe_exit vibe_cmd_speed(struct vibe_cli *cli, struct vibe_failure *why)
     enum vibe_exit status;
 
     cli->n_dialogues = speed.n_dialogues;
+    cli->n_positions = (size_t)(o->context + 2 * o->frames + 16);
+    if (cli->n_positions < (size_t)o->prompt)
+        cli->n_positions = (size_t)o->prompt;
     status = vibe_cli_open_engine(&engine, cli, VIBE_USE_SPEAK, why);
     if (status != VIBE_EXIT_OK)
         return status;

@@ -166,13 +166,19 @@ static enum vibe_exit prepare(struct vibe_run *run, struct vibe_engine **engine,
 {
     const struct vibe_options *o = run->cli->options;
     const size_t n_open = count_open(&run->jobs);
+    struct vibe_request *requests = vibe_requests_of(o, &run->jobs,
+                                                     &run->cli->n_requests);
     enum vibe_exit status;
 
     run->cli->n_dialogues = count_rows(o, n_open, run->n_replicas);
     run->n_at_once = run->cli->n_dialogues * run->n_replicas;
+    run->cli->requests = requests;
     status = vibe_cli_open_engine(
         engine, run->cli, o->is_dry_run ? VIBE_USE_INSPECT : VIBE_USE_SPEAK,
         why);
+    run->cli->requests = NULL;
+    run->cli->n_requests = 0;
+    free(requests);
     if (status != VIBE_EXIT_OK)
         return status;
     vibe_engine_describe(*engine, &run->info);

@@ -24,6 +24,12 @@ enum vibe_exit vibe_cmd_info(struct vibe_cli *cli, struct vibe_failure *why);
 /* --dump-tokens: print the prompts. */
 enum vibe_exit vibe_cmd_tokens(struct vibe_cli *cli, struct vibe_failure *why);
 
+/* --plan: say where everything would be. */
+enum vibe_exit vibe_cmd_plan(struct vibe_cli *cli, struct vibe_failure *why);
+
+/* --print-table: say it for every number of layers, and for other cards. */
+enum vibe_exit vibe_cmd_table(struct vibe_cli *cli, struct vibe_failure *why);
+
 /* --verify: compare with recorded results. */
 enum vibe_exit vibe_cmd_verify(struct vibe_cli *cli, struct vibe_failure *why);
 

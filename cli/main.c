@@ -97,6 +97,10 @@ static enum vibe_exit run(struct vibe_cli *cli, struct vibe_failure *why)
         return vibe_cmd_info(cli, why);
     if (o->is_dump_tokens)
         return vibe_cmd_tokens(cli, why);
+    if (o->is_plan)
+        return vibe_cmd_plan(cli, why);
+    if (o->is_print_table)
+        return vibe_cmd_table(cli, why);
     if (o->verify)
         return vibe_cmd_verify(cli, why);
     if (o->is_test_speed)

@@ -14,6 +14,7 @@
 #ifndef VIBE_CLI_OPTIONS_H
 #define VIBE_CLI_OPTIONS_H
 
+#include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -64,6 +65,18 @@ enum vibe_show {
     VIBE_SHOW_MAN,
 };
 
+/* How much of the model a GPU keeps, where no number or name says so. */
+enum vibe_residency_kind {
+    VIBE_RESIDENCY_DEFAULT,
+    VIBE_RESIDENCY_AUTO,
+    VIBE_RESIDENCY_WHOLE,
+};
+
+/* Words that stand for numbers of layers. */
+enum { VIBE_LAYERS_AUTO = -1, VIBE_LAYERS_ALL = INT_MAX };
+
+enum vibe_switch { VIBE_SWITCH_AUTO, VIBE_SWITCH_ON, VIBE_SWITCH_OFF };
+
 /* Where a value came from, weakest first. */
 enum vibe_option_source {
     VIBE_FROM_DEFAULT,
@@ -105,6 +118,18 @@ struct vibe_options {
     int64_t threads;
     const char *attn_implementation;
 
+    /* Where weights are */
+    int residency;      /* enum vibe_residency_kind */
+    int64_t gpu_layers; /* or VIBE_LAYERS_AUTO, VIBE_LAYERS_ALL */
+    const char *preset;
+    double target_utilization;
+    int64_t max_vram;     /* bytes; negative: to be left free */
+    int64_t vram_reserve; /* MiB */
+    int offload_kv_cache, offload_prediction_head;
+    int memory_mode; /* enum vibe_memory_mode */
+    int pin_memory;  /* enum vibe_switch */
+    int is_prefetching, is_async, is_stats, is_plan, is_print_table;
+
     /* Output */
     const char *output, *output_dir;
     int format, sample_format; /* enum vibe_audio_format, vibe_sample_format */
@@ -144,7 +169,7 @@ enum vibe_option_kind {
     VIBE_OPT_SET,    /* int becomes row->value; takes no argument */
     VIBE_OPT_COUNT,  /* int; one more each time; -vv counts twice */
     VIBE_OPT_STRING, /* const char * */
-    VIBE_OPT_INT,    /* int64_t from min to max */
+    VIBE_OPT_INT,    /* int64_t from min to max, or a row->choices word */
     VIBE_OPT_FLOAT,  /* double from low to high */
     VIBE_OPT_CHOICE, /* int; the value of a row->choices word */
     VIBE_OPT_WORDS,  /* struct vibe_words; all words until the next option */
@@ -174,13 +199,15 @@ struct vibe_choice {
 /* Options of one team cannot be combined. */
 enum vibe_option_team {
     VIBE_TEAM_NONE,
-    VIBE_TEAM_SCRIPT,   /* --txt-path, --text, --batch */
-    VIBE_TEAM_TARGET,   /* --output, --output-dir */
-    VIBE_TEAM_EXISTING, /* --overwrite, --no-clobber, --skip-existing,
+    VIBE_TEAM_SCRIPT,    /* --txt-path, --text, --batch */
+    VIBE_TEAM_TARGET,    /* --output, --output-dir */
+    VIBE_TEAM_RESIDENCY, /* --auto, --num-gpu-layers, --no-offload, --preset */
+    VIBE_TEAM_EXISTING,  /* --overwrite, --no-clobber, --skip-existing,
                            --resume */
-    VIBE_TEAM_LOUDNESS, /* --quiet, --verbose */
-    VIBE_TEAM_ACTION,   /* --info, --dump-tokens, --verify, --dry-run,
-                           --test-speed, --self-test */
+    VIBE_TEAM_LOUDNESS,  /* --quiet, --verbose */
+    VIBE_TEAM_ACTION,    /* --info, --dump-tokens, --verify, --dry-run,
+                           --test-speed, --self-test, --plan,
+                           --print-table */
 };
 
 struct vibe_option {
@@ -198,7 +225,7 @@ struct vibe_option {
     int is_above_low; /* low itself is not allowed */
     int value;        /* VIBE_OPT_SET */
     const char *note; /* after the range: "-1 = random" */
-    const struct vibe_choice *choices; /* VIBE_OPT_CHOICE */
+    const struct vibe_choice *choices; /* VIBE_OPT_CHOICE, VIBE_OPT_INT */
     /* VIBE_OPT_PARSED: 0, or -1 after writing what was expected to want. */
     int (*parse)(struct vibe_options *out, const char *word, const char **want);
 

@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -54,6 +55,53 @@ static const struct vibe_choice shells[] = {
     {"bash", VIBE_SHOW_COMPLETION, 0},
     {NULL, 0, 0},
 };
+
+static const struct vibe_choice layer_words[] = {
+    {"all", VIBE_LAYERS_ALL, 0},
+    {"auto", VIBE_LAYERS_AUTO, 0},
+    {NULL, 0, 0},
+};
+
+static const struct vibe_choice memory_modes[] = {
+    {"lightweight", VIBE_MEMORY_LIGHTWEIGHT, 0},
+    {"beefy", VIBE_MEMORY_BEEFY, 0},
+    {"normal", VIBE_MEMORY_NORMAL, 1},
+    {NULL, 0, 0},
+};
+
+static const struct vibe_choice switches[] = {
+    {"auto", VIBE_SWITCH_AUTO, 0},
+    {"on", VIBE_SWITCH_ON, 0},
+    {"off", VIBE_SWITCH_OFF, 0},
+    {NULL, 0, 0},
+};
+
+/* "8", "7.5G", "7500MiB", "-1": bytes; a bare number counts GiB. */
+static int parse_max_vram(struct vibe_options *out, const char *word,
+                          const char **want)
+{
+    static const struct {
+        const char *unit;
+        double bytes;
+    } units[] = {
+        {"", 1073741824.0}, {"G", 1073741824.0},   {"GB", 1e9},
+        {"M", 1048576.0},   {"GIB", 1073741824.0}, {"MB", 1e6},
+        {"MIB", 1048576.0},
+    };
+    char *end = NULL;
+    const double value = strtod(word, &end);
+
+    *want = "is not a size like 8, 7.5G, 7500M or -1";
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+        if (end == word || strcasecmp(end, units[i].unit) != 0)
+            continue;
+        if (!(fabs(value) * units[i].bytes < 1e18) || value == 0)
+            return -1;
+        out->max_vram = (int64_t)(value * units[i].bytes);
+        return 0;
+    }
+    return -1;
+}
 
 /* auto, cpu, cuda or cuda:N. */
 static int parse_device(struct vibe_options *out, const char *word,
@@ -195,7 +243,8 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(config),
         .meta = "FILE",
         .files = "json",
-        .help = "config.json of the model, if it is not beside it",
+        .help = "config.json of the model, if it is not beside it; or a "
+                "preset, see --preset",
     },
     {
         .names = "--tokenizer",
@@ -341,6 +390,188 @@ const struct vibe_option vibe_option_rows[] = {
         .min = 1,
         .max = 1024,
         .help = "CPU threads; all that this process may use if not given",
+    },
+    {
+        .names = "--auto",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_SET,
+        .offset = AT(residency),
+        .value = VIBE_RESIDENCY_AUTO,
+        .team = VIBE_TEAM_RESIDENCY,
+        .help = "keep as many layers on the GPU as --target-utilization of "
+                "its free memory holds, and stream the others; this is the "
+                "default",
+    },
+    {
+        .names = "--num-gpu-layers -n -ngl --gpu-layers",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_INT,
+        .offset = AT(gpu_layers),
+        .meta = "N",
+        .def = "auto",
+        .min = 0,
+        .max = INT64_MAX,
+        .note = "or \"all\", \"auto\"",
+        .choices = layer_words,
+        .files = "=all auto",
+        .team = VIBE_TEAM_RESIDENCY,
+        .is_everyday = 1,
+        .help = "layers of the language model that stay on the GPU, fewer "
+                "when they do not fit",
+    },
+    {
+        .names = "--no-offload",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_SET,
+        .offset = AT(residency),
+        .value = VIBE_RESIDENCY_WHOLE,
+        .team = VIBE_TEAM_RESIDENCY,
+        .help = "keep the whole model on the GPU, or fail before loading it",
+    },
+    {
+        .names = "--preset",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(preset),
+        .meta = "NAME",
+        .files = "=high_end mid_range consumer budget minimal light moderate "
+                 "balanced aggressive extreme",
+        .team = VIBE_TEAM_RESIDENCY,
+        .help = "share of the layers that stay, of 28: high_end 28, mid_range "
+                "20, consumer 12, budget 8, minimal 4; light 20, moderate 16, "
+                "balanced 12, aggressive 8, extreme 4; --config takes these "
+                "names, too",
+    },
+    {
+        .names = "--target-utilization",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_FLOAT,
+        .offset = AT(target_utilization),
+        .meta = "X",
+        .def = "0.8",
+        .low = 0,
+        .is_above_low = 1,
+        .high = 1,
+        .help = "share of the GPU's free memory that --auto may use",
+    },
+    {
+        .names = "--max-vram",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_PARSED,
+        .offset = AT(max_vram),
+        .meta = "SIZE",
+        .parse = parse_max_vram,
+        .is_everyday = 1,
+        .help = "use at most so much memory of the GPU, in GiB or with M or "
+                "G; if negative, leave so much free",
+    },
+    {
+        .names = "--vram-reserve",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_INT,
+        .offset = AT(vram_reserve),
+        .meta = "MIB",
+        .min = 0,
+        .max = 1 << 24,
+        .help = "leave so many MiB of the GPU free, whatever else is asked; "
+                "512 if layers are asked for and no cap is given",
+    },
+    {
+        .names = "--offload-kv-cache",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(offload_kv_cache),
+        .help = "keep keys and values on the host, where each frame reads "
+                "them through the link",
+    },
+    {
+        .names = "--offload-prediction-head",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(offload_prediction_head),
+        .help = "keep the diffusion head on the host, where each step reads "
+                "it through the link: slow, the last resort",
+    },
+    {
+        .names = "--memory-mode",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_CHOICE,
+        .offset = AT(memory_mode),
+        .meta = "MODE",
+        .choices = memory_modes,
+        .help = "lightweight keeps the codec on the host, beefy everything on "
+                "the GPU, the encoder of voices too",
+    },
+    {
+        .names = "--pin-memory",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_CHOICE,
+        .offset = AT(pin_memory),
+        .meta = "WHEN",
+        .def = "auto",
+        .choices = switches,
+        .help = "page-lock what is streamed: auto as much as the system "
+                "allows, off none",
+    },
+    {
+        .names = "--no-pin-memory",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_SET,
+        .offset = AT(pin_memory),
+        .value = VIBE_SWITCH_OFF,
+        .help = "the same as --pin-memory off",
+    },
+    {
+        .names = "--prefetch",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_prefetching),
+        .def = "on",
+        .help = "copy what is streamed before it is needed; --no-prefetch "
+                "when it is",
+    },
+    {
+        .names = "--async-transfer",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_async),
+        .def = "on",
+        .help = "copy while something is computed",
+    },
+    {
+        .names = "--disable-async --no-async",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_SET,
+        .offset = AT(is_async),
+        .value = 0,
+        .help = "the same as --no-async-transfer",
+    },
+    {
+        .names = "--stats",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_stats),
+        .help = "at the end say what was streamed, how fast, and how much "
+                "memory was used",
+    },
+    {
+        .names = "--plan",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_plan),
+        .team = VIBE_TEAM_ACTION,
+        .help = "say what would stay on the GPU, what would be streamed, and "
+                "why; load nothing",
+    },
+    {
+        .names = "--print-table",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_print_table),
+        .team = VIBE_TEAM_ACTION,
+        .help = "memory, streamed bytes and time of a frame for each number "
+                "of layers and kind of weights, here and on other cards; "
+                "needs no GPU",
     },
     {
         .names = "--attn-implementation",

@@ -158,6 +158,12 @@ static int store_int(int64_t *out, const struct vibe_option *row,
     char range[64], *end = NULL;
     long long value;
 
+    for (const struct vibe_choice *c = row->choices; c && c->word; c++) {
+        if (is_same_word(word, c->word)) {
+            *out = c->value;
+            return VIBE_OK;
+        }
+    }
     errno = 0;
     value = strtoll(word, &end, 10);
     if (end == word || *end || isspace((unsigned char)*word))

@@ -1,6 +1,7 @@
 #include "cli/request.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
@@ -9,6 +10,8 @@
 #include "cli/cli.h"
 #include "cli/jobs.h"
 #include "engine/vibevoice.h"
+
+enum { USUAL_HOP = 3200 };
 
 /* An option that does nothing without another is a mistake. */
 static enum vibe_exit need_sampling(const struct vibe_options *options,
@@ -89,6 +92,20 @@ void vibe_request_fill(struct vibe_request *out,
         .max_frames = frame_cap(options, hop),
         .dump_dir = options->dump_tensors,
     };
+}
+
+struct vibe_request *vibe_requests_of(const struct vibe_options *options,
+                                      const struct vibe_jobs *jobs, size_t *n)
+{
+    struct vibe_request *requests = calloc(jobs->n + 1, sizeof(*requests));
+
+    *n = 0;
+    /* the model that knows its hop is not read yet: all have the same */
+    for (size_t i = 0; requests && i < jobs->n; i++)
+        if (!jobs->items[i].is_skipped && !jobs->items[i].source->problem)
+            vibe_request_fill(&requests[(*n)++], options, &jobs->items[i],
+                              USUAL_HOP);
+    return requests;
 }
 
 /* Check a job part by part. */

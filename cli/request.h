@@ -34,6 +34,13 @@ void vibe_request_fill(struct vibe_request *out,
                        const struct vibe_job *job, size_t hop);
 
 /*
+ * What the jobs ask that are going to be spoken, for an engine to be planned
+ * by: [*n], owned by the caller, borrows from the jobs; NULL without memory.
+ */
+struct vibe_request *vibe_requests_of(const struct vibe_options *options,
+                                      const struct vibe_jobs *jobs, size_t *n);
+
+/*
  * Have the engine check every job before the first is spoken; in a batch what
  * is wrong with one is its problem.
  *

@@ -195,10 +195,9 @@ static int load_models(struct vibe_engine *e,
                     .is_on_demand = asked->is_on_demand,
                     .is_synchronous = asked->is_synchronous},
     };
-    const int rc = vibe_models_init(&e->models, e->backend, e->weights,
-                                    &e->config, e->control_ids,
-                                    o->n_dialogues ? o->n_dialogues : 1,
-                                    is_on ? &streaming : NULL, err);
+    const int rc = vibe_models_init(
+        &e->models, e->backend, e->weights, &e->config, e->control_ids,
+        o->n_dialogues ? o->n_dialogues : 1, is_on ? &streaming : NULL, err);
 
     if (rc == VIBE_OK && is_on)
         e->stream.is_eager = vibe_offload_is_streaming(
@@ -252,7 +251,7 @@ int vibe_engine_open(struct vibe_engine **out,
 }
 
 int vibe_engine_plan(struct vibe_engine_plan *out,
-                     const struct vibe_engine_options *options,
+                     const struct vibe_engine_options *options, int probes_cpu,
                      struct vibe_error *err)
 {
     struct vibe_engine *e = NULL;
@@ -262,7 +261,7 @@ int vibe_engine_plan(struct vibe_engine_plan *out,
         rc = open_backend(e, options, err);
     if (rc == VIBE_OK)
         rc = vibe_planning_make(out, e, options, err);
-    if (rc == VIBE_OK)
+    if (rc == VIBE_OK && (probes_cpu || e->backend->is_cuda))
         vibe_planning_probe(&out->rates, e->backend);
     vibe_engine_free(e);
     return rc;

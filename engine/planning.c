@@ -7,9 +7,11 @@
 #include "engine/engine.h"
 #include "engine/measure.h"
 #include "engine/request.h"
+#include "offload/offload.h"
 #include "offload/transfer.h"
 
 enum {
+    PROBE_BYTES = 128 << 20,
     USUAL_STEPS = 10,
     /* nobody said what will be spoken: some minutes with voices */
     USUAL_POSITIVE = 4096,
@@ -127,6 +129,8 @@ void vibe_planning_probe(struct vibe_plan_rates *out, struct vibe_backend *be)
 {
     *out = (struct vibe_plan_rates){
         .read = be->ops->probe_bandwidth(be),
+        .link = be->is_cuda ? vibe_offload_probe(be, be->transfer, PROBE_BYTES)
+                            : 0,
     };
 }
 

@@ -15,6 +15,7 @@
 #include "engine/base/dtype.h"
 #include "engine/base/error.h"
 #include "engine/text/script.h"
+#include "offload/card.h"
 #include "offload/plan.h"
 #include "offload/preset.h"
 
@@ -100,10 +101,12 @@ struct vibe_engine_plan {
 /*
  * Say what opening would do, and how fast the device is.  Loads nothing.
  *
+ *   probes_cpu   whether to measure a CPU too, which takes a moment
+ *
  * Errors: as vibe_engine_open
  */
 int vibe_engine_plan(struct vibe_engine_plan *out,
-                     const struct vibe_engine_options *options,
+                     const struct vibe_engine_options *options, int probes_cpu,
                      struct vibe_error *err);
 
 /*

@@ -30,9 +30,35 @@ fails two_voices_for_one 2 \
 fails voice_of_no_number 2 \
     "--voice: 'x=tone.wav' is not N=FILE with the number of a speaker, nor a file" \
     --text x --voice x=tone.wav
-fails preset_is_not_a_config 2 \
-    "--config: presets are for a GPU, and 'Mid_Range' is not a file; leave it out" \
-    --text x -m x --config Mid_Range -o "$tmp/x.wav"
+presets="high_end, mid_range, consumer, budget, minimal, light, moderate, balanced, aggressive, extreme"
+fails config_is_a_file_or_a_preset 2 \
+    "--config: 'medium' is not a preset; have $presets" --text x -m x --config medium
+fails config_knows_what_was_meant 2 \
+    "--config: 'mid-rnage' is not a preset; have $presets; did you mean 'mid_range'?" \
+    --text x -m x --config mid-rnage
+fails config_file_is_missing 3 "x.json: No such file or directory" \
+    --text x -m x --config x.json
+fails preset_is_unknown 2 "--preset: 'big' is not a preset; have $presets" \
+    --text x -m x --preset big
+fails config_excludes_layers 2 \
+    "--config Mid-Range cannot be combined with --num-gpu-layers" \
+    --text x -m x --config Mid-Range -ngl 3
+fails auto_excludes_layers 2 "--num-gpu-layers cannot be combined with --auto" --auto -ngl 3
+fails auto_excludes_no_offload 2 "--no-offload cannot be combined with --auto" --auto --no-offload
+fails preset_excludes_no_offload 2 "--preset cannot be combined with --no-offload" \
+    --no-offload --preset budget
+fails layers_are_whole 2 "--num-gpu-layers: '8x' is not a whole number" --num-gpu-layers 8x
+fails layers_are_not_negative 2 \
+    '--num-gpu-layers: -1 is out of range (0 or more; or "all", "auto")' --num-gpu-layers=-1
+fails max_vram_is_a_size 2 "--max-vram: '8 cards' is not a size like 8, 7.5G, 7500M or -1" \
+    --max-vram "8 cards"
+fails max_vram_is_not_zero 2 "--max-vram: '0' is not a size like 8, 7.5G, 7500M or -1" --max-vram 0
+fails reserve_is_not_negative 2 "--vram-reserve: -5 is out of range (0 to 16777216)" --vram-reserve -5
+fails utilization_is_a_share 2 "--target-utilization: '2' is not a number above 0, up to 1" \
+    --target_utilization 2
+fails memory_mode 2 "--memory-mode: 'big' is not one of lightweight, beefy" --memory_mode big
+fails pin_memory 2 "--pin-memory: 'maybe' is not one of auto, on, off" --pin-memory maybe
+fails plan_and_table 2 "--print-table cannot be combined with --plan" --plan --print-table
 fails stdin_twice 2 "--txt-path: standard input can be read only once" - -
 fails vectors_without_tokenizer 2 "--verify: v.json needs --tokenizer DIR" --verify v.json
 

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# --plan and --print-table: what would be where, without loading anything.
+# shellcheck source=tests/support/cli.sh disable=SC1091,SC2154
+. tests/support/cli.sh
+
+if [ -z "$model" ]; then
+    skip plan "no tiny model here"
+    exit 0
+fi
+
+run --plan --model "$model"
+ok plan_on_a_cpu_needs_no_gpu test "$rc" = 0
+ok plan_says_where_it_all_is grep -q "^CPU.*: everything is in the memory of the host$" "$tmp/out"
+run --plan --model "$model" --json
+ok plan_is_one_object test "$(wc -l <"$tmp/out")" = 1
+ok plan_counts_the_layers grep -q '"layers":4,"gpu_layers":4.0' "$tmp/out"
+ok plan_streams_nothing grep -q '"streamed_bytes":0' "$tmp/out"
+
+# Residency is a matter of arithmetic, and that works on a CPU, too.
+layers_of() { # ARGS...; prints how many of the four layers stay
+    run --plan --model "$model" --json "$@"
+    sed -E 's/.*"gpu_layers":([0-9.]*).*/\1/' "$tmp/out"
+}
+ok layers_all test "$(layers_of -ngl all)" = 4.0
+ok layers_more_than_there_are test "$(layers_of -ngl 99)" = 4.0
+ok layers_two test "$(layers_of --num_gpu_layers 2)" = 2.0
+ok layers_none test "$(layers_of --num-gpu-layers=0)" = 0.0
+ok layers_by_environment test "$(VIBEVOICE_NUM_GPU_LAYERS=2 layers_of)" = 2.0
+ok preset_is_a_share test "$(layers_of --preset HIGH-END)" = 4.0
+ok config_may_be_a_preset test "$(layers_of --config moderate | cut -c1-4)" = 2.28
+ok config_may_be_a_file test "$(layers_of --config "$model/config.json")" = 4.0
+
+# Longer dialogues are planned for longer.
+kv_of() {
+    run --plan --model "$model" --json "$@"
+    sed -E 's/.*"kv_bytes":([0-9]*).*/\1/' "$tmp/out"
+}
+short=$(kv_of --text "Speaker 1: Hello." --max-frames 10)
+long=$(kv_of --text "Speaker 1: $(printf 'Hello there. %.0s' {1..100})")
+ok a_long_script_needs_more_keys test "$long" -gt "$short"
+fails a_bad_script_is_named 3 "$tmp/none.txt: No such file or directory" \
+    --plan --model "$model" "$tmp/none.txt"
+
+run --print-table --model "$model"
+ok table test "$rc" = 0
+ok table_has_cards grep -q "3060 12G.*3080 10G.*4060Ti 16G" "$tmp/out"
+ok table_goes_from_all_layers_to_none test "$(grep -c "as stored" "$tmp/out")" = 8
+run --print-table --model "$model" --json
+ok table_is_objects grep -q '^{"weights":"as stored","gpu_layers":4.0,' "$tmp/out"
+
+# The bytes of the published models, without their weights.
+if ! command -v python3 >/dev/null; then
+    skip published_models "needs python3"
+    exit 0
+fi
+for size in 1.5b 7b; do
+    python3 scripts/make_synthetic --size $size --empty \
+        --tokenizer "$model" "$tmp/$size" >/dev/null
+    run --print-table --model "$tmp/$size"
+    cp "$tmp/out" "$tmp/$size.table"
+done
+cells() { # SIZE LAYERS WEIGHTS; prints the rest of that row, blanks squeezed
+    grep -E "^. +$2  $3 " "$tmp/$1.table" | sed -E 's/^.{20}//' | tr -s ' '
+}
+# 13.05 GB of layers, 2.6 of head and codec, 0.6 of everything else; times of
+# research/performance.md, 5.3: 271 and 98 ms, 45 and 22 for float8
+ok large_model_takes grep -q "15.[6-9] GiB 0 MiB" <<<"$(cells 7b 28.0 'as stored')"
+ok large_model_streams grep -q "10.[5-9] GiB 5.2 GiB - 2[67][0-9] " <<<"$(cells 7b 16.0 'as stored')"
+ok large_model_fits_in_float8 grep -qE "9.[0-9] GiB 0 MiB [0-9-]+ [45][0-9] 2[0-9] " <<<"$(cells 7b 28.0 float8)"
+ok small_model_fits_everywhere grep -qE "[45].[0-9] GiB 0 MiB [0-9-]+ [12][0-9] [0-9]+ [0-9]+ [0-9]+$" <<<"$(cells 1.5b 28.0 'as stored')"
