@@ -160,6 +160,29 @@ static size_t count_rows(const struct vibe_options *o, size_t n_open, size_t n)
     return rows < share ? rows : share ? share : 1;
 }
 
+/* Open the model; with fewer dialogues at once where they do not fit and
+ * nobody has said how many. */
+static enum vibe_exit open_engine(struct vibe_run *run,
+                                  struct vibe_engine **engine,
+                                  struct vibe_failure *why)
+{
+    const struct vibe_options *o = run->cli->options;
+    const enum vibe_cli_use use = o->is_dry_run ? VIBE_USE_INSPECT
+                                                : VIBE_USE_SPEAK;
+    enum vibe_exit status = vibe_cli_open_engine(engine, run->cli, use, why);
+
+    while (status == VIBE_EXIT_MEMORY && !o->batch_size &&
+           run->cli->n_dialogues > 1) {
+        vibe_log(&run->cli->log, VIBE_LOG_DEBUG,
+                 "%zu dialogues at once do not fit: %s", run->cli->n_dialogues,
+                 why->err.msg);
+        *why = (struct vibe_failure){0};
+        run->cli->n_dialogues /= 2;
+        status = vibe_cli_open_engine(engine, run->cli, use, why);
+    }
+    return status;
+}
+
 /* Open the model and see that it can take every script. */
 static enum vibe_exit prepare(struct vibe_run *run, struct vibe_engine **engine,
                               struct vibe_failure *why)
@@ -170,12 +193,10 @@ static enum vibe_exit prepare(struct vibe_run *run, struct vibe_engine **engine,
                                                      &run->cli->n_requests);
     enum vibe_exit status;
 
-    run->cli->n_dialogues = count_rows(o, n_open, run->n_replicas);
-    run->n_at_once = run->cli->n_dialogues * run->n_replicas;
     run->cli->requests = requests;
-    status = vibe_cli_open_engine(
-        engine, run->cli, o->is_dry_run ? VIBE_USE_INSPECT : VIBE_USE_SPEAK,
-        why);
+    run->cli->n_dialogues = count_rows(o, n_open, run->n_replicas);
+    status = open_engine(run, engine, why);
+    run->n_at_once = run->cli->n_dialogues * run->n_replicas;
     run->cli->requests = NULL;
     run->cli->n_requests = 0;
     free(requests);

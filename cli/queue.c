@@ -196,6 +196,22 @@ static enum vibe_exit prepare_voices(struct vibe_run *run,
                          : vibe_cli_fail_by(why, VIBE_EXIT_FAILED, NULL);
 }
 
+/* Add what an engine has used since a first look at it. */
+static void add_usage(struct vibe_run *run, const struct vibe_engine *engine,
+                      const struct vibe_usage *first)
+{
+    struct vibe_usage last;
+
+    vibe_engine_usage(engine, &last);
+    pthread_mutex_lock(&run->lock);
+    run->vram_peak += last.vram_peak;
+    if (first->energy_j < 0 || last.energy_j < 0)
+        run->energy_j = -1;
+    else if (run->energy_j >= 0)
+        run->energy_j += last.energy_j - first->energy_j;
+    pthread_mutex_unlock(&run->lock);
+}
+
 enum vibe_exit vibe_queue_speak(struct vibe_queue *q,
                                 struct vibe_engine *engine,
                                 struct vibe_failure *why)
@@ -206,11 +222,14 @@ enum vibe_exit vibe_queue_speak(struct vibe_queue *q,
         .is_stopped = is_stopped,
         .user = q,
     };
+    struct vibe_usage first;
     int rc;
 
     if (prepare_voices(q->run, engine, why) != VIBE_EXIT_OK)
         return why->status;
+    vibe_engine_usage(engine, &first);
     rc = vibe_speak_batch(engine, &batch, &why->err);
+    add_usage(q->run, engine, &first);
     return rc == VIBE_OK ? VIBE_EXIT_OK
                          : vibe_cli_fail_by(why, VIBE_EXIT_FAILED, NULL);
 }

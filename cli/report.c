@@ -1,6 +1,7 @@
 #include "cli/report.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,8 +80,9 @@ static json_t *make_totals(const struct vibe_report *report,
     vibe_json_number(totals, "frames_per_s", (double)report->frames / wall);
     vibe_json_count(totals, "batch_size", run->n_at_once);
     vibe_json_count(totals, "engines", run->n_replicas);
-    json_object_set_new(totals, "peak_vram_bytes", json_null());
-    json_object_set_new(totals, "energy_j", json_null());
+    vibe_json_count(totals, "peak_vram_bytes", run->vram_peak);
+    vibe_json_number(totals, "energy_j",
+                     run->energy_j >= 0 ? run->energy_j : NAN);
     return totals;
 }
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "engine/base/clock.h"
+#include "engine/base/device.h"
 #include "engine/base/trace.h"
 #include "engine/format/weights.h"
 #include "engine/model/diffusion.h"
@@ -336,4 +337,18 @@ void vibe_engine_describe(const struct vibe_engine *engine,
     };
     memcpy(out->device, engine->backend->name, sizeof(out->device));
     vibe_models_bytes(&engine->models, &out->frame_bytes, &out->step_bytes);
+}
+
+void vibe_engine_usage(const struct vibe_engine *engine, struct vibe_usage *out)
+{
+    struct vibe_backend *be = engine->backend;
+    struct vibe_device_reading reading;
+    struct vibe_memory memory;
+
+    be->ops->meter(be, &reading);
+    be->ops->memory(be, &memory);
+    *out = (struct vibe_usage){
+        .vram_peak = be->is_cuda ? memory.taken_peak + memory.context : 0,
+        .energy_j = reading.energy_j,
+    };
 }

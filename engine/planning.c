@@ -60,6 +60,17 @@ static void plan_lengths(struct vibe_plan_request *out,
     out->negative = smaller(out->negative, most);
 }
 
+/* Solver steps that scratch must do for. */
+static size_t most_steps(const struct vibe_engine_options *o)
+{
+    int most = o->n_requests ? 1 : USUAL_STEPS;
+
+    for (size_t i = 0; i < o->n_requests; i++)
+        if (o->requests[i].steps > most)
+            most = o->requests[i].steps;
+    return (size_t)most;
+}
+
 int vibe_planning_measure(struct vibe_plan_model *out,
                           const struct vibe_engine *e,
                           const struct vibe_engine_options *o,
@@ -71,7 +82,7 @@ int vibe_planning_measure(struct vibe_plan_model *out,
         .config = &e->config,
         .control_ids = e->control_ids,
         .n_dialogues = o->n_dialogues ? o->n_dialogues : 1,
-        .steps = o->n_requests ? (size_t)o->requests[0].steps : USUAL_STEPS,
+        .steps = most_steps(o),
         .kv_dtype = kv,
         .lm = lm,
     };

@@ -141,6 +141,17 @@ struct vibe_engine_info {
 void vibe_engine_describe(const struct vibe_engine *engine,
                           struct vibe_engine_info *out);
 
+/* What an engine has used of its device. */
+struct vibe_usage {
+    size_t vram_peak; /* bytes it has ever taken, the driver's context
+                         included; 0 on the CPU */
+    double energy_j;  /* that the device has taken until now, whoever used it;
+                         only differences mean something; negative: unknown */
+};
+
+void vibe_engine_usage(const struct vibe_engine *engine,
+                       struct vibe_usage *out);
+
 /* A reference clip for one speaker. */
 struct vibe_voice {
     int speaker;          /* id as the script writes it */

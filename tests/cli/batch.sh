@@ -166,7 +166,7 @@ run "${speak[@]}" --max-frames 12 long.txt -r a.wav b.wav -o whole.wav
 ok parts_start_afresh sh -c '! cmp -s long.wav whole.wav'
 # Stopped in the second part: the first one is there, and is not spoken again.
 rc=0
-"$vibe" "${long[@]}" --steps 300 -o cut.wav >out 2>err &
+"$vibe" "${long[@]}" --steps 120 -o cut.wav >out 2>err &
 pid=$!
 for ((tries = 0; tries < 1000; tries++)); do
     ls cut.part-*-002.part.wav >/dev/null 2>&1 && break
@@ -175,9 +175,9 @@ done
 kill -9 $pid
 wait $pid 2>/dev/null || rc=$?
 ok killed_in_the_second_part test "$rc" = 137 -a ! -e cut.wav -a -e "$(echo cut.part-*-001.wav)"
-run "${long[@]}" --steps 300 -o cut.wav --resume
+run "${long[@]}" --steps 120 -o cut.wav --resume
 ok resumes_after_the_first_part grep -qxF 'vibevoice: cut.wav: goes on with part 2 of 2' err
-run "${long[@]}" --steps 300 -o uncut.wav
+run "${long[@]}" --steps 120 -o uncut.wav
 ok resumed_parts_are_the_same cmp cut.wav uncut.wav
 
 # Killed at some moments and resumed, a batch has the same files.
@@ -192,7 +192,7 @@ ok killed_and_resumed cmp man/first.wav killed/first.wav
 ok killed_and_resumed_too cmp man/third.wav killed/third.wav
 
 # Ctrl-C keeps what is done, and leaves the rest to be resumed.
-"$vibe" "${speak[@]}" --steps 300 --batch in -d stopped >out 2>err &
+"$vibe" "${speak[@]}" --steps 120 --batch in -d stopped >out 2>err &
 pid=$!
 for ((tries = 0; tries < 1000; tries++)); do
     [ -n "$(find stopped -name '*.part.wav' -size +8k 2>/dev/null)" ] && break
@@ -202,7 +202,7 @@ rc=0
 kill -INT $pid
 wait $pid || rc=$?
 ok interrupted_batch test "$rc" = 130
-run "${speak[@]}" --steps 300 --batch in -d stopped --resume
+run "${speak[@]}" --steps 120 --batch in -d stopped --resume
 ok interrupted_batch_resumes test "$rc" = 0 -a "$(echo stopped/*.wav)" = "stopped/one.wav stopped/three.wav stopped/two.wav"
 
 # Two engines over one queue.
