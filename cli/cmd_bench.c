@@ -8,6 +8,8 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/json.h"
+#include "cli/stats.h"
+#include "engine/base/clock.h"
 #include "engine/vibevoice.h"
 
 /* What the numbers of a run say together. */
@@ -137,6 +139,7 @@ enum vibe_exit vibe_cmd_speed(struct vibe_cli *cli, struct vibe_failure *why)
         .n_dialogues = o->batch_size ? (size_t)o->batch_size : 1,
     };
     enum vibe_exit status;
+    double start_s;
 
     cli->n_dialogues = speed.n_dialogues;
     cli->n_positions = (size_t)(o->context + 2 * o->frames + 16);
@@ -146,6 +149,7 @@ enum vibe_exit vibe_cmd_speed(struct vibe_cli *cli, struct vibe_failure *why)
     if (status != VIBE_EXIT_OK)
         return status;
     vibe_engine_describe(engine, &info);
+    start_s = vibe_clock_s();
     if (vibe_engine_bench(engine, &speed.bench, (size_t)o->frames,
                           (int)o->steps, (size_t)o->context, (size_t)o->prompt,
                           &why->err) != VIBE_OK) {
@@ -157,6 +161,7 @@ enum vibe_exit vibe_cmd_speed(struct vibe_cli *cli, struct vibe_failure *why)
         print_speed_json(&speed, info.device, o);
     else
         print_speed(&speed, info.device, o);
+    vibe_stats_print(cli, engine, vibe_clock_s() - start_s);
     vibe_engine_free(engine);
     return VIBE_EXIT_OK;
 }

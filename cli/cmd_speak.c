@@ -17,6 +17,8 @@
 #include "cli/run.h"
 #include "cli/signals.h"
 #include "cli/state.h"
+#include "cli/stats.h"
+#include "engine/base/clock.h"
 #include "engine/vibevoice.h"
 
 enum { AT_ONCE_CPU = 4, AT_ONCE_GPU = 8 }; /* dialogues, unless it is said */
@@ -191,6 +193,7 @@ static enum vibe_exit prepare(struct vibe_run *run, struct vibe_engine **engine,
     const size_t n_open = count_open(&run->jobs);
     struct vibe_request *requests = vibe_requests_of(o, &run->jobs,
                                                      &run->cli->n_requests);
+    const struct vibe_plan *plan;
     enum vibe_exit status;
 
     run->cli->requests = requests;
@@ -208,6 +211,9 @@ static enum vibe_exit prepare(struct vibe_run *run, struct vibe_engine **engine,
         return vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, o->dump_tensors);
     vibe_log(&run->cli->log, VIBE_LOG_DEBUG, "%s, weights %s on %s",
              vibe_cli_model(o), run->info.dtype, run->info.device);
+    plan = &vibe_engine_planned(*engine)->plan;
+    vibe_log(&run->cli->log, plan->streamed ? VIBE_LOG_INFO : VIBE_LOG_DEBUG,
+             "%s", plan->why);
     return vibe_request_check_all(*engine, o, &run->jobs, NULL, why);
 }
 
@@ -312,6 +318,7 @@ static enum vibe_exit do_run(struct vibe_run *run, uint64_t seed,
 {
     const struct vibe_options *o = run->cli->options;
     struct vibe_engine *engine = NULL;
+    double start_s;
     enum vibe_exit status = open_run(run, seed, why);
 
     if (status == VIBE_EXIT_OK && (o->is_dry_run || count_open(&run->jobs) > 0))
@@ -321,7 +328,10 @@ static enum vibe_exit do_run(struct vibe_run *run, uint64_t seed,
     } else if (status == VIBE_EXIT_OK) {
         if (o->seed < 0)
             vibe_log(&run->cli->log, VIBE_LOG_INFO, "seed %" PRIu64, seed);
+        start_s = vibe_clock_s();
         status = speak_all(run, engine, why);
+        if (engine)
+            vibe_stats_print(run->cli, engine, vibe_clock_s() - start_s);
     }
     vibe_engine_free(engine);
     return status;

@@ -128,7 +128,7 @@ struct vibe_options {
     int offload_kv_cache, offload_prediction_head;
     int memory_mode; /* enum vibe_memory_mode */
     int pin_memory;  /* enum vibe_switch */
-    int is_prefetching, is_async, is_stats, is_plan, is_print_table;
+    int is_prefetching, is_async, is_stats, is_profile, is_plan, is_print_table;
 
     /* Output */
     const char *output, *output_dir;

@@ -555,6 +555,13 @@ const struct vibe_option vibe_option_rows[] = {
                 "memory was used",
     },
     {
+        .names = "--profile",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_profile),
+        .help = "--stats, and what was streamed of each layer",
+    },
+    {
         .names = "--plan",
         .group = VIBE_GROUP_INSPECT,
         .kind = VIBE_OPT_FLAG,

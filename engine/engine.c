@@ -268,6 +268,12 @@ int vibe_engine_plan(struct vibe_engine_plan *out,
     return rc;
 }
 
+const struct vibe_engine_plan *vibe_engine_planned(
+    const struct vibe_engine *engine)
+{
+    return &engine->plan;
+}
+
 int vibe_engine_measure(struct vibe_plan_model *out,
                         const struct vibe_engine_options *options,
                         enum vibe_weight_dtype lm, struct vibe_error *err)

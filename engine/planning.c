@@ -90,13 +90,16 @@ int vibe_planning_measure(struct vibe_plan_model *out,
     return vibe_measure(out, &what, err);
 }
 
-static struct vibe_plan_device look_at(struct vibe_backend *be)
+static struct vibe_plan_device look_at(struct vibe_backend *be, size_t *others)
 {
     struct vibe_device_reading reading;
     struct vibe_memory memory;
 
     be->ops->meter(be, &reading);
     be->ops->memory(be, &memory);
+    *others = reading.memory_used > memory.context
+                  ? reading.memory_used - memory.context
+                  : 0;
     return (struct vibe_plan_device){
         .total = reading.memory_total,
         .free = be->transfer->free_bytes(be),
@@ -113,13 +116,13 @@ int vibe_planning_make(struct vibe_engine_plan *out,
     struct vibe_plan_request request = o->plan;
     struct vibe_engine_plan made = {
         .has_gpu = e->backend->is_cuda,
-        .memory = look_at(e->backend),
     };
     int rc = vibe_planning_measure(&made.model, e, o, VIBE_WEIGHTS_AUTO,
                                    e->backend->kv_dtype, err);
 
     if (rc != VIBE_OK)
         return rc;
+    made.memory = look_at(e->backend, &made.others);
     memcpy(made.device, e->backend->name, sizeof(made.device));
     if (!made.has_gpu) {
         /* pages are taken when they are touched, and caps are a GPU's */

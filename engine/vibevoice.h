@@ -95,6 +95,7 @@ struct vibe_engine_plan {
     struct vibe_plan_device memory;
     struct vibe_plan plan;
     size_t positive, negative;    /* positions of a dialogue, as planned */
+    size_t others;                /* bytes of the device that others use */
     struct vibe_plan_rates rates; /* probed by vibe_engine_plan */
 };
 
@@ -109,6 +110,10 @@ int vibe_engine_plan(struct vibe_engine_plan *out,
                      const struct vibe_engine_options *options, int probes_cpu,
                      struct vibe_error *err);
 
+/* The plan that an engine was opened by, without rates; borrowed from it. */
+const struct vibe_engine_plan *vibe_engine_planned(
+    const struct vibe_engine *engine);
+
 /*
  * Count what a checkpoint takes of a GPU, which need not be there.
  *
@@ -119,6 +124,36 @@ int vibe_engine_plan(struct vibe_engine_plan *out,
 int vibe_engine_measure(struct vibe_plan_model *out,
                         const struct vibe_engine_options *options,
                         enum vibe_weight_dtype lm, struct vibe_error *err);
+
+/* What has been done with a device since an engine was opened. */
+struct vibe_engine_stats {
+    size_t n_layers;
+    double gpu_layers; /* of them, that are resident */
+    const char *path;  /* of what is streamed: "direct", "bounce", ...; see
+                          offload/offload.h */
+    size_t resident_bytes, streamed_bytes; /* of the layers; each pass copies
+                                              what is streamed */
+    size_t n_chunks;
+    uint64_t transfers, bytes; /* from the host, of weights */
+    double waited_s;           /* the host's, for what was not ready to copy */
+    size_t n_demoted; /* resident pieces given up for keys and values */
+    double link;      /* bytes per second, probed now; 0: not asked */
+    /* of a GPU: as planned, as its driver counts it at most, the part that
+     * was reserved, and what of that was used at most; 0 on the CPU */
+    size_t vram_planned, vram_peak, vram_reserved, vram_used;
+};
+
+void vibe_engine_stats(const struct vibe_engine *engine,
+                       struct vibe_engine_stats *out);
+
+/* The same for one layer; transfers is of chunks. */
+struct vibe_layer_stats {
+    size_t resident_bytes, streamed_bytes;
+    uint64_t transfers;
+};
+
+void vibe_engine_layer_stats(const struct vibe_engine *engine, size_t layer,
+                             struct vibe_layer_stats *out);
 
 /* What --info prints. */
 struct vibe_engine_info {

@@ -48,6 +48,17 @@ ok table_goes_from_all_layers_to_none test "$(grep -c "as stored" "$tmp/out")" =
 run --print-table --model "$model" --json
 ok table_is_objects grep -q '^{"weights":"as stored","gpu_layers":4.0,' "$tmp/out"
 
+# What was done is told as it was planned.
+run --model "$model" --text Hello --max-frames 3 -o "$tmp/x.wav" -ngl 2 --stats
+ok streaming_is_announced grep -q "vibevoice: 2 of 4 layers stay, as asked; the rest is streamed" "$tmp/err"
+# rows go in units of 64, of which the tiny model has few
+ok stats_count_layers grep -qE "^layers   1.[5-9] of 4 resident, .* chunks \(direct\)$" "$tmp/err"
+ok stats_count_transfers grep -qE "^link     [1-9][0-9]* transfers, " "$tmp/err"
+run --model "$model" --text Hello --max-frames 3 -o "$tmp/y.wav" --profile --json -q
+ok stats_are_an_object grep -q '^{"stats":{"layers":4,"gpu_layers":4.0,"path":"resident",' "$tmp/out"
+ok profile_tells_each_layer grep -q '"by_layer":\[{"resident_bytes":' "$tmp/out"
+ok residency_is_inaudible cmp "$tmp/x.wav" "$tmp/y.wav"
+
 # The bytes of the published models, without their weights.
 if ! command -v python3 >/dev/null; then
     skip published_models "needs python3"

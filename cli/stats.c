@@ -1,0 +1,128 @@
+#include "cli/stats.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+
+#include "cli/cli.h"
+#include "cli/json.h"
+#include "engine/vibevoice.h"
+
+static double megabytes(size_t bytes)
+{
+    return (double)bytes / (1 << 20);
+}
+
+/* Share of the time in which the link was copying, at the rate it has. */
+static double link_busy(const struct vibe_engine_stats *s, double seconds)
+{
+    return s->link > 0 && seconds > 0 ? (double)s->bytes / s->link / seconds
+                                      : 0;
+}
+
+static void print_layers(FILE *out, const struct vibe_engine *engine, size_t n)
+{
+    fprintf(out, "  layer   resident   streamed  transfers\n");
+    for (size_t i = 0; i < n; i++) {
+        struct vibe_layer_stats layer;
+
+        vibe_engine_layer_stats(engine, i, &layer);
+        fprintf(out, "  %5zu %6.1f MiB %6.1f MiB %10" PRIu64 "\n", i,
+                megabytes(layer.resident_bytes),
+                megabytes(layer.streamed_bytes), layer.transfers);
+    }
+}
+
+static void print_text(FILE *out, const struct vibe_engine_stats *s,
+                       double seconds)
+{
+    fprintf(out, "layers   %.1f of %zu resident, %.0f MiB; %.0f MiB streamed",
+            s->gpu_layers, s->n_layers, megabytes(s->resident_bytes),
+            megabytes(s->streamed_bytes));
+    fprintf(out, s->streamed_bytes ? " in %zu chunks (%s)\n" : "\n",
+            s->n_chunks, s->path);
+    if (s->streamed_bytes) {
+        fprintf(out,
+                "link     %" PRIu64 " transfers, %.2f GB at %.1f GB/s; the "
+                "link has %.1f GB/s and was copying %.0f %% of the time\n",
+                s->transfers, 1e-9 * (double)s->bytes,
+                seconds > 0 ? 1e-9 * (double)s->bytes / seconds : 0,
+                1e-9 * s->link, 100 * link_busy(s, seconds));
+        fprintf(out,
+                "waiting  %.3f s of the host for chunks; %zu resident "
+                "pieces given up\n",
+                s->waited_s, s->n_demoted);
+    }
+    if (s->vram_planned)
+        fprintf(out,
+                "memory   %.0f MiB planned, %.0f MiB at the peak (%+.1f %%); "
+                "%.0f of %.0f MiB reserved were used\n",
+                megabytes(s->vram_planned), megabytes(s->vram_peak),
+                100 * ((double)s->vram_peak / (double)s->vram_planned - 1),
+                megabytes(s->vram_used), megabytes(s->vram_reserved));
+}
+
+static json_t *layers_json(const struct vibe_engine *engine, size_t n)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < n; i++) {
+        struct vibe_layer_stats layer;
+        json_t *object = json_object();
+
+        vibe_engine_layer_stats(engine, i, &layer);
+        vibe_json_count(object, "resident_bytes", layer.resident_bytes);
+        vibe_json_count(object, "streamed_bytes", layer.streamed_bytes);
+        vibe_json_count(object, "transfers", (size_t)layer.transfers);
+        json_array_append_new(array, object);
+    }
+    return array;
+}
+
+static void print_json(const struct vibe_engine_stats *s,
+                       const struct vibe_engine *engine, double seconds,
+                       int has_layers)
+{
+    json_t *body = json_object();
+    json_t *object = json_object();
+
+    vibe_json_count(body, "layers", s->n_layers);
+    vibe_json_number(body, "gpu_layers", s->gpu_layers);
+    vibe_json_text(body, "path", s->path);
+    vibe_json_count(body, "resident_bytes", s->resident_bytes);
+    vibe_json_count(body, "streamed_bytes", s->streamed_bytes);
+    vibe_json_count(body, "chunks", s->n_chunks);
+    vibe_json_count(body, "transfers", (size_t)s->transfers);
+    vibe_json_count(body, "h2d_bytes", (size_t)s->bytes);
+    vibe_json_number(body, "seconds", seconds);
+    vibe_json_number(body, "link_bandwidth", s->link);
+    vibe_json_number(body, "link_busy", link_busy(s, seconds));
+    vibe_json_number(body, "waited_s", s->waited_s);
+    vibe_json_count(body, "demoted", s->n_demoted);
+    vibe_json_count(body, "vram_planned_bytes", s->vram_planned);
+    vibe_json_count(body, "vram_peak_bytes", s->vram_peak);
+    vibe_json_count(body, "vram_reserved_bytes", s->vram_reserved);
+    vibe_json_count(body, "vram_used_bytes", s->vram_used);
+    if (has_layers)
+        json_object_set_new(body, "by_layer", layers_json(engine, s->n_layers));
+    json_object_set_new(object, "stats", body);
+    vibe_json_print(object);
+}
+
+void vibe_stats_print(struct vibe_cli *cli, const struct vibe_engine *engine,
+                      double seconds)
+{
+    const struct vibe_options *o = cli->options;
+    struct vibe_engine_stats stats;
+
+    if (!o->is_stats && !o->is_profile)
+        return;
+    vibe_engine_stats(engine, &stats);
+    if (o->is_json) {
+        print_json(&stats, engine, seconds, o->is_profile);
+        return;
+    }
+    print_text(cli->log.out, &stats, seconds);
+    if (o->is_profile)
+        print_layers(cli->log.out, engine, stats.n_layers);
+}

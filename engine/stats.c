@@ -1,0 +1,90 @@
+/* What a run did with the device's memory and link. */
+#include "engine/backend/ops.h"
+#include "engine/base/device.h"
+#include "engine/engine.h"
+#include "engine/model/qwen2.h"
+#include "offload/offload.h"
+
+enum { PROBE_BYTES = 64 << 20 };
+
+/* Bytes of the device that are this process's, as its driver counts. */
+static size_t driver_bytes(const struct vibe_engine *engine)
+{
+    struct vibe_backend *be = engine->backend;
+    struct vibe_device_reading reading;
+
+    be->ops->meter(be, &reading);
+    return reading.memory_used > engine->plan.others
+               ? reading.memory_used - engine->plan.others
+               : 0;
+}
+
+static void count_memory(struct vibe_engine_stats *out,
+                         const struct vibe_engine *engine)
+{
+    struct vibe_memory memory;
+
+    engine->backend->ops->memory(engine->backend, &memory);
+    out->vram_planned = engine->plan.plan.total;
+    out->vram_reserved = engine->plan.plan.reserve;
+    out->vram_peak = driver_bytes(engine);
+    if (out->vram_peak < memory.context + memory.taken_peak)
+        out->vram_peak = memory.context + memory.taken_peak;
+    out->vram_used = memory.used_peak;
+}
+
+void vibe_engine_stats(const struct vibe_engine *engine,
+                       struct vibe_engine_stats *out)
+{
+    const struct vibe_plan *plan = &engine->plan.plan;
+    struct vibe_offload *offload = engine->models.streaming.offload;
+    struct vibe_backend *be = engine->backend;
+    struct vibe_offload_stats count = {.path = VIBE_PATH_NONE};
+
+    if (offload)
+        vibe_offload_count(offload, &count);
+    *out = (struct vibe_engine_stats){
+        .n_layers = plan->n_layers,
+        .gpu_layers = (double)plan->n_layers,
+        .path = vibe_path_name(count.path),
+        .resident_bytes = offload ? count.resident_bytes : plan->rows,
+        .streamed_bytes = count.streamed_bytes,
+        .n_chunks = count.n_chunks,
+        .transfers = count.transfers,
+        .bytes = count.bytes,
+        .waited_s = count.waited_s,
+        .n_demoted = count.n_demoted,
+    };
+    if (offload && plan->rows)
+        out->gpu_layers = (double)plan->n_layers * (double)out->resident_bytes /
+                          (double)plan->rows;
+    if (count.streamed_bytes)
+        out->link = vibe_offload_probe(be, be->transfer, PROBE_BYTES);
+    if (be->is_cuda)
+        count_memory(out, engine);
+}
+
+void vibe_engine_layer_stats(const struct vibe_engine *engine, size_t layer,
+                             struct vibe_layer_stats *out)
+{
+    const struct vibe_offload *offload = engine->models.streaming.offload;
+    const struct vibe_residency *table;
+    const size_t first = layer * VIBE_LM_MATRICES;
+
+    *out = (struct vibe_layer_stats){0};
+    if (!offload)
+        return;
+    table = vibe_offload_table(offload);
+    for (size_t i = 0; i < table->n_pieces; i++) {
+        const struct vibe_piece *piece = &table->pieces[i];
+
+        if (piece->matrix < first || piece->matrix >= first + VIBE_LM_MATRICES)
+            continue;
+        if (piece->is_resident)
+            out->resident_bytes += piece->bytes;
+        else
+            out->streamed_bytes += piece->bytes;
+    }
+    for (size_t m = first; m < first + VIBE_LM_MATRICES; m++)
+        out->transfers += vibe_offload_copies(offload, m);
+}
