@@ -11,6 +11,7 @@
 #include "engine/base/trace.h"
 #include "engine/format/weights.h"
 #include "engine/model/diffusion.h"
+#include "engine/model/kvcache.h"
 #include "engine/planning.h"
 #include "engine/prompt.h"
 #include "engine/text/tokenizer.h"
@@ -185,9 +186,11 @@ static int load_models(struct vibe_engine *e,
 {
     const struct vibe_weight_streaming *asked = &o->streaming;
     const struct vibe_plan *plan = &e->plan.plan;
-    const int is_on = asked->is_on || plan->streamed > 0;
+    /* on a GPU also what all stays: keys and values may want its memory */
+    const int is_on = asked->is_on || e->backend->is_cuda;
+    const size_t resident = plan->streamed ? plan->resident : SIZE_MAX;
     const struct vibe_streaming_options streaming = {
-        .budget = asked->is_on ? asked->resident_bytes : plan->resident,
+        .budget = asked->is_on ? asked->resident_bytes : resident,
         .chunk_bytes = asked->is_on ? asked->chunk_bytes : plan->chunk_bytes,
         .offload = {.slots = asked->is_on ? asked->ring_slots
                                           : plan->ring_slots,
@@ -200,10 +203,11 @@ static int load_models(struct vibe_engine *e,
         &e->models, e->backend, e->weights, &e->config, e->control_ids,
         o->n_dialogues ? o->n_dialogues : 1, is_on ? &streaming : NULL, err);
 
-    if (rc == VIBE_OK && is_on)
-        e->stream.is_eager = vibe_offload_is_streaming(
-            e->models.streaming.offload);
-    return rc;
+    if (rc != VIBE_OK || !is_on)
+        return rc;
+    e->models.streaming.s = &e->stream;
+    e->stream.is_eager = vibe_offload_is_streaming(e->models.streaming.offload);
+    return VIBE_OK;
 }
 
 /* Put everything where the plan says. */
@@ -217,6 +221,9 @@ static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
     if (rc == VIBE_OK)
         rc = vibe_generator_open(&e->generator, &e->models, &e->stream,
                                  e->control_ids, err);
+    if (rc == VIBE_OK && e->models.streaming.offload)
+        vibe_kvcache_limit(e->generator->cache, e->plan.plan.kv,
+                           vibe_streaming_make_room, &e->models.streaming);
     if (rc == VIBE_OK)
         rc = vibe_voices_open(&e->voices, err);
     return rc;

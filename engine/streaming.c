@@ -157,6 +157,21 @@ int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
     return rc;
 }
 
+int vibe_streaming_make_room(void *user, size_t bytes, size_t *freed,
+                             struct vibe_error *err)
+{
+    struct vibe_streaming *st = user;
+    const enum vibe_purpose purpose = st->be->purpose;
+    int rc;
+
+    st->be->purpose = VIBE_FOR_RING;
+    rc = vibe_offload_demote(st->offload, bytes, freed, err);
+    st->be->purpose = purpose;
+    if (st->s)
+        st->s->is_eager = vibe_offload_is_streaming(st->offload);
+    return rc;
+}
+
 void vibe_streaming_release(struct vibe_streaming *st)
 {
     vibe_offload_free(st->offload);

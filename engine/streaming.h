@@ -22,6 +22,7 @@ struct vibe_streaming_options {
 
 struct vibe_streaming {
     struct vibe_backend *be;
+    struct vibe_stream *s; /* what the model runs on, borrowed; may be NULL */
     struct vibe_matrix_source *sources; /* [n], owned; parts are the weights' */
     size_t n;
     struct vibe_offload *offload;
@@ -44,6 +45,15 @@ int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
                         const struct vibe_lm_config *config,
                         const struct vibe_streaming_options *options,
                         struct vibe_error *err);
+
+/*
+ * Give resident rows up until that many bytes are free, for vibe_kvcache_limit;
+ * user is the vibe_streaming.  What computes from now on is not captured.
+ *
+ * Errors: VIBE_E_NOMEM, VIBE_E_DEVICE
+ */
+int vibe_streaming_make_room(void *user, size_t bytes, size_t *freed,
+                             struct vibe_error *err);
 
 /* After the model that was loaded through store. */
 void vibe_streaming_release(struct vibe_streaming *st);

@@ -17,6 +17,10 @@ struct vibe_kvcache {
     size_t *n_blocks; /* [n_seqs], owned */
     size_t block_bytes;
     size_t max_positions;
+    size_t limit; /* bytes */
+    int (*make_room)(void *user, size_t bytes, size_t *freed,
+                     struct vibe_error *err); /* beyond the limit, or NULL */
+    void *user;
 };
 
 static size_t position_bytes(const struct vibe_lm_config *config,
@@ -105,6 +109,32 @@ static void *take_block(struct vibe_kvcache *cache)
     return block;
 }
 
+void vibe_kvcache_limit(struct vibe_kvcache *cache, size_t planned,
+                        int (*free)(void *user, size_t bytes, size_t *freed,
+                                    struct vibe_error *err),
+                        void *user)
+{
+    cache->limit = planned;
+    cache->make_room = free;
+    cache->user = user;
+}
+
+/* Room for one block more, of memory that others were to keep. */
+static int extend_limit(struct vibe_kvcache *cache, struct vibe_error *err)
+{
+    const size_t needed = vibe_kvcache_bytes(cache) + cache->block_bytes;
+    size_t freed = 0;
+    int rc;
+
+    if (!cache->make_room || needed <= cache->limit)
+        return VIBE_OK;
+    rc = cache->make_room(cache->user, needed - cache->limit, &freed, err);
+    cache->limit += freed;
+    if (rc == VIBE_OK && !freed)
+        cache->make_room = NULL; /* from now on the device must have it */
+    return rc;
+}
+
 int vibe_kvcache_ensure(struct vibe_kvcache *cache, struct vibe_stream *s,
                         size_t seq, size_t n_positions, struct vibe_error *err)
 {
@@ -118,8 +148,11 @@ int vibe_kvcache_ensure(struct vibe_kvcache *cache, struct vibe_stream *s,
                          cache->max_positions);
     while (cache->n_blocks[seq] < needed) {
         size_t at = seq * cache->kv.max_blocks + cache->n_blocks[seq];
-        void *block = take_block(cache);
+        int rc = extend_limit(cache, err);
+        void *block = rc ? NULL : take_block(cache);
 
+        if (rc)
+            return rc;
         if (!block)
             return vibe_fail(err, VIBE_E_NOMEM,
                              "no memory for %zu bytes of key-value cache",

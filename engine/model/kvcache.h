@@ -53,6 +53,18 @@ void vibe_kvcache_clear(struct vibe_kvcache *cache);
 int vibe_kvcache_ensure(struct vibe_kvcache *cache, struct vibe_stream *s,
                         size_t seq, size_t n_positions, struct vibe_error *err);
 
+/*
+ * Before the cache grows beyond planned bytes, and each time it does so by
+ * more than was freed before, ask for room.
+ *
+ *   free   called between frames with the bytes that are needed; sets *freed
+ *          to what it could free, 0 when there is nothing left to give up
+ */
+void vibe_kvcache_limit(struct vibe_kvcache *cache, size_t planned,
+                        int (*free)(void *user, size_t bytes, size_t *freed,
+                                    struct vibe_error *err),
+                        void *user);
+
 /* The cache as the ops take it; borrowed until vibe_kvcache_free. */
 const struct vibe_kv *vibe_kvcache_kv(const struct vibe_kvcache *cache);
 

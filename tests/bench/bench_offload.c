@@ -15,7 +15,7 @@
 #include "engine/base/clock.h"
 #include "engine/engine.h"
 
-enum { STEPS = 10, PROBE_BYTES = 256 << 20 };
+enum { STEPS = 10, PROMPT = 300, FRAMES = 5, PROBE_BYTES = 256 << 20 };
 
 struct bench {
     const char *model;
@@ -23,6 +23,7 @@ struct bench {
     size_t lm_bytes, n_layers;
     double link; /* bytes per second */
     uint64_t hash;
+    double prompt_s;
 };
 
 static void fail(const struct vibe_error *err)
@@ -31,43 +32,52 @@ static void fail(const struct vibe_error *err)
     exit(1);
 }
 
-static int hash_frame(void *user, const float *samples, size_t n)
-{
-    const unsigned char *bytes = (const unsigned char *)samples;
-    uint64_t *hash = user;
-
-    for (size_t i = 0; i < n * sizeof(*samples); i++)
-        *hash = (*hash ^ bytes[i]) * 1099511628211u;
-    return 0;
-}
-
+/* Hash what PROMPT rows and FRAMES steps make, whatever they mean. */
 static void speak(struct bench *b, struct vibe_engine *engine)
 {
-    static const char text[] = "Speaker 1: Hello there, how are you today?\n"
-                               "Speaker 2: Quite well, thank you.";
-    struct vibe_script script = {0};
+    struct vibe_generator *g = engine->generator;
+    const size_t H = engine->config.lm.hidden_size;
+    const size_t n = engine->config.hop * sizeof(float);
+    float *embeds = calloc(PROMPT * H, sizeof(*embeds));
+    const struct vibe_opening opening = {
+        .embeds = embeds, .T = PROMPT, .seed = 7, .cfg_scale = 1.3f};
     struct vibe_error err;
-    struct vibe_result result;
-    const struct vibe_request request = {
-        .script = &script,
-        .cfg_scale = 1.3f,
-        .steps = STEPS,
-        .seed = 7,
-        .max_length_times = 2.0f,
-        .max_frames = 7,
-        .on_frame = hash_frame,
-        .user = &b->hash,
-    };
+    double start;
 
-    b->hash = 14695981039346656037u;
-    if (vibe_script_parse_text(&script, "a script", text, strlen(text), &err) ||
-        vibe_speak(engine, &request, &result, &err))
+    if (!embeds)
+        exit(1);
+    for (size_t i = 0; i < PROMPT * H; i++)
+        embeds[i] = (float)(i % 1013 * i % 97) * 0.001f - 0.05f;
+    if (vibe_generator_prepare(g, STEPS, &err))
         fail(&err);
-    vibe_script_release(&script);
+    start = vibe_clock_s();
+    if (vibe_generator_start(g, &opening, &err))
+        fail(&err);
+    b->prompt_s = vibe_clock_s() - start;
+    b->hash = 14695981039346656037u;
+    for (int frame = 0; frame < FRAMES; frame++) {
+        const unsigned char *bytes = (const unsigned char *)g->host_pcm;
+
+        if (vibe_generator_step(g, NULL, &err))
+            fail(&err);
+        vibe_generator_commit(g, 0, VIBE_CONTROL_DIFFUSION);
+        for (size_t i = 0; i < n; i++)
+            b->hash = (b->hash ^ bytes[i]) * 1099511628211u;
+    }
+    vibe_generator_end(g, 0);
+    free(embeds);
+}
+
+static void choose_way(struct vibe_weight_streaming *s, const char *way)
+{
+    s->is_unpinned = strcmp(way, "unpinned") == 0;
+    s->is_synchronous = strcmp(way, "sync") == 0;
+    s->is_on_demand = s->is_synchronous || strcmp(way, "ondemand") == 0;
+    s->host_bytes = strtoul(way, NULL, 10) << 20;
 }
 
 /* layers < 0: without offload. */
-static void run(struct bench *b, double layers)
+static void run(struct bench *b, double layers, const char *way)
 {
     struct vibe_engine_options options = {
         .model = b->model,
@@ -83,6 +93,7 @@ static void run(struct bench *b, double layers)
         options.streaming.resident_bytes = (size_t)((double)b->lm_bytes *
                                                     layers /
                                                     (double)b->n_layers);
+    choose_way(&options.streaming, way);
     if (vibe_engine_open(&engine, &options, &err))
         fail(&err);
     open_s = vibe_clock_s() - start;
@@ -110,12 +121,12 @@ static void run(struct bench *b, double layers)
                 : times.frame_s;
     printf("%6.2f layers: frame %8.3f ms, lm %8.3f, rest %6.3f, streamed %8.1f "
            "MB of %zu chunks, link %5.1f GB/s, bound %8.3f, ratio %5.3f, "
-           "hash %016llx, %s, opened %.1f + %.1f s\n",
+           "hash %016llx, prompt %7.3f s, %s %s, opened %.1f + %.1f s\n",
            layers, 1e3 * times.frame_s, 1e3 * times.stage_s[VIBE_STAGE_LM],
            1e3 * rest, 1e-6 * (double)stats.streamed_bytes, stats.n_chunks,
            1e-9 * b->link, 1e3 * bound, times.frame_s / bound,
-           (unsigned long long)b->hash, vibe_path_name(stats.path), open_s,
-           settle_s);
+           (unsigned long long)b->hash, b->prompt_s, vibe_path_name(stats.path),
+           way, open_s, settle_s);
     fflush(stdout);
     vibe_engine_free(engine);
 }
@@ -127,12 +138,15 @@ int main(int argc, char **argv)
         .n_frames = argc > 2 ? strtoul(argv[2], NULL, 10) : 5,
     };
 
-    run(&b, 1e9);
-    run(&b, -1.0);
-    for (int i = 3; i < argc; i++)
-        run(&b, strtod(argv[i], NULL));
+    run(&b, 1e9, "");
+    run(&b, -1.0, "");
+    for (int i = 3; i < argc; i++) {
+        const char *colon = strchr(argv[i], ':');
+
+        run(&b, strtod(argv[i], NULL), colon ? colon + 1 : "");
+    }
     if (argc <= 3)
         for (int i = 0; i <= 4; i++)
-            run(&b, (double)(b.n_layers * (size_t)i) / 4.0);
+            run(&b, (double)(b.n_layers * (size_t)i) / 4.0, "");
     return 0;
 }

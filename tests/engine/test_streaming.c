@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/model/kvcache.h"
 #include "engine/vibevoice.h"
 #include "tests/support/vibe_test.h"
 
@@ -24,6 +25,7 @@ struct fixture {
     struct vibe_error err;
     struct spoken whole[MODELS], streamed;
     struct vibe_offload_stats stats; /* of the last engine */
+    int has_no_room; /* keys and values take memory that rows have */
 };
 
 static int on_frame(void *user, const float *samples, size_t n)
@@ -61,6 +63,9 @@ static void speak(struct fixture *f, struct spoken *spoken, const char *model,
 
     spoken->n = 0;
     assert_int_equal(vibe_engine_open(&engine, &options, &f->err), VIBE_OK);
+    if (f->has_no_room)
+        vibe_kvcache_limit(engine->generator->cache, 0,
+                           vibe_streaming_make_room, &engine->models.streaming);
     assert_int_equal(vibe_speak(engine, &request, &result, &f->err), VIBE_OK);
     if (streaming->is_on)
         vibe_offload_count(engine->models.streaming.offload, &f->stats);
@@ -142,6 +147,19 @@ static void ways_of_copying_do_not_change_a_sample(void **state)
         check(*state, &cases[i]);
 }
 
+static void growing_keys_and_values_demote_unheard(void **state)
+{
+    struct fixture *f = *state;
+
+    f->has_no_room = 1;
+    check(f, &(const struct vibe_weight_streaming){.is_on = 1,
+                                                   .resident_bytes = SIZE_MAX,
+                                                   .chunk_bytes = 16 << 10});
+    f->has_no_room = 0;
+    assert_true(f->stats.n_demoted > 0);
+    assert_true(f->stats.transfers > 0);
+}
+
 static void a_pass_copies_what_is_not_resident(void **state)
 {
     struct fixture *f = *state;
@@ -162,6 +180,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(residency_does_not_change_a_sample),
     cmocka_unit_test(ring_and_chunk_sizes_do_not_change_a_sample),
     cmocka_unit_test(ways_of_copying_do_not_change_a_sample),
+    cmocka_unit_test(growing_keys_and_values_demote_unheard),
     cmocka_unit_test(a_pass_copies_what_is_not_resident),
 };
 

@@ -104,7 +104,60 @@ static void blocks_stay_with_their_sequence(void **state)
                          vibe_kvcache_position_bytes(f->cache));
 }
 
+/* Somebody with bytes to give up. */
+struct giver {
+    size_t left, calls;
+    int rc;
+};
+
+static int give(void *user, size_t bytes, size_t *freed, struct vibe_error *err)
+{
+    struct giver *giver = user;
+
+    giver->calls++;
+    *freed = bytes < giver->left ? bytes : giver->left;
+    giver->left -= *freed;
+    return giver->rc ? vibe_fail(err, giver->rc, "nothing given") : VIBE_OK;
+}
+
+static void room_is_asked_for_beyond_the_limit(void **state)
+{
+    struct fixture *f = *state;
+    size_t block = VIBE_KV_BLOCK_TOKENS * vibe_kvcache_position_bytes(f->cache);
+    struct giver giver = {.left = block + 1};
+
+    vibe_kvcache_limit(f->cache, block, give, &giver);
+    assert_int_equal(vibe_kvcache_ensure(f->cache, &f->stream, 0, 256, NULL),
+                     VIBE_OK);
+    assert_int_equal(giver.calls, 0);
+    assert_int_equal(vibe_kvcache_ensure(f->cache, &f->stream, 0, 512, NULL),
+                     VIBE_OK);
+    assert_int_equal(giver.calls, 1);
+    assert_int_equal(giver.left, 1);
+
+    /* then one byte, then nothing, and it is not asked again */
+    assert_int_equal(vibe_kvcache_ensure(f->cache, &f->stream, 1, 600, NULL),
+                     VIBE_OK);
+    assert_int_equal(giver.calls, 3);
+    assert_int_equal(giver.left, 0);
+}
+
+static void a_giver_that_fails_fails_the_growth(void **state)
+{
+    struct fixture *f = *state;
+    struct giver giver = {.rc = VIBE_E_DEVICE};
+    struct vibe_error err;
+
+    vibe_kvcache_limit(f->cache, 0, give, &giver);
+    assert_int_equal(vibe_kvcache_ensure(f->cache, &f->stream, 0, 1, &err),
+                     VIBE_E_DEVICE);
+    assert_non_null(strstr(err.msg, "nothing given"));
+    assert_int_equal(vibe_kvcache_bytes(f->cache), 0);
+}
+
 static const struct CMUnitTest tests[] = {
+    VIBE_TEST(room_is_asked_for_beyond_the_limit),
+    VIBE_TEST(a_giver_that_fails_fails_the_growth),
     VIBE_TEST(ensure_refuses_more_positions_than_were_asked_for),
     VIBE_TEST(a_cache_starts_empty),
     VIBE_TEST(blocks_are_made_when_first_needed),
