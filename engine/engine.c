@@ -192,6 +192,7 @@ static int load_models(struct vibe_engine *e,
     const struct vibe_streaming_options streaming = {
         .budget = asked->is_on ? asked->resident_bytes : resident,
         .chunk_bytes = asked->is_on ? asked->chunk_bytes : plan->chunk_bytes,
+        .clear_interval = asked->clear_interval,
         .offload = {.slots = asked->is_on ? asked->ring_slots
                                           : plan->ring_slots,
                     .host_limit = asked->host_bytes,

@@ -2,10 +2,15 @@
 
 #include <stdlib.h>
 
+#include "engine/backend/ops.h"
+#include "engine/base/clock.h"
 #include "engine/base/error.h"
 #include "engine/model/qwen2.h"
 
-enum { ALIGNMENT = 256 }; /* of transfer.h's allocations */
+enum {
+    ALIGNMENT = 256, /* of transfer.h's allocations */
+    CLEAR_INTERVAL = 50,
+};
 
 static const size_t chunk_bytes = (size_t)32 << 20;
 
@@ -16,13 +21,33 @@ static struct vibe_streaming *of_supply(struct vibe_supply *supply)
     return (struct vibe_streaming *)(void *)at;
 }
 
+/* A chunk of a layer was asked for. */
+static void count_layer(struct vibe_streaming *st, size_t layer)
+{
+    struct vibe_streaming_stats *stats = &st->stats;
+    double start_s;
+
+    if (stats->layer_transfers && layer == st->layer)
+        return;
+    st->layer = layer;
+    stats->layer_transfers++;
+    if (!st->clear_interval || stats->layer_transfers % st->clear_interval)
+        return;
+    start_s = vibe_clock_s();
+    st->be->ops->trim(st->be);
+    stats->clear_s += vibe_clock_s() - start_s;
+    stats->clears++;
+}
+
 static int take(struct vibe_supply *supply, size_t number, size_t first,
                 const void **device, size_t *n, struct vibe_error *err)
 {
+    struct vibe_streaming *st = of_supply(supply);
     struct vibe_taken taken;
-    const int rc = vibe_offload_take(of_supply(supply)->offload, &taken, number,
-                                     first, err);
+    const int rc = vibe_offload_take(st->offload, &taken, number, first, err);
 
+    if (taken.is_streamed)
+        count_layer(st, number / VIBE_LM_MATRICES);
     *device = taken.device;
     *n = taken.n;
     return rc;
@@ -142,6 +167,10 @@ int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
     int rc;
 
     st->be = be;
+    st->clear_interval = options->clear_interval < 0 ? 0
+                         : options->clear_interval
+                             ? (uint64_t)options->clear_interval
+                             : CLEAR_INTERVAL;
     st->supply = (struct vibe_supply){.take = take, .done = done};
     st->store = (struct vibe_params_store){
         .offer = offer, .load = load, .user = st};

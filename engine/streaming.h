@@ -6,6 +6,7 @@
 #define VIBE_STREAMING_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "engine/backend/backend.h"
 #include "engine/model/params.h"
@@ -17,7 +18,18 @@ struct vibe_weights;
 struct vibe_streaming_options {
     size_t budget;      /* bytes of rows that may be resident */
     size_t chunk_bytes; /* of a copy; 0: 32 MB */
+    int clear_interval; /* layers streamed from one clear to the next, see
+                           vibe_streaming_stats; 0: 50, negative: never */
     struct vibe_offload_options offload;
+};
+
+/*
+ * Every so many layer transfers (a layer of which at least a chunk was copied)
+ * the backend returns to the system what prompts and growth have left behind.
+ */
+struct vibe_streaming_stats {
+    uint64_t layer_transfers, clears;
+    double clear_s; /* all of them */
 };
 
 struct vibe_streaming {
@@ -26,6 +38,9 @@ struct vibe_streaming {
     struct vibe_matrix_source *sources; /* [n], owned; parts are the weights' */
     size_t n;
     struct vibe_offload *offload;
+    uint64_t clear_interval; /* 0: never */
+    size_t layer;            /* that was transferred last */
+    struct vibe_streaming_stats stats;
     struct vibe_supply supply;      /* ops call it */
     struct vibe_params_store store; /* the model's loader calls it */
 };

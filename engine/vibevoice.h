@@ -39,6 +39,8 @@ struct vibe_weight_streaming {
     int is_unpinned;    /* use no page-locked memory */
     int is_on_demand;   /* copy nothing ahead of its use */
     int is_synchronous; /* compute nothing while copying */
+    int clear_interval; /* layers streamed from one trim of the memory pool to
+                           the next; 0: 50, negative: never */
 };
 
 struct vibe_engine_options {

@@ -248,7 +248,8 @@ int vibe_offload_take(struct vibe_offload *o, struct vibe_taken *out,
 
     o->at = i;
     o->is_from_ring = !p->is_resident;
-    *out = (struct vibe_taken){.device = o->held[i].device, .n = p->n};
+    *out = (struct vibe_taken){
+        .device = o->held[i].device, .n = p->n, .is_streamed = !p->is_resident};
     if (p->is_resident)
         return VIBE_OK;
     o->copies[matrix]++;

@@ -95,6 +95,7 @@ int vibe_offload_fill(struct vibe_offload *o, size_t matrix,
 struct vibe_taken {
     const void *device; /* until vibe_offload_done */
     size_t n;
+    int is_streamed;
 };
 
 /*

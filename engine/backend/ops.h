@@ -89,6 +89,8 @@ struct vibe_ops {
     int (*reserve)(struct vibe_backend *be, size_t bytes, size_t scratch,
                    struct vibe_error *err);
     void (*memory)(const struct vibe_backend *be, struct vibe_memory *out);
+    /* return to the system what was freed and is kept for the next to ask */
+    void (*trim)(struct vibe_backend *be);
 
     /* sizes in bytes; alloc returns zeroed memory or NULL */
     void *(*alloc)(struct vibe_backend *be, size_t bytes);

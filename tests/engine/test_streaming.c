@@ -25,6 +25,7 @@ struct fixture {
     struct vibe_error err;
     struct spoken whole[MODELS], streamed;
     struct vibe_offload_stats stats; /* of the last engine */
+    struct vibe_streaming_stats clears;
     int has_no_room; /* keys and values take memory that rows have */
 };
 
@@ -69,6 +70,7 @@ static void speak(struct fixture *f, struct spoken *spoken, const char *model,
     assert_int_equal(vibe_speak(engine, &request, &result, &f->err), VIBE_OK);
     if (streaming->is_on)
         vibe_offload_count(engine->models.streaming.offload, &f->stats);
+    f->clears = engine->models.streaming.stats;
     vibe_engine_free(engine);
 }
 
@@ -176,11 +178,28 @@ static void a_pass_copies_what_is_not_resident(void **state)
     assert_int_equal(f->stats.slots, 3);
 }
 
+static void the_pool_is_trimmed_every_so_many_layers(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_weight_streaming streaming = {
+        .is_on = 1, .chunk_bytes = 16 << 10, .clear_interval = 3};
+
+    speak(f, &f->streamed, models[0], &streaming);
+    assert_true(f->clears.layer_transfers >= 2 * (FRAMES + 1));
+    assert_int_equal(f->clears.clears, f->clears.layer_transfers / 3);
+
+    streaming.clear_interval = -1;
+    speak(f, &f->streamed, models[0], &streaming);
+    assert_true(f->clears.layer_transfers > 0);
+    assert_int_equal(f->clears.clears, 0);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(residency_does_not_change_a_sample),
     cmocka_unit_test(ring_and_chunk_sizes_do_not_change_a_sample),
     cmocka_unit_test(ways_of_copying_do_not_change_a_sample),
     cmocka_unit_test(growing_keys_and_values_demote_unheard),
+    cmocka_unit_test(the_pool_is_trimmed_every_so_many_layers),
     cmocka_unit_test(a_pass_copies_what_is_not_resident),
 };
 

@@ -1,6 +1,7 @@
 /* The CPU backend itself: opening, memory and streams. */
 #include "engine/backend/cpu/cpu.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,12 @@ static void cpu_free(struct vibe_backend *be, void *data)
 {
     vibe_backend_unsealed(be);
     free(data);
+}
+
+static void cpu_trim(struct vibe_backend *be)
+{
+    (void)be;
+    malloc_trim(0);
 }
 
 static void cpu_close(struct vibe_backend *be)
@@ -205,6 +212,7 @@ int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
         return VIBE_E_NOMEM;
     }
     cpu->ops.reserve = cpu_reserve;
+    cpu->ops.trim = cpu_trim;
     cpu->ops.memory = cpu_memory;
     cpu->ops.alloc = cpu_alloc;
     cpu->ops.free = cpu_free;

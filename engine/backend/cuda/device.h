@@ -19,6 +19,7 @@ struct vibe_cuda {
     int n_sm; /* multiprocessors */
     int cc;   /* compute capability, 86 for 8.6 */
     cudaStream_t compute, copy;
+    cudaMemPool_t pool;          /* of what comes and goes; or NULL */
     struct vibe_heap *heap;      /* of the device's memory */
     struct vibe_heap *host_heap; /* of the host's, for what is kept there */
     size_t context_bytes;        /* taken when the device was opened */
@@ -26,8 +27,8 @@ struct vibe_cuda {
     void *scratch;
     size_t scratch_bytes;
     unsigned *done; /* [VIBE_CUDA_COUNTERS] zeros: blocks that have arrived */
-    cudaEvent_t marks[VIBE_MARKS]; /* made when first recorded */
-    double mark0_s;                /* host time of marks[0] */
+    cudaEvent_t marks[VIBE_MARKS];     /* made when first recorded */
+    double mark0_s;                    /* host time of marks[0] */
     struct vibe_cuda_staging *staging; /* memory.c; NULL until a load */
     struct vibe_nvml *nvml; /* info.c; NULL also where it is absent */
     int has_looked_for_nvml;

@@ -1,16 +1,45 @@
 /* The heaps of a GPU: its own memory, and the host's that it can read. */
 #include "engine/backend/heap.h"
 
+#include <stdint.h>
+
 #include "engine/backend/cuda/device.h"
 
 /* Kernels are loaded when they are first launched, cuBLASLt's with them. */
 enum { LATER_BYTES = 64 << 20 };
 
+/*
+ * What is smaller comes and goes (blocks of keys and values, scratch) and lies
+ * in the stream-ordered pool, which keeps what is freed until it is trimmed;
+ * what was planned stays, and is taken to the byte.
+ */
+static const size_t pooled_bytes = (size_t)256 << 20;
+
+static void open_pool(struct vibe_cuda *cuda)
+{
+    uint64_t keep = UINT64_MAX;
+    int is_there = 0;
+
+    if (cudaDeviceGetAttribute(&is_there, cudaDevAttrMemoryPoolsSupported,
+                               cuda->device) == cudaSuccess &&
+        is_there &&
+        cudaDeviceGetDefaultMemPool(&cuda->pool, cuda->device) == cudaSuccess &&
+        cudaMemPoolSetAttribute(cuda->pool, cudaMemPoolAttrReleaseThreshold,
+                                &keep) == cudaSuccess)
+        return;
+    cudaGetLastError(); /* an old driver does without */
+    cuda->pool = NULL;
+}
+
 static void *take_device(void *user, size_t bytes)
 {
+    struct vibe_cuda *cuda = user;
     void *memory = NULL;
 
-    (void)user;
+    if (cuda->pool && bytes < pooled_bytes &&
+        cudaMallocAsync(&memory, bytes, cuda->compute) == cudaSuccess &&
+        cudaStreamSynchronize(cuda->compute) == cudaSuccess)
+        return memory;
     if (cudaMalloc(&memory, bytes) == cudaSuccess)
         return memory;
     cudaGetLastError(); /* the refusal is no error of a later call */
@@ -42,15 +71,19 @@ static void give_host(void *user, void *memory)
 
 int vibe_cuda_heaps_open(struct vibe_cuda *cuda, struct vibe_error *err)
 {
-    static const struct vibe_heap_source device = {
+    const struct vibe_heap_source device = {
         .take = take_device,
         .give = give_device,
+        .user = cuda,
     };
     static const struct vibe_heap_source host = {
         .take = take_host,
         .give = give_host,
     };
-    int rc = vibe_heap_open(&cuda->heap, &device, err);
+    int rc;
+
+    open_pool(cuda);
+    rc = vibe_heap_open(&cuda->heap, &device, err);
 
     return rc ? rc : vibe_heap_open(&cuda->host_heap, &host, err);
 }
@@ -127,8 +160,17 @@ static void count(const struct vibe_backend *be, struct vibe_memory *out)
     out->later = LATER_BYTES;
 }
 
+static void trim(struct vibe_backend *be)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(be);
+
+    if (cuda->pool && cudaMemPoolTrimTo(cuda->pool, 0) != cudaSuccess)
+        cudaGetLastError(); /* what it keeps does no harm */
+}
+
 void vibe_cuda_heaps_init(struct vibe_ops *ops)
 {
+    ops->trim = trim;
     ops->reserve = reserve;
     ops->memory = count;
 }
