@@ -211,14 +211,30 @@ static int load_models(struct vibe_engine *e,
     return VIBE_OK;
 }
 
+/* Plan, and take all of it: another program that takes memory in between
+ * changes the plan, not the outcome. */
+static int plan_memory(struct vibe_engine *e,
+                       const struct vibe_engine_options *o,
+                       struct vibe_error *err)
+{
+    enum { ATTEMPTS = 3 };
+    int rc = VIBE_E_NOMEM;
+
+    for (int i = 0; i < ATTEMPTS && rc == VIBE_E_NOMEM; i++) {
+        rc = vibe_planning_make(&e->plan, e, o, err);
+        if (rc != VIBE_OK)
+            return rc;
+        rc = vibe_planning_reserve(e, &e->plan, err);
+    }
+    return rc;
+}
+
 /* Put everything where the plan says. */
 static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
                 struct vibe_error *err)
 {
-    int rc = vibe_planning_reserve(e, &e->plan, err);
+    int rc = load_models(e, o, err);
 
-    if (rc == VIBE_OK)
-        rc = load_models(e, o, err);
     if (rc == VIBE_OK)
         rc = vibe_generator_open(&e->generator, &e->models, &e->stream,
                                  e->control_ids, err);
@@ -242,7 +258,7 @@ int vibe_engine_open(struct vibe_engine **out,
     if (rc == VIBE_OK)
         rc = open_backend(e, options, err);
     if (rc == VIBE_OK)
-        rc = vibe_planning_make(&e->plan, e, options, err);
+        rc = plan_memory(e, options, err);
     if (rc == VIBE_OK)
         rc = vibe_stream_init(&e->stream, e->backend, err);
     vibe_trace_span(options->trace, VIBE_TRACK_HOST, "open", start_s,

@@ -52,7 +52,7 @@ void vibe_planning_probe(struct vibe_plan_rates *out, struct vibe_backend *be);
  * Errors: VIBE_E_NOMEM  somebody else has taken it since
  */
 int vibe_planning_reserve(struct vibe_engine *e,
-                          const struct vibe_engine_plan *plan,
+                          const struct vibe_engine_plan *made,
                           struct vibe_error *err);
 
 #endif /* VIBE_PLANNING_H */

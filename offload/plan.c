@@ -226,7 +226,8 @@ int vibe_plan_make(struct vibe_plan *out, const struct vibe_plan_model *model,
     if (must_fit && plan.needed > plan.budget)
         return refuse_whole(&plan, err);
     if (plan.fixed > plan.budget || place_rows(&plan, request))
-        return refuse(&plan, VIBE_PLAN_RING_SLOTS * MIN_CHUNK_BYTES, err);
+        return refuse(&plan, (size_t)VIBE_PLAN_RING_SLOTS * MIN_CHUNK_BYTES,
+                      err);
     plan.streamed = plan.rows - plan.resident;
     if (plan.rows)
         plan.layers = (double)plan.resident * (double)plan.n_layers /
