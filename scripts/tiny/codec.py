@@ -27,7 +27,9 @@ def arguments():
     ap.add_argument("--sentences", required=True)
     ap.add_argument("--tokenizer", required=True)
     ap.add_argument("--out", required=True, help="weights and log")
-    ap.add_argument("--resume", help="codec.pt of an earlier run")
+    ap.add_argument("--resume", help="codec.pt or model folder to start from")
+    ap.add_argument("--anchor", type=float, default=0.0, metavar="WEIGHT",
+                    help="hold latents near those of --resume")
     ap.add_argument("--utterances", type=int, default=45000)
     ap.add_argument("--capacity", type=int, default=1300000, help="frames")
     ap.add_argument("--procs", type=int, default=15)
@@ -52,6 +54,7 @@ def main():
 
     import torch
     import model as M
+    from export import load_weights
     from train_codec import (SIGMA, Acoustic, Features, Feed, Semantic,
                              measure, sample)
 
@@ -74,8 +77,7 @@ def main():
                     for k, v in net.state_dict().items() if "tokenizer" in k
                     or "factor" in k}, os.path.join(a.out, "codec.pt"))
     if a.resume:
-        net.load_state_dict(torch.load(a.resume, map_location="cpu"),
-                            strict=False)
+        net.load_state_dict(load_weights(a.resume), strict=False)
     net.to(device)
     if a.codec_seconds:
         Acoustic(net, feed, a, log, device, SIGMA).run(a.codec_seconds)
@@ -85,10 +87,11 @@ def main():
         keep()
     log("corpus: %d utterances, %.1f h" % (corpus.count.value,
                                            corpus.hours()))
-    features = Features(net, feed, corpus, device)
-    features.update()
-    measure(net, features, log)
-    keep()
+    if not a.anchor:              # anchored latents keep their scale
+        features = Features(net, feed, corpus, device)
+        features.update()
+        measure(net, features, log)
+        keep()
     sample(net, feed, corpus, a, log)
     log("done")
 

@@ -1,7 +1,7 @@
 """Write a model folder: export.py CHECKPOINT... OUT
 
-CHECKPOINT files (torch.save of {name: tensor}) are merged in order; with none
-the folder holds random weights.  Tokenizer files must already be in OUT.
+CHECKPOINTs (torch.save of {name: tensor}, or model folders) are merged in
+order; with none the folder holds random weights.  Tokenizer files must already be in OUT.
 """
 import json
 import os
@@ -38,6 +38,14 @@ def save_safetensors(path, tensors):
         f.writelines(blobs)
 
 
+def load_weights(path):
+    """{name: tensor} of a checkpoint or of a model folder."""
+    if os.path.isdir(path):
+        return load_safetensors(os.path.join(path, "model.safetensors"))
+    return {k: v.float() for k, v in
+            torch.load(path, map_location="cpu").items()}
+
+
 def load_safetensors(path):
     with open(path, "rb") as f:
         n, = struct.unpack("<Q", f.read(8))
@@ -57,10 +65,10 @@ def main():
     net = M.new_model()
     weights = {k: v for k, v in net.state_dict().items()}
     for part in parts:
-        for name, value in torch.load(part, map_location="cpu").items():
+        for name, value in load_weights(part).items():
             if name in weights:
                 assert value.shape == weights[name].shape, name
-                weights[name] = value.float()
+                weights[name] = value
     bad = [k for k, v in weights.items() if not torch.isfinite(v).all()]
     assert not bad, bad
     os.makedirs(out, exist_ok=True)

@@ -2,12 +2,15 @@
 
 Only for judging checkpoints: the program is the product.
 """
+import os
+
 import numpy as np
 import torch
 
 import bpe
 import model as M
 from bpe import Tokenizer
+from export import load_weights
 from speech import normalise
 
 SIGMA = 0.5 / 0.8
@@ -155,9 +158,6 @@ def generate(net, tok, scripts, cfg=1.3, steps=10, seed=0):
 
 
 def load(folder):
-    from export import load_safetensors
-    import os
     net = M.VibeVoice(M.load_config(os.path.join(folder, "config.json")))
-    net.load_state_dict(load_safetensors(os.path.join(folder,
-                                                      "model.safetensors")))
+    net.load_state_dict(load_weights(folder))
     return net.eval(), Tokenizer.load(folder)

@@ -39,7 +39,7 @@ def arguments():
     ap.add_argument("--sentences", required=True)
     ap.add_argument("--tokenizer", required=True)
     ap.add_argument("--out", required=True)
-    ap.add_argument("--resume", help="lm.pt of an earlier run")
+    ap.add_argument("--resume", help="lm.pt or model folder to start from")
     ap.add_argument("--seconds", type=float, default=540)
     ap.add_argument("--until", type=float,
                     help="end so many seconds after the start instead")

@@ -21,7 +21,7 @@ from bpe import Tokenizer
 RATE, HOP, PARTS = 24000, 3200, 4      # PARTS labels per frame
 PHONES = """pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m
 n ng ow oy p r s sh t th uh uw v w y z zh""".split()
-VOICES = dict(rms=0.34, slt=0.32, kal16=0.20, awb=0.14)
+VOICES = dict(rms=0.36, slt=0.40, kal16=0.14, awb=0.10)
 RATIOS = [86, 90, 94, 106, 110, 115]   # percent of the natural pitch
 NATURAL = 0.6                          # share of unchanged voices
 

@@ -1,4 +1,5 @@
 """Training steps of the acoustic tokenizer and the semantic encoder."""
+import copy
 import math
 import os
 import time
@@ -89,8 +90,10 @@ class Acoustic:
         self.dtype = torch.bfloat16 if device == "cuda" else torch.float32
         if not a.resume:
             self.initialise()
+        self.teacher = copy.deepcopy(self.enc).requires_grad_(False)
         if device == "cuda" and a.compile:
-            self.enc, self.dec = torch.compile(self.enc), torch.compile(self.dec)
+            self.enc, self.dec, self.teacher = (
+                torch.compile(m) for m in (self.enc, self.dec, self.teacher))
         self.disc = losses.Discriminator().to(
             device, memory_format=torch.channels_last)
         self.gen = list(tok.parameters())
@@ -100,8 +103,8 @@ class Acoustic:
         self.ramp = torch.zeros((), device=device)
         self.offset = torch.arange(a.frames * M.HOP, device=device)
         self.window = torch.arange(6 * M.HOP, device=device)
-        self.t = Trainer("conv logmag mel wave var rms d adv fm".split(), log,
-                         device)
+        self.t = Trainer("conv logmag mel wave cep var drift rms d adv fm"
+                         .split(), log, device)
 
     def initialise(self):
         """Start near the working scales: speech is 0.056 rms."""
@@ -131,10 +134,21 @@ class Acoustic:
     def losses(self, x):
         y, mu = self.auto_encode(x)
         var = (mu.pow(2).mean((0, 2)) - 1).pow(2).mean()
+        drift = self.drift(x, mu)
         conv, log_mag, mel, wave = losses.reconstruction(x, y)
-        loss = conv + log_mag + 2 * mel + 5 * wave + 0.03 * var
-        return loss, y, (conv, log_mag, mel, wave, var,
+        cep = losses.cepstral(x, y)
+        loss = (conv + log_mag + 2 * mel + 5 * wave + 2 * cep + 0.03 * var
+                + self.a.anchor * drift)
+        return loss, y, (conv, log_mag, mel, wave, cep, var, drift,
                          mu.pow(2).mean().sqrt())
+
+    def drift(self, x, mu):
+        """How far latents are from those that training began with."""
+        if not self.a.anchor:
+            return torch.zeros((), device=self.device)
+        with torch.no_grad():
+            was = self.teacher(x[:, None].to(self.dtype)).float()
+        return (mu - was).pow(2).mean()
 
     def update(self, loss):
         loss.backward()
@@ -244,7 +258,7 @@ class Semantic:
             z = self.tok.encoder(x[n // 4:])
             z = z + 0.5 * torch.rand(len(z), 1, 1, device=self.device
                                      ).to(z.dtype) * torch.randn_like(z)
-            x = torch.cat([x[:n // 4], self.tok.decoder(z)])
+            x = torch.cat([x[:n // 4], self.tok.decoder(z).to(x.dtype)])
         f = self.enc(x).float().transpose(1, 2)
         logits = self.read(f).view(n, len(self.offset), speech.PARTS, -1)
         target = self.feed.phone[at].long()
@@ -302,7 +316,7 @@ def encode(net, feed, group, dtype):
         noise = torch.rand(len(group), 1, 1, device=device) * level
         z = mu + noise * torch.randn_like(mu)
         y = net.model.acoustic_tokenizer.decoder(z.to(dtype))
-        views.append(net.model.semantic_tokenizer.encoder(y).float())
+        views.append(net.model.semantic_tokenizer.encoder(y.to(dtype)).float())
     out = [v.transpose(1, 2)[inside] for v in [mu] + views]
     return goes, frames[inside], out
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 import model as M
 import speech
+from export import load_weights
 from graph import Average, Step, adam, drop_grads, set_lr
 from rows import FRAME, PROMPT, Batch, choose_lines
 from train_codec import SIGMA, Features, Feed, cosine, synchronise
@@ -31,23 +32,17 @@ class Trainer:
             torch.backends.cuda.matmul.allow_tf32 = True
         torch.manual_seed(a.seed)
         net = M.new_model(a.seed)
-        codec = torch.load(a.codec, map_location="cpu")
-        net.load_state_dict({k: v.float() for k, v in codec.items()},
-                            strict=False)
+        net.load_state_dict(load_weights(a.codec), strict=False)
         self.net = net.to(self.device)
         self.model = net.model
         self.helpers(net)
-        self.initialise()
-        if a.resume:
-            saved = torch.load(a.resume, map_location="cpu")
-            net.load_state_dict({k: v.float() for k, v in saved.items()
-                                 if k.startswith("model.")}, strict=False)
-            self.aux.load_state_dict({k[4:]: v.float() for k, v in
-                                      saved.items() if k.startswith("aux.")})
         self.named = [(k, p) for k, p in net.named_parameters()
                       if "tokenizer" not in k and "factor" not in k]
         self.named += [("aux." + k, p) for k, p in self.aux.named_parameters()]
         self.params = [p for _, p in self.named]
+        self.initialise()
+        if a.resume:
+            self.restore(load_weights(a.resume))
         self.features = Features(net, Feed(corpus, self.device), corpus,
                                  self.device, int(a.capacity * 3 * a.talks))
         self.phone, self.rng = self.features.phone, np.random.default_rng(5)
@@ -62,6 +57,13 @@ class Trainer:
         self.sums = torch.zeros(len(NAMES), device=self.device)
         self.vocab = torch.arange(
             net.cfg["decoder_config"]["vocab_size"], device=self.device)
+
+    def restore(self, saved):
+        """Take what is trained here; a model folder has no helpers."""
+        with torch.no_grad():
+            for name, p in self.named:
+                if name in saved:
+                    p.copy_(saved[name])
 
     def helpers(self, net):
         h = net.cfg["decoder_config"]["hidden_size"]
