@@ -76,6 +76,8 @@ static void print_speed(const struct speed *speed, const char *device,
     if (o->prompt > 0)
         printf("prompt of %" PRId64 " tokens: %.3f s\n", o->prompt,
                b->prefill_s);
+    if (b->wait_s > 0)
+        printf("while it is read, the others wait at most %.3f s\n", b->wait_s);
     if (b->energy_j >= 0)
         printf("energy: %.2f J a frame\n", b->energy_j);
     if (b->vram_peak)
@@ -120,6 +122,7 @@ static void print_speed_json(const struct speed *speed, const char *device,
     vibe_json_number(object, "of_bound", speed->bound_s / b->frame_s);
     vibe_json_number(object, "rtf", speed->rtf);
     vibe_json_number(object, "prompt_s", b->prefill_s);
+    vibe_json_number(object, "wait_s", b->wait_s);
     vibe_json_count(object, "vram_peak_bytes", b->vram_peak);
     vibe_json_count(object, "vram_first_bytes", b->vram_first);
     vibe_json_count(object, "vram_last_bytes", b->vram_last);

@@ -159,22 +159,27 @@ static int time_stages(struct vibe_generator *g, struct vibe_bench *out,
     return rc;
 }
 
-static int time_prefill(struct vibe_generator *g, double *out, size_t T,
-                        struct vibe_error *err)
+/* A prompt of T tokens, owned by the caller; embeds NULL after an error. */
+static int make_prompt(struct vibe_opening *out, const struct vibe_generator *g,
+                       size_t T, struct vibe_error *err)
 {
     const size_t H = g->models->config.lm.hidden_size;
     float *embeds = calloc(T * H, sizeof(*embeds));
-    const struct vibe_opening opening = {
-        .embeds = embeds,
-        .T = T,
-        .cfg_scale = 1.3f,
-    };
-    int rc = VIBE_OK;
 
+    *out = (struct vibe_opening){.embeds = embeds, .T = T, .cfg_scale = 1.3f};
     if (!embeds)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu tokens", T);
     for (size_t i = 0; i < T * H; i++)
         embeds[i] = (float)(i % 13) * 0.005f - 0.03f;
+    return VIBE_OK;
+}
+
+static int time_prefill(struct vibe_generator *g, double *out, size_t T,
+                        struct vibe_error *err)
+{
+    struct vibe_opening opening;
+    int rc = make_prompt(&opening, g, T, err);
+
     for (int i = 0; i < 2 && rc == VIBE_OK; i++) { /* the second one counts */
         const double start = vibe_clock_s();
 
@@ -182,7 +187,44 @@ static int time_prefill(struct vibe_generator *g, double *out, size_t T,
         rc = vibe_generator_start(g, &opening, err);
         *out = vibe_clock_s() - start;
     }
-    free(embeds);
+    free((float *)opening.embeds);
+    return rc;
+}
+
+/* Read prompts as long as a batch does between two frames. */
+static int read_for_a_while(struct vibe_generator *g, struct vibe_error *err)
+{
+    const double end_s = vibe_clock_s() + VIBE_READING_S;
+    int rc = VIBE_OK;
+
+    while (rc == VIBE_OK && g->opening.T > 0 && vibe_clock_s() < end_s)
+        rc = vibe_generator_read(g, err);
+    return rc;
+}
+
+/* The longest time between two frames while the last dialogue reads. */
+static int time_wait(struct vibe_generator *g, double *out, size_t T,
+                     struct vibe_error *err)
+{
+    struct vibe_opening opening;
+    int rc = make_prompt(&opening, g, T, err);
+
+    vibe_generator_end(g, g->n - 1);
+    if (rc == VIBE_OK)
+        rc = warm_up(g, err); /* there are fewer now */
+    if (rc == VIBE_OK)
+        rc = vibe_generator_begin(g, &opening, err);
+    while (rc == VIBE_OK && g->opening.T > 0) {
+        const double start = vibe_clock_s();
+        double wait;
+
+        rc = read_for_a_while(g, err);
+        if (rc == VIBE_OK)
+            rc = run_frame(g, err);
+        wait = vibe_clock_s() - start;
+        *out = wait > *out ? wait : *out;
+    }
+    free((float *)opening.embeds);
     return rc;
 }
 
@@ -241,6 +283,8 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
         rc = time_frames(g, out, times, n_frames, err);
     if (rc == VIBE_OK)
         rc = time_stages(g, out, n_split, err);
+    if (rc == VIBE_OK && n_prompt && g->n > 1)
+        rc = time_wait(g, &out->wait_s, n_prompt, err);
     if (rc == VIBE_OK) {
         count_bytes(&engine->models, out, (size_t)steps);
         out->rss_bytes = peak_rss();

@@ -131,6 +131,11 @@ int vibe_generator_begin(struct vibe_generator *g,
  */
 int vibe_generator_read(struct vibe_generator *g, struct vibe_error *err);
 
+/* Between two frames prompts are read for so long, in seconds, and to the end
+ * of a block: those who speak wait no longer, and those who come next do not
+ * wait for many frames. */
+#define VIBE_READING_S 0.1
+
 /* Begin and read all of it. */
 int vibe_generator_start(struct vibe_generator *g,
                          const struct vibe_opening *opening,

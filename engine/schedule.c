@@ -7,11 +7,6 @@
 #include "engine/talk.h"
 #include "engine/voice.h"
 
-/* Between two frames prompts are read for so long, and to the end of a block:
- * those who speak wait no longer, those who come next do not wait for many
- * frames. */
-static const double reading_s = 0.1;
-
 /*
  * Talk d is the generator's dialogue d.  The next one, if there is one, is
  * reading its prompt, or waits until all others have ended because its frames
@@ -97,7 +92,7 @@ static int read_block(struct schedule *q, struct vibe_error *err)
 static int read_prompts(struct schedule *q, struct vibe_error *err)
 {
     const struct vibe_generator *g = q->engine->generator;
-    const double end_s = vibe_clock_s() + reading_s;
+    const double end_s = vibe_clock_s() + VIBE_READING_S;
     int rc = VIBE_OK;
 
     while (rc == VIBE_OK && g->n < q->engine->models.n_dialogues &&

@@ -399,6 +399,8 @@ struct vibe_bench {
     size_t stage_bytes[VIBE_N_STAGES]; /* weights that it reads */
     double bandwidth;                 /* bytes per second, probed; 0: unknown */
     double prefill_s;                 /* of a prompt of n_prompt tokens */
+    double wait_s; /* longest time between two frames of the others while one
+                      of several dialogues reads that prompt; 0: alone */
     size_t memory_used, memory_total; /* of the device, whoever uses it */
     /* of a GPU, bytes that this engine uses before and after the frames, and
      * what it has ever taken, the driver's context included; 0 on the CPU */
