@@ -29,7 +29,8 @@ static enum vibe_exit fail_memory(struct vibe_failure *why)
     return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "no memory for a batch");
 }
 
-static enum vibe_exit add_entry(struct reader *r)
+/* A new entry, which is then that of the line; NULL without memory. */
+static struct vibe_entry *add_entry(struct reader *r)
 {
     struct vibe_manifest *out = r->out;
 
@@ -38,13 +39,13 @@ static enum vibe_exit add_entry(struct reader *r)
         void *grown = realloc(out->entries, capacity * sizeof(*out->entries));
 
         if (!grown)
-            return fail_memory(r->why);
+            return NULL;
         out->entries = grown;
         r->capacity = capacity;
     }
     r->entry = &out->entries[out->n++];
     *r->entry = (struct vibe_entry){0};
-    return VIBE_EXIT_OK;
+    return r->entry;
 }
 
 /* "jobs.jsonl:7: "seed": expected ..., found ...". */
@@ -116,24 +117,24 @@ static enum vibe_exit set_id(struct reader *r, const char *key,
 static enum vibe_exit set_voices(struct reader *r, const char *key,
                                  const json_t *value)
 {
-    const char *const expected = "a list of files, \"FILE\" or \"N=FILE\"";
+    static const char expected[] = "a list of files, \"FILE\" or \"N=FILE\"";
+    struct vibe_words *voices = &r->entry->voices;
+    const size_t n = json_array_size(value);
 
     if (!json_is_array(value))
         return fail_field(r, key, expected, value);
     r->entry->has_voices = 1;
-    for (size_t i = 0; i < json_array_size(value); i++) {
-        char *word = NULL;
-        enum vibe_exit status;
+    voices->items = calloc(n + 1, sizeof(*voices->items));
+    if (!voices->items)
+        return fail_memory(r->why);
+    for (; voices->n < n; voices->n++) {
+        const char *word = json_string_value(json_array_get(value, voices->n));
 
-        if (!json_is_string(json_array_get(value, i)))
+        if (!word || !*word)
             return fail_field(r, key, expected, value);
-        status = set_string(r, &word, key, json_array_get(value, i));
-        if (status != VIBE_EXIT_OK)
-            return status;
-        if (vibe_words_add(&r->entry->voices, word, &r->why->err) != VIBE_OK) {
-            free(word);
+        voices->items[voices->n] = strdup(word);
+        if (!voices->items[voices->n])
             return fail_memory(r->why);
-        }
     }
     return VIBE_EXIT_OK;
 }
@@ -225,11 +226,9 @@ static char *stem_of(const char *path)
 }
 
 /* What the keys of an object say together. */
-static enum vibe_exit check_entry(struct reader *r, const json_t *object,
-                                  size_t line)
+static enum vibe_exit check_entry(struct reader *r, struct vibe_entry *entry,
+                                  const json_t *object, size_t line)
 {
-    struct vibe_entry *entry = r->entry;
-
     if (!entry->path == !entry->text)
         return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
                              "%s: expected one of \"txt_path\" and \"text\", "
@@ -263,12 +262,13 @@ static enum vibe_exit read_line(struct reader *r, const char *text, size_t n,
     const char *key;
     json_t *value;
     int is_json;
-    enum vibe_exit status = add_entry(r);
+    enum vibe_exit status = VIBE_EXIT_OK;
+    struct vibe_entry *entry = add_entry(r);
 
-    if (status != VIBE_EXIT_OK)
-        return status;
-    if (asprintf(&r->entry->place, "%s:%zu", r->name, line) < 0) {
-        r->entry->place = NULL;
+    if (!entry)
+        return fail_memory(r->why);
+    if (asprintf(&entry->place, "%s:%zu", r->name, line) < 0) {
+        entry->place = NULL;
         return fail_memory(r->why);
     }
     object = json_loadb(text, n, JSON_REJECT_DUPLICATES, &error);
@@ -277,7 +277,7 @@ static enum vibe_exit read_line(struct reader *r, const char *text, size_t n,
         json_decref(object);
         return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
                              "%s: expected a JSON object on one line%s%s",
-                             r->entry->place, is_json ? "" : ": ",
+                             entry->place, is_json ? "" : ": ",
                              is_json ? "" : error.text);
     }
     json_object_foreach(object, key, value)
@@ -287,7 +287,7 @@ static enum vibe_exit read_line(struct reader *r, const char *text, size_t n,
             break;
     }
     if (status == VIBE_EXIT_OK)
-        status = check_entry(r, object, line);
+        status = check_entry(r, entry, object, line);
     json_decref(object);
     return status;
 }
@@ -333,14 +333,14 @@ static enum vibe_exit read_manifest(struct reader *r, const char *path)
 /* Add a script by its path. */
 static enum vibe_exit add_script(struct reader *r, const char *path)
 {
-    enum vibe_exit status = add_entry(r);
+    struct vibe_entry *entry = add_entry(r);
 
-    if (status != VIBE_EXIT_OK)
-        return status;
-    r->entry->place = strdup(path);
-    r->entry->path = strdup(path);
-    r->entry->id = stem_of(path);
-    if (!r->entry->place || !r->entry->path || !r->entry->id)
+    if (!entry)
+        return fail_memory(r->why);
+    entry->place = strdup(path);
+    entry->path = strdup(path);
+    entry->id = stem_of(path);
+    if (!entry->place || !entry->path || !entry->id)
         return fail_memory(r->why);
     return VIBE_EXIT_OK;
 }

@@ -195,8 +195,10 @@ static enum vibe_exit check_distinct(const struct vibe_jobs *jobs,
                                      struct vibe_failure *why)
 {
     struct named *named = calloc(jobs->n + 1, sizeof(*named));
-    enum vibe_exit status = named ? VIBE_EXIT_OK : fail_memory(why);
+    enum vibe_exit status = VIBE_EXIT_OK;
 
+    if (!named)
+        return fail_memory(why);
     for (size_t i = 0; i < jobs->n && status == VIBE_EXIT_OK; i++) {
         named[i].job = &jobs->items[i];
         named[i].key = plain_path(jobs->items[i].output);
@@ -212,7 +214,7 @@ static enum vibe_exit check_distinct(const struct vibe_jobs *jobs,
                                    named[i - 1].job->source->name,
                                    named[i].job->source->name,
                                    named[i].job->output);
-    for (size_t i = 0; named && i < jobs->n; i++)
+    for (size_t i = 0; i < jobs->n; i++)
         free(named[i].key);
     free(named);
     return status;

@@ -114,17 +114,20 @@ enum vibe_exit vibe_replicas_speak(struct vibe_queue *q,
         cli->options, &q->run->jobs, &cli->n_requests);
     enum vibe_exit status = VIBE_EXIT_OK;
 
+    if (!helpers || !requests) {
+        free(helpers);
+        free(requests);
+        return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
+                             "no memory for %zu engines", n);
+    }
     cli->requests = requests; /* by which the others are planned */
-    if (!helpers || !requests)
-        status = vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
-                               "no memory for %zu engines", n);
     for (size_t i = 1; i < n && status == VIBE_EXIT_OK; i++)
         status = start(&helpers[i], q, &replicas[i]);
     if (status == VIBE_EXIT_OK)
         status = vibe_queue_speak(q, first, why);
     if (status != VIBE_EXIT_OK)
         stop(q);
-    for (size_t i = 1; helpers && i < n; i++) {
+    for (size_t i = 1; i < n; i++) {
         if (helpers[i].is_running)
             pthread_join(helpers[i].thread, NULL);
         if (helpers[i].why.status != VIBE_EXIT_OK && !why->err.msg[0]) {

@@ -268,7 +268,7 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
     if (!times)
         rc = vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu times", n_frames);
     else if (n_frames == 0 || n_prompt > max || n_context > max ||
-             n_context + n_frames + n_split + 2 * N_WARM > max)
+             n_context + n_frames + n_split + (size_t)3 * N_WARM > max)
         rc = vibe_fail(err, VIBE_E_ARG,
                        "%zu frames after %zu tokens do not fit in %zu",
                        n_frames, n_context, max);

@@ -34,16 +34,16 @@ static void divide(struct fixture *f, const char *text, double minutes)
     assert_int_equal(vibe_script_parse_text(&f->script, "a script", text,
                                             strlen(text), &f->err),
                      VIBE_OK);
-    assert_int_equal(
-        vibe_chunks_plan(&f->chunks, &f->script, minutes, &f->err), VIBE_OK);
+    assert_int_equal(vibe_chunks_plan(&f->chunks, &f->script, minutes, &f->err),
+                     VIBE_OK);
 }
 
 /* Four turns of 45 letters: 3 s each. */
-static const char four[] =
-    "Speaker 2: aaaaaaaaa aaaaaaaaa aaaaaaaaa aaaaaaaaa aaaaa\n"
-    "Speaker 1: bbbbbbbbb bbbbbbbbb bbbbbbbbb bbbbbbbbb bbbbb\n"
-    "Speaker 2: ccccccccc ccccccccc ccccccccc ccccccccc ccccc\n"
-    "Speaker 1: ddddddddd ddddddddd ddddddddd ddddddddd ddddd\n";
+static const char
+    four[] = "Speaker 2: aaaaaaaaa aaaaaaaaa aaaaaaaaa aaaaaaaaa aaaaa\n"
+             "Speaker 1: bbbbbbbbb bbbbbbbbb bbbbbbbbb bbbbbbbbb bbbbb\n"
+             "Speaker 2: ccccccccc ccccccccc ccccccccc ccccccccc ccccc\n"
+             "Speaker 1: ddddddddd ddddddddd ddddddddd ddddddddd ddddd\n";
 
 static void without_minutes_there_is_one_part(void **state)
 {
