@@ -128,6 +128,9 @@ struct vibe_options {
     int offload_kv_cache, offload_prediction_head;
     int memory_mode; /* enum vibe_memory_mode */
     int pin_memory;  /* enum vibe_switch */
+    int64_t clear_interval; /* layer transfers; 0: never */
+    int64_t ring_slots;
+    int64_t chunk_mib; /* 0: as usual */
     int is_prefetching, is_async, is_stats, is_profile, is_plan, is_print_table;
 
     /* Output */

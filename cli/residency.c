@@ -89,6 +89,11 @@ enum vibe_exit vibe_residency_fill(struct vibe_engine_options *out,
     out->streaming.is_unpinned = o->pin_memory == VIBE_SWITCH_OFF;
     out->streaming.is_on_demand = !o->is_prefetching;
     out->streaming.is_synchronous = !o->is_async;
+    /* of which 0 is never, not as usual */
+    out->streaming.clear_interval = o->clear_interval ? (int)o->clear_interval
+                                                      : -1;
+    plan->ring_slots = (size_t)o->ring_slots;
+    plan->chunk_bytes = (size_t)o->chunk_mib << 20;
     if (has_reserve) /* of which 0 is none, not as usual */
         plan->reserve = o->vram_reserve ? o->vram_reserve << 20 : -1;
     if (o->residency == VIBE_RESIDENCY_WHOLE)

@@ -52,6 +52,11 @@ static void print_text(FILE *out, const struct vibe_engine_stats *s,
                 "waiting  %.3f s of the host for chunks; %zu resident "
                 "pieces given up\n",
                 s->waited_s, s->n_demoted);
+        fprintf(out,
+                "clears   %" PRIu64 " of the memory pool in %" PRIu64
+                " layer transfers, %.1f ms, %.3f %% of the time\n",
+                s->clears, s->layer_transfers, 1e3 * s->clear_s,
+                seconds > 0 ? 100 * s->clear_s / seconds : 0);
     }
     if (s->vram_planned)
         fprintf(out,
@@ -99,6 +104,9 @@ static void print_json(const struct vibe_engine_stats *s,
     vibe_json_number(body, "link_busy", link_busy(s, seconds));
     vibe_json_number(body, "waited_s", s->waited_s);
     vibe_json_count(body, "demoted", s->n_demoted);
+    vibe_json_count(body, "layer_transfers", (size_t)s->layer_transfers);
+    vibe_json_count(body, "cache_clears", (size_t)s->clears);
+    vibe_json_number(body, "cache_clear_s", s->clear_s);
     vibe_json_count(body, "vram_planned_bytes", s->vram_planned);
     vibe_json_count(body, "vram_peak_bytes", s->vram_peak);
     vibe_json_count(body, "vram_reserved_bytes", s->vram_reserved);

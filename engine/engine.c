@@ -187,7 +187,7 @@ static int load_models(struct vibe_engine *e,
     const struct vibe_weight_streaming *asked = &o->streaming;
     const struct vibe_plan *plan = &e->plan.plan;
     /* on a GPU also what all stays: keys and values may want its memory */
-    const int is_on = asked->is_on || e->backend->is_cuda;
+    const int is_on = asked->is_on || plan->streamed || e->backend->is_cuda;
     const size_t resident = plan->streamed ? plan->resident : SIZE_MAX;
     const struct vibe_streaming_options streaming = {
         .budget = asked->is_on ? asked->resident_bytes : resident,

@@ -54,6 +54,9 @@ void vibe_engine_stats(const struct vibe_engine *engine,
         .bytes = count.bytes,
         .waited_s = count.waited_s,
         .n_demoted = count.n_demoted,
+        .layer_transfers = engine->models.streaming.stats.layer_transfers,
+        .clears = engine->models.streaming.stats.clears,
+        .clear_s = engine->models.streaming.stats.clear_s,
     };
     if (offload && plan->rows)
         out->gpu_layers = (double)plan->n_layers * (double)out->resident_bytes /

@@ -138,8 +138,11 @@ struct vibe_engine_stats {
     size_t n_chunks;
     uint64_t transfers, bytes; /* from the host, of weights */
     double waited_s;           /* the host's, for what was not ready to copy */
-    size_t n_demoted; /* resident pieces given up for keys and values */
-    double link;      /* bytes per second, probed now; 0: not asked */
+    size_t n_demoted;         /* resident pieces given up for keys and values */
+    uint64_t layer_transfers; /* layers of which something was copied */
+    uint64_t clears;          /* of the memory pool */
+    double clear_s;           /* all of them */
+    double link;              /* bytes per second, probed now; 0: not asked */
     /* of a GPU: as planned, as its driver counts it at most, the part that
      * was reserved, and what of that was used at most; 0 on the CPU */
     size_t vram_planned, vram_peak, vram_reserved, vram_used;

@@ -14,6 +14,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/engine.h"
+#include "engine/model/kvcache.h"
 
 enum { STEPS = 10, PROMPT = 300, FRAMES = 5, PROBE_BYTES = 256 << 20 };
 
@@ -24,6 +25,7 @@ struct bench {
     double link; /* bytes per second */
     uint64_t hash;
     double prompt_s;
+    int has_no_room;
 };
 
 static void fail(const struct vibe_error *err)
@@ -48,6 +50,9 @@ static void speak(struct bench *b, struct vibe_engine *engine)
         exit(1);
     for (size_t i = 0; i < PROMPT * H; i++)
         embeds[i] = (float)(i % 1013 * i % 97) * 0.001f - 0.05f;
+    if (b->has_no_room)
+        vibe_kvcache_limit(g->cache, 0, vibe_streaming_make_room,
+                           &engine->models.streaming);
     if (vibe_generator_prepare(g, STEPS, &err))
         fail(&err);
     start = vibe_clock_s();
@@ -94,6 +99,7 @@ static void run(struct bench *b, double layers, const char *way)
                                                     layers /
                                                     (double)b->n_layers);
     choose_way(&options.streaming, way);
+    b->has_no_room = strcmp(way, "demote") == 0;
     if (vibe_engine_open(&engine, &options, &err))
         fail(&err);
     open_s = vibe_clock_s() - start;

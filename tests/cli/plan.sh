@@ -79,3 +79,15 @@ ok large_model_takes grep -q "15.[6-9] GiB 0 MiB" <<<"$(cells 7b 28.0 'as stored
 ok large_model_streams grep -q "10.[5-9] GiB 5.2 GiB - 2[67][0-9] " <<<"$(cells 7b 16.0 'as stored')"
 ok large_model_fits_in_float8 grep -qE "9.[0-9] GiB 0 MiB [0-9-]+ [45][0-9] 2[0-9] " <<<"$(cells 7b 28.0 float8)"
 ok small_model_fits_everywhere grep -qE "[45].[0-9] GiB 0 MiB [0-9-]+ [12][0-9] [0-9]+ [0-9]+ [0-9]+$" <<<"$(cells 1.5b 28.0 'as stored')"
+
+# However chunks travel, the samples are the same, and clears are counted.
+cp "$tmp/x.wav" "$tmp/direct.wav"
+for how in "--ring-slots 1 --chunk-size 1" --no-prefetch --disable-async --no-pin-memory; do
+    # shellcheck disable=SC2086
+    run --model "$model" --text Hello --max-frames 3 -o "$tmp/y.wav" --overwrite -ngl 2 $how
+    ok "the_same_with_${how//[- ]/_}" cmp -s "$tmp/y.wav" "$tmp/direct.wav"
+done
+run --model "$model" --text Hello --max-frames 3 -o "$tmp/y.wav" --overwrite -ngl 2 --stats --cache-clear-interval 2
+ok clears_are_counted grep -qE "^clears   [1-9][0-9]* of the memory pool in " "$tmp/err"
+run --model "$model" --text Hello --max-frames 3 -o "$tmp/y.wav" --overwrite -ngl 2 --stats --cache-clear-interval 0
+ok clears_can_be_turned_off grep -q "^clears   0 of the memory pool in " "$tmp/err"
