@@ -24,6 +24,18 @@ const char *vibe_stage_name(enum vibe_stage stage)
     return names[stage];
 }
 
+/* Copies go on beside the stages, and over the ends of frames. */
+static void trace_copies(struct vibe_timeline *t, struct vibe_stream *s)
+{
+    struct vibe_span spans[64];
+    size_t n;
+
+    while ((n = vibe_copied(s->be, spans, sizeof(spans) / sizeof(*spans))) > 0)
+        for (size_t i = 0; i < n; i++)
+            vibe_trace_span(t->trace, VIBE_TRACK_COPY, "copy", spans[i].begin_s,
+                            spans[i].end_s);
+}
+
 void vibe_timeline_prompt(struct vibe_timeline *t, struct vibe_stream *s,
                           double begin_s)
 {
@@ -34,6 +46,7 @@ void vibe_timeline_prompt(struct vibe_timeline *t, struct vibe_stream *s,
                     vibe_mark_s(s, VIBE_MARK_STAGE));
     vibe_trace_span(t->trace, VIBE_TRACK_HOST, "read prompt", begin_s,
                     vibe_clock_s());
+    trace_copies(t, s);
     vibe_timeline_meter(t, s);
 }
 
@@ -55,6 +68,7 @@ void vibe_timeline_step(struct vibe_timeline *t, struct vibe_stream *s,
     }
     vibe_trace_span(t->trace, VIBE_TRACK_HOST, "launch", begin_s, queued_s);
     vibe_trace_span(t->trace, VIBE_TRACK_HOST, "wait", queued_s, end_s);
+    trace_copies(t, s);
     vibe_timeline_meter(t, s);
 }
 

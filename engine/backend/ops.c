@@ -46,6 +46,11 @@ double vibe_mark_s(struct vibe_stream *s, size_t i)
     return s->is_timed ? s->be->ops->mark_s(s, i) : 0.0;
 }
 
+size_t vibe_copied(struct vibe_backend *be, struct vibe_span *out, size_t max)
+{
+    return be->ops->copied(be, out, max);
+}
+
 void vibe_graph_run(struct vibe_stream *s, struct vibe_graph **graph,
                     void (*body)(void *user), void *user)
 {

@@ -81,6 +81,7 @@ struct vibe_mixer {
 };
 
 struct vibe_device_reading;
+struct vibe_span;
 struct vibe_graph; /* captured work, see vibe_graph_run */
 
 struct vibe_ops {
@@ -129,6 +130,8 @@ struct vibe_ops {
 
     void (*mark)(struct vibe_stream *s, size_t i);
     double (*mark_s)(struct vibe_stream *s, size_t i);
+    size_t (*copied)(struct vibe_backend *be, struct vibe_span *out,
+                     size_t max);
 
     /* what the device says of itself, see base/device.h */
     void (*meter)(struct vibe_backend *be, struct vibe_device_reading *out);
@@ -205,6 +208,18 @@ void vibe_mark(struct vibe_stream *s, size_t i);
 /* When a mark of before the last vibe_stream_check was reached, as vibe_clock_s
  * counts; 0 if the stream is not timed. */
 double vibe_mark_s(struct vibe_stream *s, size_t i);
+
+/* From begin_s to end_s, as vibe_clock_s counts. */
+struct vibe_span {
+    double begin_s, end_s;
+};
+
+/*
+ * When the copies of transfer.h ran that have ended since the last call, at
+ * most max of them.  They are timed from the first call on, against mark 0 of
+ * a timed stream; on the CPU there are none.  Returns how many.
+ */
+size_t vibe_copied(struct vibe_backend *be, struct vibe_span *out, size_t max);
 
 /*
  * Run body, which enqueues the same ops on the same tensors every time.  A GPU

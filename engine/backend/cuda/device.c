@@ -151,6 +151,7 @@ static void cuda_close(struct vibe_backend *be)
     vibe_cuda_staging_free(cuda);
     vibe_cuda_lt_free(cuda);
     vibe_nvml_free(cuda->nvml);
+    vibe_cuda_copies_free(cuda);
     vibe_cuda_heaps_free(cuda);
     for (size_t i = 0; i < VIBE_MARKS; i++)
         if (cuda->marks[i])
@@ -195,6 +196,7 @@ int vibe_cuda_open(struct vibe_backend **out,
     vibe_cuda_stream_init(&cuda->ops);
     vibe_cuda_compute_init(&cuda->ops);
     vibe_cuda_info_init(&cuda->ops);
+    vibe_cuda_copies_init(&cuda->ops);
     cuda->ops.close = cuda_close;
     cuda->base.ops = &cuda->ops;
     cuda->base.transfer = &vibe_cuda_transfer;

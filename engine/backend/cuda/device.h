@@ -32,6 +32,7 @@ struct vibe_cuda {
     struct vibe_cuda_staging *staging; /* memory.c; NULL until a load */
     struct vibe_nvml *nvml; /* info.c; NULL also where it is absent */
     int has_looked_for_nvml;
+    struct vibe_cuda_copies *copies; /* copies.c; NULL until they are timed */
     struct vibe_notice notice;
     struct vibe_cuda_lt *lt; /* lt.c; NULL until it was looked for */
 };
@@ -48,6 +49,11 @@ void vibe_cuda_latch(struct vibe_stream *s, cudaError_t rc, const char *op);
 
 /* Fill err from what CUDA said: VIBE_E_NOMEM for memory, else _DEVICE. */
 int vibe_cuda_fail(struct vibe_error *err, cudaError_t rc, const char *what);
+
+/* Append a copy to the copy queue. */
+cudaError_t vibe_cuda_send(struct vibe_cuda *cuda, void *device,
+                           const void *host, size_t bytes);
+void vibe_cuda_copies_free(struct vibe_cuda *cuda);
 
 /* Is there a driver that knows this runtime, and a GPU?  VIBE_E_DEVICE. */
 int vibe_cuda_check_driver(struct vibe_error *err);
@@ -78,6 +84,7 @@ void vibe_cuda_heaps_init(struct vibe_ops *ops);
 void vibe_cuda_stream_init(struct vibe_ops *ops);
 void vibe_cuda_compute_init(struct vibe_ops *ops);
 void vibe_cuda_info_init(struct vibe_ops *ops);
+void vibe_cuda_copies_init(struct vibe_ops *ops);
 
 /* offload/transfer.h on this device. */
 extern const struct vibe_transfer vibe_cuda_transfer;

@@ -53,9 +53,8 @@ static int copy(struct vibe_backend *be, void *device, const void *host,
                 size_t bytes, struct vibe_error *err)
 {
     bind(be);
-    return failed(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice,
-                                  vibe_cuda_of(be)->copy),
-                  err, "copy of weights");
+    return failed(vibe_cuda_send(vibe_cuda_of(be), device, host, bytes), err,
+                  "copy of weights");
 }
 
 static int event_create(struct vibe_event **out, struct vibe_backend *be,
