@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "cli/cli.h"
+#include "cli/names.h"
 #include "cli/outputs.h"
 
 enum { TRAINED_SPEAKERS = 4 }; /* more were never heard by the models */
@@ -402,9 +403,17 @@ enum vibe_exit vibe_jobs_open(struct vibe_jobs *out, struct vibe_cli *cli,
                    .format = (enum vibe_audio_format)o->format,
                    .sample = (enum vibe_sample_format)o->sample_format},
     };
+    if (o->voices.n && o->speaker_names.n)
+        return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
+                             "--speaker-names cannot be combined with "
+                             "--voice-files or --voice");
     status = list_all(out, cli, aim, seed, why);
     if (status == VIBE_EXIT_OK)
-        status = vibe_cast_open(&out->cast, &o->voices, why);
+        status = vibe_names_find(&out->named, o->voices_dir, &o->speaker_names,
+                                 why);
+    if (status == VIBE_EXIT_OK)
+        status = vibe_cast_open(&out->cast,
+                                out->named.n ? &out->named : &o->voices, why);
     if (status == VIBE_EXIT_OK)
         status = for_sources(out, cli, read_source, why);
     /* a part of the scripts need not have everyone who speaks in the whole */
@@ -438,6 +447,7 @@ void vibe_jobs_release(struct vibe_jobs *jobs)
     }
     free(jobs->sources);
     vibe_cast_release(&jobs->cast);
+    vibe_names_release(&jobs->named);
     vibe_recordings_release(&jobs->recordings);
     vibe_manifest_release(&jobs->manifest);
     *jobs = (struct vibe_jobs){0};

@@ -57,6 +57,7 @@ struct vibe_jobs {
     struct vibe_job *items; /* [n] owned, those with fewer steps first */
     size_t n;
     struct vibe_manifest manifest; /* of a batch, or empty */
+    struct vibe_words named;       /* recordings of --speaker-names; owned */
     struct vibe_cast cast;         /* of the options */
     struct vibe_recordings recordings;
     struct vibe_writer_options writer;

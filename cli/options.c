@@ -591,5 +591,6 @@ void vibe_options_release(struct vibe_options *options)
     }
     free(options->scripts.items);
     free(options->voices.items);
+    free(options->speaker_names.items);
     *options = (struct vibe_options){0};
 }

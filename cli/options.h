@@ -98,6 +98,8 @@ struct vibe_options {
     struct vibe_words scripts; /* paths; "-" is stdin */
     const char *text;
     struct vibe_words voices; /* "FILE" or "N=FILE" */
+    struct vibe_words speaker_names;
+    const char *voices_dir;
 
     /* Model */
     const char *model, *config, *tokenizer;

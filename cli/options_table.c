@@ -226,6 +226,25 @@ const struct vibe_option vibe_option_rows[] = {
         .help = "the recorded voice of speaker N; repeat it for others",
     },
     {
+        .names = "--speaker-names",
+        .group = VIBE_GROUP_INPUT,
+        .kind = VIBE_OPT_WORDS,
+        .offset = AT(speaker_names),
+        .meta = "NAME...",
+        .help = "voices by the names of their files in --voices-dir, or parts "
+                "of them, in the order of the speakers' numbers",
+    },
+    {
+        .names = "--voices-dir",
+        .group = VIBE_GROUP_INPUT,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(voices_dir),
+        .meta = "DIR",
+        .def = "voices",
+        .files = "/",
+        .help = "where the recordings of --speaker-names are",
+    },
+    {
         .names = "--model -m --model-path --model-file --model-dir",
         .group = VIBE_GROUP_MODEL,
         .kind = VIBE_OPT_STRING,

@@ -100,6 +100,27 @@ rejected voice_not_audio "$v/text.wav" ''
 wav "$v/0hz.wav" 24000 0.1
 perl -e 'open my $f, "+<", $ARGV[0]; seek $f, 24, 0; print $f pack("VV", 0, 0)' "$v/0hz.wav"
 rejected voice_of_0_hz "$v/0hz.wav" 'header says 0 Hz or 0 channels'
+# Voices by the names of their files.
+mkdir "$tmp/voices"
+cp "$v/a.wav" "$tmp/voices/en-Alice_woman.wav"
+cp "$v/b.wav" "$tmp/voices/en-Frank_man.wav"
+cp "$v/b.wav" "$tmp/voices/frank.wav"
+echo no >"$tmp/voices/README"
+named=(-m nowhere -f "$s/two.txt" -d "$tmp/out.d" --voices-dir "$tmp/voices")
+fails names_nobody 3 \
+    "no voice matches 'Bob' in $tmp/voices/; have: en-Alice_woman, en-Frank_man, frank" \
+    "${named[@]}" --speaker-names alice Bob
+fails names_and_files 2 \
+    "--speaker-names cannot be combined with --voice-files or --voice" \
+    "${named[@]}" --speaker-names alice --voice "2=$v/b.wav"
+fails names_in_no_folder 3 "--voices-dir: $tmp/none: No such file or directory" \
+    -m nowhere -f "$s/two.txt" --voices-dir "$tmp/none" --speaker-names a b
+fails one_name_for_two 3 \
+    "$s/two.txt: script has 2 speakers but 1 voice file was given; speaker 2 has no voice" \
+    "${named[@]}" --speaker-names ALICE
+# With both found, it is the model that is missing.
+fails names_are_found 3 "nowhere: No such file or directory" \
+    "${named[@]}" --speaker-names ALICE Frank
 # 8 kHz keeps the file small; ten minutes are ten minutes.
 wav "$v/long.wav" 8000 600
 rejected voice_of_10_minutes "$v/long.wav" '(600|seconds| s)'
