@@ -18,7 +18,8 @@ enum vibe_log_level {
 };
 
 struct vibe_log {
-    FILE *out; /* borrowed */
+    FILE *out;  /* borrowed */
+    FILE *file; /* borrowed, or NULL: gets all but traces, dated */
     enum vibe_log_level level;
     int has_color;
     int has_bar; /* the cursor is on a line that may be erased */

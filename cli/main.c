@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +61,18 @@ static void set_log(struct vibe_log *log, const struct vibe_options *options)
     log->has_color = options->color == VIBE_COLOR_ALWAYS ||
                      (options->color == VIBE_COLOR_AUTO &&
                       !(no_color && *no_color) && vibe_log_is_terminal(stderr));
+}
+
+/* --log-file, to which runs append. */
+static enum vibe_exit open_log_file(struct vibe_log *log, const char *path,
+                                    struct vibe_failure *why)
+{
+    if (!path)
+        return VIBE_EXIT_OK;
+    log->file = fopen(path, "a");
+    return log->file ? VIBE_EXIT_OK
+                     : vibe_cli_fail(why, VIBE_EXIT_OUTPUT, path, "%s: %s",
+                                     path, strerror(errno));
 }
 
 /* The options that print something and end. */
@@ -183,12 +196,16 @@ int main(int argc, char **argv)
         status = vibe_cli_fail_by(&why, VIBE_EXIT_INPUT, NULL);
     } else if (!show((enum vibe_show)options.show)) {
         set_log(&cli.log, &options);
+        status = open_log_file(&cli.log, options.log_file, &why);
         print_warnings(&cli.log, &warnings);
-        status = run_traced(&cli, &why);
+        if (status == VIBE_EXIT_OK)
+            status = run_traced(&cli, &why);
     }
     if (status != VIBE_EXIT_OK)
         vibe_cli_report(&cli, &why);
     status = close_stdout(&cli, status);
+    if (cli.log.file)
+        fclose(cli.log.file);
     vibe_options_release(&options);
 
     /* One that came with the last frame of the last file counts too. */

@@ -162,7 +162,7 @@ struct vibe_options {
     /* Messages */
     int is_json, is_quiet, verbosity;
     int progress, color; /* enum vibe_progress_mode, vibe_color_mode */
-    const char *trace;
+    const char *trace, *log_file;
     const char *options_file;
 
     unsigned char source[VIBE_OPTIONS_MAX]; /* enum vibe_option_source by row */

@@ -975,6 +975,16 @@ const struct vibe_option vibe_option_rows[] = {
                 "of memory, for ui.perfetto.dev",
     },
     {
+        .names = "--log-file",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(log_file),
+        .meta = "FILE",
+        .files = "*",
+        .help = "append every message there with its time, also those that "
+                "--quiet keeps from the screen",
+    },
+    {
         .names = "--options",
         .group = VIBE_GROUP_MESSAGES,
         .kind = VIBE_OPT_STRING,

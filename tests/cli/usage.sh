@@ -144,6 +144,16 @@ run -q --steps 5 --steps 6 --text x
 ok quiet_warns_of_nothing says "no model: use --model PATH or VIBEVOICE_MODEL"
 NO_COLOR='' fails colour_can_be_forced 2 "$(printf '\033[31mnothing to speak: use --txt-path FILE or --text STR\033[0m')" --color always
 
+# Messages in a file.
+fails log_file_in_no_folder 4 "$tmp/none/log: No such file or directory" \
+    --text x --log-file "$tmp/none/log"
+run -q --text x --steps 5 --steps 6 --log-file "$tmp/log"
+ok log_file_has_warnings grep -qE \
+    "^[0-9]{4}-[0-9-]+ [0-9:]{8} warning: --steps is given more than once" "$tmp/log"
+ok log_file_has_errors grep -qE "error: no model: use --model PATH or VIBEVOICE_MODEL$" "$tmp/log"
+run -q --text x --log-file "$tmp/log"
+ok log_file_is_appended_to test "$(grep -c 'error: no model' "$tmp/log")" = 2
+
 if [ -e /dev/full ]; then
     rc=0
     "$vibe" --help >/dev/full 2>"$tmp/err" || rc=$?
