@@ -94,7 +94,9 @@ enum vibe_exit vibe_cli_engine_options(struct vibe_engine_options *out,
         .tokenizer = o->tokenizer,
         .device = (enum vibe_device)o->device,
         .device_index = o->device_index,
-        .dtype = (enum vibe_weight_dtype)o->dtype,
+        .precision = {.lm = (enum vibe_weight_dtype)o->dtype,
+                      .head = (enum vibe_weight_dtype)o->head_dtype,
+                      .codec = (enum vibe_weight_dtype)o->codec_dtype},
         .threads = (int)o->threads,
         .n_dialogues = cli->n_dialogues,
         .plan = {.positive = cli->n_positions, .negative = cli->n_positions},
@@ -141,8 +143,8 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
         return why->status;
     if (use == VIBE_USE_INSPECT && wanted.device == VIBE_DEVICE_AUTO)
         wanted.device = VIBE_DEVICE_CPU;
-    if (use == VIBE_USE_VERIFY && wanted.dtype == VIBE_WEIGHTS_AUTO)
-        wanted.dtype = VIBE_WEIGHTS_F32;
+    if (use == VIBE_USE_VERIFY && wanted.precision.lm == VIBE_WEIGHTS_AUTO)
+        wanted.precision.lm = VIBE_WEIGHTS_F32;
     if (vibe_engine_open(out, &wanted, &err) != VIBE_OK)
         return vibe_cli_fail_engine(&wanted, &err, why);
     return VIBE_EXIT_OK;

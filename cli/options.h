@@ -103,7 +103,7 @@ struct vibe_options {
 
     /* Model */
     const char *model, *config, *tokenizer;
-    int dtype; /* enum vibe_weight_dtype */
+    int dtype, head_dtype, codec_dtype; /* enum vibe_weight_dtype */
 
     /* Generation */
     double cfg_scale;

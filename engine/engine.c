@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/device.h"
 #include "engine/base/trace.h"
+#include "engine/format/recode.h"
 #include "engine/format/weights.h"
 #include "engine/model/diffusion.h"
 #include "engine/model/kvcache.h"
@@ -67,50 +69,47 @@ static int read_files(struct vibe_engine *e,
     return rc;
 }
 
-/* Weights are computed with as they are stored: no other kind yet. */
-static int check_dtype(const struct vibe_engine *e,
-                       const struct vibe_engine_options *o,
-                       struct vibe_error *err)
-{
-    const enum vibe_dtype stored = vibe_weights_dtype(e->weights);
-    enum vibe_dtype asked = stored;
+/* The matrices of each part of a model. */
+static const char LM[] = "model.language_model.layers.";
+static const char HEAD[] = "model.prediction_head.";
+static const char ACOUSTIC[] = "model.acoustic_tokenizer.";
+static const char SEMANTIC[] = "model.semantic_tokenizer.";
 
-    switch (o->dtype) {
-    case VIBE_WEIGHTS_AUTO:
-    case VIBE_WEIGHTS_F32:
-        break;
-    case VIBE_WEIGHTS_BF16:
-        asked = VIBE_BF16;
-        break;
-    case VIBE_WEIGHTS_F8_E4M3:
-        asked = VIBE_F8_E4M3;
-        break;
-    case VIBE_WEIGHTS_I8:
-        asked = VIBE_I8;
-        break;
-    case VIBE_WEIGHTS_I4:
-        asked = VIBE_I4;
-        break;
-    case VIBE_WEIGHTS_BF16_PACKED:
-        asked = VIBE_BF16_PACKED;
-        break;
-    }
-    if (asked != stored)
-        return vibe_fail(err, VIBE_E_UNSUPPORTED,
-                         "%s: holds %s weights, which cannot be kept as %s "
-                         "yet; use auto",
-                         o->model, vibe_dtype_name(stored),
-                         vibe_dtype_name(asked));
-    return VIBE_OK;
+static void notice(const struct vibe_engine_options *o, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void notice(const struct vibe_engine_options *o, const char *format, ...)
+{
+    char sentence[sizeof(((struct vibe_error *)0)->msg) + 64];
+    va_list args;
+
+    if (!o->on_notice)
+        return;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof(sentence), format, args);
+    va_end(args);
+    o->on_notice(o->user, sentence);
 }
 
-static void tell_of_cpu(const struct vibe_engine_options *o, const char *why)
+/* Ask for the dtypes that the options say, before anything is measured or
+ * loaded, and say so where that is work. */
+static void keep_weights(struct vibe_engine *e,
+                         const struct vibe_engine_options *o)
 {
-    char sentence[sizeof(((struct vibe_error *)0)->msg) + 32];
+    const struct vibe_precision *p = &o->precision;
+    const enum vibe_dtype stored = vibe_weights_dtype(e->weights);
+    const struct vibe_weight like = {.dtype = stored};
+    const enum vibe_dtype lm = vibe_recode_dtype(&like, p->lm);
 
-    snprintf(sentence, sizeof(sentence), "%s: computing on the CPU", why);
-    if (o->on_notice)
-        o->on_notice(o->user, sentence);
+    vibe_weights_keep(e->weights, LM, p->lm);
+    vibe_weights_keep(e->weights, HEAD, p->head);
+    vibe_weights_keep(e->weights, ACOUSTIC, p->codec);
+    vibe_weights_keep(e->weights, SEMANTIC, p->codec);
+    if (lm != stored)
+        notice(o,
+               "%s: holds %s weights; the language model's are made %s while "
+               "loading (--convert does it once for all)",
+               o->model, vibe_dtype_name(stored), vibe_dtype_name(lm));
 }
 
 /* The device asked for; AUTO falls back to the CPU and says why. */
@@ -122,7 +121,7 @@ static int open_backend(struct vibe_engine *e,
         .want_cuda = o->device != VIBE_DEVICE_CPU,
         .device = o->device_index,
         .threads = o->threads,
-        .is_exact = o->dtype == VIBE_WEIGHTS_F32,
+        .is_exact = o->precision.lm == VIBE_WEIGHTS_F32,
         .notice = {.tell = o->on_notice, .user = o->user},
     };
     struct vibe_error why = {0};
@@ -131,7 +130,7 @@ static int open_backend(struct vibe_engine *e,
     if (rc != VIBE_OK && o->device == VIBE_DEVICE_AUTO) {
         /* a build without CUDA is no news to whoever built it */
         if (why.code != VIBE_E_UNSUPPORTED)
-            tell_of_cpu(o, why.msg);
+            notice(o, "%s: computing on the CPU", why.msg);
         options.want_cuda = 0;
         rc = vibe_backend_open(&e->backend, &options, &why);
     }
@@ -141,6 +140,23 @@ static int open_backend(struct vibe_engine *e,
     if (rc != VIBE_OK && err)
         *err = why;
     return rc;
+}
+
+/* What the GPU has kernels for. */
+static int check_precision(const struct vibe_engine *e,
+                           const struct vibe_engine_options *o,
+                           struct vibe_error *err)
+{
+    const struct vibe_precision *p = &o->precision;
+
+    if (!e->backend->is_cuda ||
+        (p->lm <= VIBE_WEIGHTS_F8_E4M3 && p->head <= VIBE_WEIGHTS_F8_E4M3 &&
+         p->codec <= VIBE_WEIGHTS_F8_E4M3))
+        return VIBE_OK;
+    return vibe_fail(err, VIBE_E_UNSUPPORTED,
+                     "%s: weights of this dtype are for the CPU only; use "
+                     "float8 or bfloat16",
+                     e->backend->name);
 }
 
 /* From now on what is computed is timed. */
@@ -167,10 +183,10 @@ static int open_files(struct vibe_engine **out,
         rc = vibe_fail(err, VIBE_E_NOMEM, "%s: no memory", o->model);
     if (rc == VIBE_OK)
         rc = read_files(e, o, dir, err);
-    if (rc == VIBE_OK)
-        rc = check_dtype(e, o, err);
-    if (rc == VIBE_OK)
+    if (rc == VIBE_OK) {
+        keep_weights(e, o);
         e->models.config = e->config; /* by which requests are checked */
+    }
     free(dir);
     if (rc == VIBE_OK)
         *out = e;
@@ -235,6 +251,12 @@ static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
 {
     int rc = load_models(e, o, err);
 
+    if (rc == VIBE_OK && e->models.is_scale_restored)
+        notice(o,
+               "%s: its speech scalars were rounded to float8; the released "
+               "ones are used, %.10g and %.11g",
+               o->model, (double)e->models.scale.scale,
+               (double)e->models.scale.bias);
     if (rc == VIBE_OK)
         rc = vibe_generator_open(&e->generator, &e->models, &e->stream,
                                  e->control_ids, err);
@@ -257,6 +279,8 @@ int vibe_engine_open(struct vibe_engine **out,
     *out = NULL;
     if (rc == VIBE_OK)
         rc = open_backend(e, options, err);
+    if (rc == VIBE_OK)
+        rc = check_precision(e, options, err);
     if (rc == VIBE_OK)
         rc = plan_memory(e, options, err);
     if (rc == VIBE_OK)
@@ -284,6 +308,8 @@ int vibe_engine_plan(struct vibe_engine_plan *out,
 
     if (rc == VIBE_OK)
         rc = open_backend(e, options, err);
+    if (rc == VIBE_OK)
+        rc = check_precision(e, options, err);
     if (rc == VIBE_OK)
         rc = vibe_planning_make(out, e, options, err);
     if (rc == VIBE_OK && (probes_cpu || e->backend->is_cuda))

@@ -74,6 +74,9 @@ int vibe_models_init(struct vibe_models *m, struct vibe_backend *be,
         .n_dialogues = n_dialogues,
     };
     rc = vibe_latent_scale_read(&m->scale, w, err);
+    if (rc == VIBE_OK)
+        m->is_scale_restored = vibe_latent_scale_restore(&m->scale,
+                                                         &config->lm);
     be->purpose = VIBE_FOR_LM;
     if (rc == VIBE_OK && streaming) {
         rc = vibe_streaming_init(&m->streaming, be, w, &config->lm, streaming,

@@ -35,6 +35,7 @@ struct vibe_models {
     struct vibe_connector *acoustic_connector;
     struct vibe_connector *semantic_connector;
     struct vibe_latent_scale scale;
+    int is_scale_restored; /* see vibe_latent_scale_restore */
 };
 
 /*

@@ -48,8 +48,8 @@ struct vibe_engine_options {
     const char *config;    /* config.json, or NULL: beside the model */
     const char *tokenizer; /* directory, or NULL: beside the model */
     enum vibe_device device;
-    int device_index; /* of the GPU */
-    enum vibe_weight_dtype dtype;
+    int device_index;                /* of the GPU */
+    struct vibe_precision precision; /* kv is AUTO */
     int threads;        /* CPU threads; 0: all that this process may use */
     size_t n_dialogues; /* that can advance together; 0: 1 */
     struct vibe_weight_streaming streaming;
@@ -63,7 +63,8 @@ struct vibe_engine_options {
 
     /* Told once, while the engine lives, of each thing that is missing and
      * can be done without: the GPU of VIBE_DEVICE_AUTO in a build that knows
-     * CUDA, cuBLASLt for prompts.  May be NULL. */
+     * CUDA, cuBLASLt for prompts; and that weights are recoded, or scalars
+     * restored.  May be NULL. */
     void (*on_notice)(void *user, const char *sentence);
     void *user;
 

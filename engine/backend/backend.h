@@ -55,7 +55,8 @@ struct vibe_backend {
     char name[96];            /* for people: "CPU, 2 threads, avx2" */
     enum vibe_dtype kv_dtype; /* what keys and values are best kept in */
     int is_cuda;
-    int is_exact;              /* as opened, see struct vibe_backend_options */
+    int is_exact; /* as opened, see struct vibe_backend_options */
+    int is_tally; /* it only counts: what weights hold does not matter */
     enum vibe_purpose purpose; /* of what is allocated from now on */
     unsigned on_host; /* bit 1 << purpose: its matrices, or keys and values,
                          are kept on the host, where the device reads them at

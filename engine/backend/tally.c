@@ -298,6 +298,7 @@ int vibe_tally_open(struct vibe_backend **out,
         .transfer = &transfer,
         .name = "counting",
         .kv_dtype = options->kv_dtype,
+        .is_tally = 1,
     };
     *out = &tally->base;
     return VIBE_OK;

@@ -43,7 +43,7 @@ static const struct element {
     {"BF16", 16, 1, VIBE_BF16},      {"F32", 32, 1, VIBE_F32},
     {"F16", 16, 1, VIBE_F16},        {"F8_E4M3", 8, 1, VIBE_F8_E4M3},
     {"I64", 64, 1, VIBE_I64},        {"BOOL", 8, 0, VIBE_F32},
-    {"U8", 8, 0, VIBE_F32},          {"I8", 8, 0, VIBE_F32},
+    {"U8", 8, 1, VIBE_U8},           {"I8", 8, 1, VIBE_I8},
     {"I16", 16, 0, VIBE_F32},        {"U16", 16, 0, VIBE_F32},
     {"I32", 32, 0, VIBE_F32},        {"U32", 32, 0, VIBE_F32},
     {"U64", 64, 0, VIBE_F32},        {"F64", 64, 0, VIBE_F32},

@@ -12,8 +12,12 @@
 #include <unistd.h>
 
 #include "engine/base/error.h"
+#include "engine/base/team.h"
 #include "engine/format/index.h"
 #include "engine/format/names.h"
+#include "engine/format/pack.h"
+#include "engine/format/quant.h"
+#include "engine/format/recode.h"
 #include "engine/format/safetensors.h"
 
 enum { MAX_NAME = 512, MAX_DIMS = 4 };
@@ -23,10 +27,25 @@ struct entry {
     const char *name; /* original; owned only if it is not the tensor's */
     const struct vibe_st_tensor *tensor;
     const struct vibe_safetensors *file;
-    size_t place; /* in the order of the files */
+    size_t place;          /* in the order of the files */
+    enum vibe_dtype dtype; /* what its bytes are */
+    size_t n_dims, shape[VIBE_ST_MAX_DIMS], n;
+    const void *data;
     float *scale; /* owned */
     size_t n_scales;
+    float *group_scale; /* owned */
+    size_t group;
+    uint64_t *blocks;            /* owned */
+    struct vibe_recoded recoded; /* data NULL: not yet */
 };
+
+/* What matrices of some names are asked to be kept as. */
+struct rule {
+    const char *prefix;
+    enum vibe_weight_dtype as;
+};
+
+enum { MAX_RULES = 8 };
 
 struct vibe_weights {
     char *path;
@@ -38,6 +57,8 @@ struct vibe_weights {
     size_t n_visited;
     size_t bytes; /* of those visited */
     enum vibe_dtype dtype;
+    struct rule rules[MAX_RULES];
+    size_t n_rules;
 };
 
 static int no_memory(const struct vibe_weights *w, struct vibe_error *err)
@@ -60,7 +81,28 @@ static void format_shape(char *out, size_t size, const size_t *shape, size_t n)
 
 static int is_float(const struct vibe_st_tensor *t)
 {
-    return t->is_known && t->dtype != VIBE_I64;
+    return t->is_known && t->dtype <= VIBE_F8_E4M3;
+}
+
+/* Can it be a weight, which I8 and U8 are with scales or a header only? */
+static int is_weight(const struct entry *e)
+{
+    switch (e->dtype) {
+    case VIBE_F32:
+    case VIBE_BF16:
+    case VIBE_F16:
+    case VIBE_F8_E4M3:
+        return e->tensor->is_known;
+    case VIBE_I8:
+        return e->scale != NULL;
+    case VIBE_I4:
+    case VIBE_BF16_PACKED:
+        return 1;
+    case VIBE_I64:
+    case VIBE_U8:
+        return 0;
+    }
+    return 0;
 }
 
 static int ends_with(const char *text, const char *tail)
@@ -217,6 +259,11 @@ static int name_entry(struct entry *e, const struct vibe_st_tensor *t)
 
     e->tensor = t;
     e->name = t->name;
+    e->dtype = t->dtype;
+    e->n_dims = t->n_dims;
+    memcpy(e->shape, t->shape, sizeof(e->shape));
+    e->n = t->n;
+    e->data = t->data;
     /* What is too long to rename is nothing that we would ask for. */
     if (vibe_names_original(name, sizeof(name), t->name) == 0 &&
         strcmp(name, t->name) != 0)
@@ -255,6 +302,57 @@ static int build_entries(struct vibe_weights *w, struct vibe_error *err)
     return VIBE_OK;
 }
 
+/* Widened scales; NULL with *rc set where there is no memory or one is not
+ * finite. */
+static float *read_scales(const struct vibe_weights *w,
+                          const struct entry *from, int *rc,
+                          struct vibe_error *err)
+{
+    const struct vibe_st_tensor *t = from->tensor;
+    float *scale = malloc((t->n + 1) * sizeof(*scale)); /* n may be 0 */
+
+    if (!scale) {
+        *rc = no_memory(w, err);
+        return NULL;
+    }
+    widen(scale, t);
+    for (size_t i = 0; i < t->n; i++)
+        if (!isfinite(scale[i])) {
+            *rc = vibe_fail(err, VIBE_E_FORMAT,
+                            "%s: %.80s holds %g, expected finite scales",
+                            vibe_safetensors_path(from->file), t->name,
+                            (double)scale[i]);
+            free(scale);
+            return NULL;
+        }
+    *rc = VIBE_OK;
+    return scale;
+}
+
+/* Scales of groups make bytes a matrix of int4. */
+static int attach_groups(struct vibe_weights *w, const struct entry *scale,
+                         struct entry *e, struct vibe_error *err)
+{
+    const struct vibe_st_tensor *t = scale->tensor;
+    const size_t K = 2 * e->shape[1];
+    int rc;
+
+    if (t->shape[1] && K % t->shape[1] == 0)
+        e->group = K / t->shape[1];
+    if (t->shape[0] != e->shape[0] || K % VIBE_QUANT_GROUP ||
+        (e->group != VIBE_QUANT_GROUP && e->group != VIBE_QUANT_GROUP_LARGE))
+        return vibe_fail(err, VIBE_E_FORMAT,
+                         "%s: %.80s has shape [%zu,%zu], expected a scale for "
+                         "every 64 or 128 of [%zu,%zu] int4",
+                         vibe_safetensors_path(scale->file), t->name,
+                         t->shape[0], t->shape[1], e->shape[0], K);
+    e->group_scale = read_scales(w, scale, &rc, err);
+    e->dtype = VIBE_I4;
+    e->shape[1] = K;
+    e->n *= 2;
+    return rc;
+}
+
 /* Give the weight beside a scale_weight its scale; others have none. */
 static int attach_scale(struct vibe_weights *w, const struct entry *scale,
                         struct vibe_error *err)
@@ -264,6 +362,7 @@ static int attach_scale(struct vibe_weights *w, const struct entry *scale,
     char name[MAX_NAME];
     struct entry *e = NULL;
     size_t rows;
+    int rc;
 
     if (snprintf(name, sizeof(name), "%.*s.weight",
                  (int)(strlen(scale->name) - strlen(".scale_weight")),
@@ -271,7 +370,10 @@ static int attach_scale(struct vibe_weights *w, const struct entry *scale,
         e = find(w, name);
     if (!e)
         return VIBE_OK;
-    rows = e->tensor->n_dims ? e->tensor->shape[0] : 1;
+    rows = e->n_dims ? e->shape[0] : 1;
+    if (e->tensor->is_known && e->dtype == VIBE_U8 && is_float(t) &&
+        e->n_dims == 2 && t->n_dims == 2)
+        return attach_groups(w, scale, e, err);
     if (!is_float(t))
         return vibe_fail(err, VIBE_E_UNSUPPORTED,
                          "%s: %.80s is %s, expected a float", file, t->name,
@@ -280,16 +382,45 @@ static int attach_scale(struct vibe_weights *w, const struct entry *scale,
         return vibe_fail(err, VIBE_E_FORMAT,
                          "%s: %.80s has %zu values, expected 1 or [%zu]", file,
                          t->name, t->n, rows);
-    e->scale = malloc((t->n + 1) * sizeof(*e->scale)); /* n may be 0 */
-    if (!e->scale)
-        return no_memory(w, err);
     e->n_scales = t->n;
-    widen(e->scale, t);
-    for (size_t i = 0; i < t->n; i++)
-        if (!isfinite(e->scale[i]))
-            return vibe_fail(err, VIBE_E_FORMAT,
-                             "%s: %.80s holds %g, expected finite scales", file,
-                             t->name, (double)e->scale[i]);
+    e->scale = read_scales(w, scale, &rc, err);
+    return rc;
+}
+
+/* Bytes that begin as packed bf16 does must be that. */
+static int attach_blocks(struct vibe_weights *w, struct entry *e,
+                         struct vibe_error *err)
+{
+    const struct vibe_st_tensor *t = e->tensor;
+    struct vibe_pack_header header = {0};
+    size_t n_blocks;
+    char name[MAX_NAME];
+    int rc;
+
+    if (!t->is_known || t->dtype != VIBE_U8 || t->n_dims != 1 ||
+        t->n_bytes < sizeof(header) || !ends_with(e->name, ".weight"))
+        return VIBE_OK;
+    memcpy(&header, t->data, sizeof(header));
+    if (header.magic != VIBE_PACK_MAGIC)
+        return VIBE_OK;
+    snprintf(name, sizeof(name), "%s: %.80s", vibe_safetensors_path(e->file),
+             t->name);
+    rc = vibe_pack_check(t->data, t->n_bytes, header.n_rows, header.n_columns,
+                         name, err);
+    if (rc != VIBE_OK)
+        return rc;
+    n_blocks = vibe_pack_n_blocks(header.n_rows);
+    e->blocks = malloc((n_blocks + 1) * sizeof(*e->blocks));
+    if (!e->blocks)
+        return no_memory(w, err);
+    memcpy(e->blocks, (const char *)t->data + sizeof(header),
+           (n_blocks + 1) * sizeof(*e->blocks));
+    e->dtype = VIBE_BF16_PACKED;
+    e->n_dims = 2;
+    e->shape[0] = header.n_rows;
+    e->shape[1] = header.n_columns;
+    e->n = e->shape[0] * e->shape[1]; /* fits: 11 bits of each do */
+    e->data = vibe_pack_block_at(t->data, 0);
     return VIBE_OK;
 }
 
@@ -300,12 +431,14 @@ static int attach_scales(struct vibe_weights *w, struct vibe_error *err)
     for (size_t i = 0; i < w->n && rc == VIBE_OK; i++)
         if (ends_with(w->entries[i].name, ".scale_weight"))
             rc = attach_scale(w, &w->entries[i], err);
+        else
+            rc = attach_blocks(w, &w->entries[i], err);
     return rc;
 }
 
 static int is_visited(const struct entry *e)
 {
-    return is_float(e->tensor) && e->tensor->n_dims <= MAX_DIMS &&
+    return is_weight(e) && e->n_dims <= MAX_DIMS &&
            !ends_with(e->name, ".scale_weight");
 }
 
@@ -332,7 +465,7 @@ static int build_visited(struct vibe_weights *w, struct vibe_error *err)
             continue;
         w->visited[w->n_visited++] = e;
         w->bytes += e->tensor->n_bytes; /* fits: the files do */
-        bytes[e->tensor->dtype] += e->tensor->n_bytes;
+        bytes[e->dtype] += e->tensor->n_bytes;
     }
     if (w->n_visited == 0)
         return vibe_fail(err, VIBE_E_FORMAT, "%s: holds no weights", w->path);
@@ -383,6 +516,9 @@ void vibe_weights_free(struct vibe_weights *w)
         if (e->tensor && e->name != e->tensor->name)
             free((void *)(uintptr_t)e->name);
         free(e->scale);
+        free(e->group_scale);
+        free(e->blocks);
+        vibe_recoded_release(&e->recoded);
     }
     for (size_t i = 0; i < w->n_files; i++)
         vibe_safetensors_free(w->files[i]);
@@ -399,16 +535,38 @@ static void describe(struct vibe_weight *out, const struct entry *e)
     const struct vibe_st_tensor *t = e->tensor;
 
     *out = (struct vibe_weight){
-        .data = t->data,
-        .dtype = t->dtype,
-        .n_dims = t->n_dims,
-        .n = t->n,
+        .data = e->data,
+        .dtype = e->dtype,
+        .n_dims = e->n_dims,
+        .n = e->n,
         .scale = e->scale,
         .n_scales = e->n_scales,
+        .group = e->group,
+        .group_scale = e->group_scale,
+        .blocks = e->blocks,
         .name = t->name,
         .file = vibe_safetensors_path(e->file),
     };
-    memcpy(out->shape, t->shape, sizeof(out->shape));
+    memcpy(out->shape, e->shape, sizeof(out->shape));
+}
+
+void vibe_weights_keep(struct vibe_weights *w, const char *prefix,
+                       enum vibe_weight_dtype as)
+{
+    assert(w->n_rules < MAX_RULES);
+    w->rules[w->n_rules++] = (struct rule){prefix, as};
+}
+
+enum vibe_weight_dtype vibe_weights_kept(const struct vibe_weights *w,
+                                         const char *name)
+{
+    for (size_t i = w->n_rules; i > 0; i--) {
+        const struct rule *rule = &w->rules[i - 1];
+
+        if (strncmp(name, rule->prefix, strlen(rule->prefix)) == 0)
+            return rule->as;
+    }
+    return VIBE_WEIGHTS_AUTO;
 }
 
 int vibe_weights_has(const struct vibe_weights *w, const char *name)
@@ -416,13 +574,12 @@ int vibe_weights_has(const struct vibe_weights *w, const char *name)
     return find(w, name) != NULL;
 }
 
-static int has_shape(const struct vibe_st_tensor *t, const size_t *shape,
-                     size_t n_dims)
+static int has_shape(const struct entry *e, const size_t *shape, size_t n_dims)
 {
-    if (t->n_dims != n_dims)
+    if (e->n_dims != n_dims)
         return 0;
     for (size_t i = 0; i < n_dims; i++)
-        if (t->shape[i] != shape[i])
+        if (e->shape[i] != shape[i])
             return 0;
     return 1;
 }
@@ -445,15 +602,15 @@ static const struct entry *need(const struct vibe_weights *w, const char *name,
                         name, expected);
         return NULL;
     }
-    if (!is_float(t)) {
+    if (!is_weight(e)) {
         *rc = vibe_fail(err, VIBE_E_UNSUPPORTED,
-                        "%s: tensor %s is %s, expected F32, BF16, F16 or "
-                        "F8_E4M3",
+                        "%s: tensor %s is %s, expected F32, BF16, F16, F8_E4M3 "
+                        "or a kind with scales",
                         vibe_safetensors_path(e->file), t->name, t->dtype_name);
         return NULL;
     }
-    if (!has_shape(t, shape, n_dims)) {
-        format_shape(found, sizeof(found), t->shape, t->n_dims);
+    if (!has_shape(e, shape, n_dims)) {
+        format_shape(found, sizeof(found), e->shape, e->n_dims);
         *rc = vibe_fail(
             err, VIBE_E_FORMAT, "%s: tensor %s has shape %s, expected %s",
             vibe_safetensors_path(e->file), t->name, found, expected);
@@ -487,6 +644,11 @@ int vibe_weights_f32(const struct vibe_weights *w, float **out,
     *out = NULL;
     if (!e)
         return rc;
+    if (e->dtype == VIBE_I4 || e->dtype == VIBE_BF16_PACKED)
+        return vibe_fail(err, VIBE_E_UNSUPPORTED,
+                         "%s: tensor %s is %s, expected plain numbers",
+                         vibe_safetensors_path(e->file), e->tensor->name,
+                         vibe_dtype_name(e->dtype));
     if (e->tensor->n < SIZE_MAX / sizeof(*x))
         x = malloc((e->tensor->n + 1) * sizeof(*x)); /* n may be 0 */
     if (!x)
@@ -522,6 +684,42 @@ int vibe_weights_scalar(const struct vibe_weights *w, const char *name,
                          isnan(x) ? "NaN" : "infinite");
     *out = x;
     return VIBE_OK;
+}
+
+int vibe_weights_recode(const struct vibe_weights *w,
+                        struct vibe_weight *weight, const char *name,
+                        enum vibe_dtype to, struct vibe_error *err)
+{
+    struct entry *e = find(w, name);
+    struct vibe_recoded *r;
+    int rc = VIBE_OK;
+
+    assert(e);
+    r = &e->recoded;
+    if (!r->data || r->dtype != to) {
+        vibe_recoded_release(r);
+        rc = vibe_recode(r, weight, to, VIBE_QUANT_GROUP, vibe_team_size(),
+                         err);
+    }
+    if (rc != VIBE_OK) {
+        vibe_recoded_release(r);
+        return rc;
+    }
+    weight->data = r->blocks ? (const char *)r->data + r->blocks[0]
+                             : (const char *)r->data;
+    weight->dtype = to;
+    weight->scale = r->scale;
+    weight->n_scales = r->scale ? weight->shape[0] : 0;
+    weight->group = r->group;
+    weight->group_scale = r->group_scale;
+    weight->blocks = r->blocks;
+    return VIBE_OK;
+}
+
+void vibe_weights_drop(const struct vibe_weights *w)
+{
+    for (size_t i = 0; i < w->n; i++)
+        vibe_recoded_release(&w->entries[i].recoded);
 }
 
 size_t vibe_weights_count(const struct vibe_weights *w)

@@ -8,6 +8,13 @@
  * Everything that can be known without reading weights is checked when the
  * checkpoint is opened: headers, offsets, sizes, shards.
  *
+ * Quantised and packed matrices, as --convert writes them:
+ *
+ *   int8         NAME.weight I8 [n][K], NAME.scale_weight F32 [n]
+ *   int4         NAME.weight U8 [n][K / 2], see VIBE_I4, and
+ *                NAME.scale_weight F16 [n][K / 64 or K / 128]
+ *   packed bf16  NAME.weight U8 [bytes] as in format/pack.h
+ *
  * A shard may hold tensors that the index does not list: they count like the
  * others.  The index's total_size is not looked at.
  */
@@ -15,6 +22,7 @@
 #define VIBE_FORMAT_WEIGHTS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "engine/base/dtype.h"
 
@@ -26,7 +34,7 @@ struct vibe_weights;
  * data to the element, but the format does not promise it.
  */
 struct vibe_weight {
-    const void *data;
+    const void *data; /* of BF16_PACKED: its first block */
     enum vibe_dtype dtype;
     size_t n_dims; /* 0 for a scalar */
     size_t shape[4];
@@ -34,8 +42,12 @@ struct vibe_weight {
     const float *scale; /* of a name.weight: its name.scale_weight, widened
                          * and finite; NULL: 1 */
     size_t n_scales;    /* 1, or shape[0] */
-    const char *name;   /* as the file spells it */
-    const char *file;   /* path, for messages */
+    size_t group;       /* of I4, see struct vibe_matrix_part */
+    const float *group_scale; /* [shape[0]][shape[1] / group] */
+    const uint64_t *blocks;   /* of BF16_PACKED, likewise; data is at
+                                 blocks[0] */
+    const char *name;         /* as the file spells it */
+    const char *file;         /* path, for messages */
 };
 
 /*
@@ -53,6 +65,37 @@ struct vibe_weight {
 int vibe_weights_open(struct vibe_weights **out, const char *path,
                       struct vibe_error *err);
 void vibe_weights_free(struct vibe_weights *w);
+
+/*
+ * Ask that matrices whose names begin with prefix be kept in another dtype
+ * than the file's; of several prefixes that fit, the last one asked counts.
+ * Modules do as they are asked when they load (params.h).
+ *
+ *   prefix   borrowed until vibe_weights_free
+ */
+void vibe_weights_keep(struct vibe_weights *w, const char *prefix,
+                       enum vibe_weight_dtype as);
+
+/* What was asked for a name; VIBE_WEIGHTS_AUTO: nothing. */
+enum vibe_weight_dtype vibe_weights_kept(const struct vibe_weights *w,
+                                         const char *name);
+
+/*
+ * Have a weight in another dtype: made on all cores, kept beside the tensor
+ * and handed out again until vibe_weights_drop or vibe_weights_free.
+ *
+ *   weight   as found; becomes the other, or is untouched on error
+ *   name     original name
+ *   to       see vibe_recode
+ *
+ * Errors: VIBE_E_NOMEM
+ */
+int vibe_weights_recode(const struct vibe_weights *w,
+                        struct vibe_weight *weight, const char *name,
+                        enum vibe_dtype to, struct vibe_error *err);
+
+/* Free what was recoded. */
+void vibe_weights_drop(const struct vibe_weights *w);
 
 /* Is there a tensor of this (original) name, of whatever dtype? */
 int vibe_weights_has(const struct vibe_weights *w, const char *name);

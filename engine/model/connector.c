@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/format/config.h"
 #include "engine/format/weights.h"
 #include "engine/model/params.h"
 
@@ -170,4 +171,23 @@ int vibe_latent_scale_read(struct vibe_latent_scale *out,
     if (!rc)
         *out = found;
     return rc;
+}
+
+int vibe_latent_scale_restore(struct vibe_latent_scale *scale,
+                              const struct vibe_lm_config *lm)
+{
+    const int is_released = lm->num_hidden_layers == 28 &&
+                            ((lm->hidden_size == 3584 &&
+                              lm->intermediate_size == 18944) ||
+                             (lm->hidden_size == 1536 &&
+                              lm->intermediate_size == 8960));
+
+    if (!is_released || scale->scale != 0.203125f ||
+        scale->bias != -0.05078125f)
+        return 0;
+    *scale = (struct vibe_latent_scale){
+        .scale = 0.1962890625f,
+        .bias = -0.04931640625f,
+    };
+    return 1;
 }

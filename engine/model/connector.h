@@ -10,6 +10,7 @@
 #include "engine/backend/ops.h"
 
 struct vibe_connector; /* weights on one backend, and scratch */
+struct vibe_lm_config;
 struct vibe_weights;
 
 /*
@@ -69,5 +70,13 @@ struct vibe_latent_scale {
 int vibe_latent_scale_read(struct vibe_latent_scale *out,
                            const struct vibe_weights *w,
                            struct vibe_error *err);
+
+/*
+ * The float8 file that was published has the two scalars rounded as well.
+ * Where a checkpoint of the released sizes holds exactly that pair put back
+ * what it was rounded from; returns whether it did.
+ */
+int vibe_latent_scale_restore(struct vibe_latent_scale *scale,
+                              const struct vibe_lm_config *lm);
 
 #endif /* VIBE_MODEL_CONNECTOR_H */

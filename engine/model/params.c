@@ -11,6 +11,8 @@
 
 #include "engine/backend/ops.h"
 #include "engine/base/size.h"
+#include "engine/format/quant.h"
+#include "engine/format/recode.h"
 #include "engine/format/weights.h"
 
 enum {
@@ -133,6 +135,39 @@ static size_t part_shape(size_t shape[3], const struct vibe_matrix_names *names,
     return names->layout == VIBE_LAYOUT_LINEAR ? 2 : 3;
 }
 
+/* What a matrix is to be kept in, as far as its layout lets it. */
+static enum vibe_dtype dtype_for(const struct vibe_weight *found,
+                                 enum vibe_weight_dtype as,
+                                 enum vibe_layout layout)
+{
+    if (layout == VIBE_LAYOUT_CONV_TRANSPOSE && as != VIBE_WEIGHTS_BF16)
+        return found->dtype; /* its rows share columns of the file */
+    if (layout == VIBE_LAYOUT_CONV && as == VIBE_WEIGHTS_I4)
+        as = VIBE_WEIGHTS_I8;
+    if (layout == VIBE_LAYOUT_CONV && as == VIBE_WEIGHTS_BF16_PACKED)
+        as = VIBE_WEIGHTS_BF16;
+    return vibe_recode_dtype(found, as);
+}
+
+/* Have a weight in the dtype it is to be kept in, where that matters: not where
+ * names are only checked. */
+static void keep(struct vibe_loader *l, struct vibe_weight *found,
+                 const char *name, enum vibe_layout layout)
+{
+    enum vibe_dtype to = dtype_for(found, vibe_weights_kept(l->w, name),
+                                   layout);
+
+    if (l->rc || to == found->dtype || (is_checking(l) && !l->store))
+        return;
+    if (!is_checking(l) && l->params->be->is_tally)
+        *found = (struct vibe_weight){
+            .dtype = to,
+            .group = to == VIBE_I4 ? VIBE_QUANT_GROUP : 0,
+        };
+    else
+        l->rc = vibe_weights_recode(l->w, found, name, to, l->err);
+}
+
 /* Find part i and append it, with its bias at src->bias[bias_at]. */
 static void add_part(struct vibe_loader *l, struct vibe_matrix_source *src,
                      const struct vibe_matrix_names *names, int i, float *bias)
@@ -153,6 +188,8 @@ static void add_part(struct vibe_loader *l, struct vibe_matrix_source *src,
                           "%s: %s: a transposed convolution has %zu scales, "
                           "expected one",
                           found.file, name, found.n_scales);
+    if (!l->rc)
+        keep(l, &found, name, names->layout);
     if (l->rc)
         return;
 
@@ -166,6 +203,9 @@ static void add_part(struct vibe_loader *l, struct vibe_matrix_source *src,
         .data = found.data,
         .scale = found.scale,
         .n_scales = found.n_scales,
+        .group = found.group,
+        .group_scale = found.group_scale,
+        .blocks = found.blocks,
         .dtype = found.dtype,
         .n = names->layout == VIBE_LAYOUT_CONV_TRANSPOSE
                  ? names->rows[i] * (names->taps / 2)
@@ -193,6 +233,8 @@ static void take_matrix(struct vibe_loader *l, struct vibe_matrix *out,
         l->rc = store->load(store->user, out, number, src, l->err);
     else
         l->rc = vibe_matrix_load(out, l->params->be, src, l->err);
+    if (!store && l->params->be->is_cuda) /* it has a copy */
+        vibe_weights_drop(l->w);
     if (!l->rc)
         l->params->matrix[l->params->n_matrices++] = out;
 }

@@ -5,7 +5,8 @@
  * twice: the first pass finds every tensor and holds it to its shape, the
  * second one loads.  So nothing is read before all of it is known to be right.
  *
- * Matrices keep the dtype of the file; everything else (norms, convolutions
+ * Matrices keep the dtype of the file unless vibe_weights_keep asked for
+ * another, in which they are made here; everything else (norms, convolutions
  * by channel, layer scales) is small, is widened to f32 and shares one
  * allocation.
  *

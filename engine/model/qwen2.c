@@ -117,6 +117,16 @@ static struct vibe_qwen2 *make_lm(const struct vibe_lm_config *config,
     return lm;
 }
 
+/* Rows of tables are taken one by one, widened by their scale alone. */
+static int check_table(const struct vibe_weight *table, struct vibe_error *err)
+{
+    if (table->dtype != VIBE_I4 && table->dtype != VIBE_BF16_PACKED)
+        return VIBE_OK;
+    return vibe_fail(err, VIBE_E_UNSUPPORTED,
+                     "%s: tensor %s is %s, expected plain numbers", table->file,
+                     table->name, vibe_dtype_name(table->dtype));
+}
+
 /* Find the embedding table, and the output head: its own or the table. */
 static int find_tables(struct vibe_qwen2 *lm, struct vibe_weight *head,
                        const struct vibe_weights *w, struct vibe_error *err)
@@ -129,7 +139,9 @@ static int find_tables(struct vibe_qwen2 *lm, struct vibe_weight *head,
     *head = lm->embed;
     if (!rc && vibe_weights_has(w, "lm_head.weight"))
         rc = vibe_weights_need(w, head, "lm_head.weight", shape, 2, err);
-    return rc;
+    if (!rc)
+        rc = check_table(&lm->embed, err);
+    return rc ? rc : check_table(head, err);
 }
 
 int vibe_qwen2_check(const struct vibe_weights *w,

@@ -227,9 +227,14 @@ static void choices_ignore_case_and_have_aliases(void **state)
     assert_int_equal(f->got.dtype, VIBE_WEIGHTS_BF16);
     assert_parses(f, "--dtype float8-e4m3fn");
     assert_int_equal(f->got.dtype, VIBE_WEIGHTS_F8_E4M3);
-    assert_refuses(f, "--dtype int4",
-                   "--dtype: 'int4' is not one of bfloat16, float8_e4m3fn, "
-                   "float32, auto");
+    assert_parses(f, "--dtype int4 --head-dtype float8 --codec-dtype int8");
+    assert_int_equal(f->got.dtype, VIBE_WEIGHTS_I4);
+    assert_int_equal(f->got.head_dtype, VIBE_WEIGHTS_F8_E4M3);
+    assert_int_equal(f->got.codec_dtype, VIBE_WEIGHTS_I8);
+    assert_refuses(
+        f, "--dtype int3",
+        "--dtype: 'int3' is not one of bfloat16, float8_e4m3fn, "
+        "int8, int4, bf16-packed, float32, auto; did you mean 'int8'?");
     assert_refuses(f, "--progress plian",
                    "--progress: 'plian' is not one of auto, bar, plain, json, "
                    "none; did you mean 'plain'?");

@@ -9,7 +9,7 @@ fails unknown_option 2 \
     "unknown option '--setps'; did you mean '--steps'?" --setps 3
 ok a_usage_error_hints_at_help grep -qxF "$hint" "$tmp/err"
 ok a_usage_error_prints_nothing_on_stdout test ! -s "$tmp/out"
-fails bad_choice 2 "--dtype: 'int4' is not one of bfloat16, float8_e4m3fn, float32, auto" --dtype int4
+fails bad_choice 2 "--dtype: 'half' is not one of bfloat16, float8_e4m3fn, int8, int4, bf16-packed, float32, auto" --dtype half
 fails not_a_number 2 "--cfg-scale: 'nan' is not a number from 0 to 10" --cfg_scale nan
 fails out_of_range 2 "--steps: 0 is out of range (1 to 1000)" --steps 0
 fails alias_is_named_as_typed 2 "--ddpm-steps: 0 is out of range (1 to 1000)" --ddpm_steps=0

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "engine/base/error.h"
+#include "engine/format/config.h"
 #include "engine/format/safetensors_write.h"
 #include "engine/format/weights.h"
 #include "tests/support/golden.h"
@@ -236,6 +237,25 @@ static void the_scale_of_latents_is_read(void **state)
     golden_release(&f->g);
 }
 
+static void rounded_scalars_of_a_release_are_put_back(void **state)
+{
+    const struct vibe_lm_config large = {.num_hidden_layers = 28,
+                                         .hidden_size = 3584,
+                                         .intermediate_size = 18944};
+    const struct vibe_lm_config own = {
+        .num_hidden_layers = 2, .hidden_size = 64, .intermediate_size = 128};
+    struct vibe_latent_scale scale = {0.203125f, -0.05078125f};
+    struct vibe_latent_scale other = {0.25f, -0.05078125f};
+
+    (void)state;
+    assert_false(vibe_latent_scale_restore(&scale, &own));
+    assert_false(vibe_latent_scale_restore(&other, &large));
+    assert_true(other.scale == 0.25f);
+    assert_true(vibe_latent_scale_restore(&scale, &large));
+    assert_true(scale.scale == 0.1962890625f);
+    assert_true(scale.bias == -0.04931640625f);
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(open_names_the_misshapen_tensor),
     VIBE_TEST(a_scale_that_was_never_trained_is_refused),
@@ -243,6 +263,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(voices_project_to_the_record),
     VIBE_TEST(long_clips_are_projected_in_blocks),
     VIBE_TEST(the_scale_of_latents_is_read),
+    VIBE_TEST(rounded_scalars_of_a_release_are_put_back),
 };
 
 VIBE_TEST_MAIN(tests)

@@ -1,0 +1,171 @@
+#include "engine/format/recode.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/error.h"
+#include "engine/format/pack.h"
+#include "engine/format/quant.h"
+#include "engine/format/weights.h"
+#include "tests/support/vibe_test.h"
+
+enum { ROWS = 70, COLUMNS = 192, THREADS = 3 };
+
+struct fixture {
+    float wide[ROWS * COLUMNS];
+    uint16_t bf16[ROWS * COLUMNS];
+    struct vibe_weight w;
+    struct vibe_recoded got;
+    struct vibe_recode_error e;
+};
+
+/* Weights of one sign and the other, of very different sizes by row. */
+static int setup(void **state)
+{
+    static struct fixture f;
+
+    memset(&f, 0, sizeof(f));
+    for (size_t i = 0; i < (size_t)ROWS * COLUMNS; i++) {
+        float v = (float)((int)(i * 2654435761u % 2001) - 1000) *
+                  (i / COLUMNS % 7 ? 1e-4f : 3.0f);
+        uint32_t bits;
+
+        memcpy(&bits, &v, sizeof(bits));
+        f.bf16[i] = (uint16_t)(bits >> 16);
+        vibe_dtype_to_f32(&f.wide[i], &f.bf16[i], VIBE_BF16, 1);
+    }
+    f.w = (struct vibe_weight){
+        .data = f.bf16,
+        .dtype = VIBE_BF16,
+        .n_dims = 2,
+        .shape = {ROWS, COLUMNS},
+        .n = (size_t)ROWS * COLUMNS,
+        .name = "w",
+        .file = "f",
+    };
+    *state = &f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    vibe_recoded_release(&f->got);
+    return 0;
+}
+
+static void recode(struct fixture *f, enum vibe_dtype to)
+{
+    vibe_recoded_release(&f->got);
+    assert_int_equal(
+        vibe_recode(&f->got, &f->w, to, VIBE_QUANT_GROUP, THREADS, NULL),
+        VIBE_OK);
+    assert_int_equal(f->got.dtype, to);
+}
+
+/* The recoded matrix as what the next one is made of. */
+static void take_recoded(struct fixture *f, struct vibe_recoded *r)
+{
+    *r = f->got;
+    f->got = (struct vibe_recoded){0};
+    f->w.data = r->blocks ? (const char *)r->data + r->blocks[0]
+                          : (const char *)r->data;
+    f->w.dtype = r->dtype;
+    f->w.scale = r->scale;
+    f->w.n_scales = r->scale ? ROWS : 0;
+    f->w.group = r->group;
+    f->w.group_scale = r->group_scale;
+    f->w.blocks = r->blocks;
+}
+
+static void rows_are_quantised_as_by_themselves(void **state)
+{
+    static const enum vibe_dtype dtypes[] = {VIBE_F8_E4M3, VIBE_I8, VIBE_I4};
+    struct fixture *f = *state;
+    char codes[ROWS * COLUMNS];
+    float scale[ROWS * COLUMNS / 64];
+
+    for (size_t d = 0; d < 3; d++) {
+        size_t group = dtypes[d] == VIBE_I4 ? 64 : 0;
+        size_t n_scales = ROWS * vibe_quant_row_scales(group, COLUMNS);
+
+        recode(f, dtypes[d]);
+        vibe_quant_rows(codes, scale, dtypes[d], group, f->wide, ROWS, COLUMNS);
+        assert_memory_equal(f->got.data, codes, f->got.bytes);
+        assert_memory_equal(group ? f->got.group_scale : f->got.scale, scale,
+                            n_scales * sizeof(*scale));
+    }
+}
+
+static void packed_and_back_is_the_same(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_recoded packed;
+
+    recode(f, VIBE_BF16_PACKED);
+    assert_int_equal(
+        vibe_pack_check(f->got.data, f->got.bytes, ROWS, COLUMNS, "w", NULL),
+        VIBE_OK);
+    take_recoded(f, &packed);
+    recode(f, VIBE_BF16);
+    assert_memory_equal(f->got.data, f->bf16, sizeof(f->bf16));
+    vibe_recoded_release(&packed);
+}
+
+static void quantised_weights_can_be_recoded(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_recoded four;
+
+    recode(f, VIBE_I4);
+    take_recoded(f, &four);
+    recode(f, VIBE_BF16);
+    assert_int_equal(vibe_recode_measure(&f->e, &f->w, &f->got, THREADS, NULL),
+                     VIBE_OK);
+    /* a weight has 15 bits, of which bf16 keeps 8: 2^-9 at most of each */
+    assert_true(f->e.noise <= f->e.signal * 0x1p-18);
+    vibe_recoded_release(&four);
+}
+
+static void measure_tells_signal_from_noise(void **state)
+{
+    struct fixture *f = *state;
+    double signal = 0.0;
+
+    for (size_t i = 0; i < (size_t)ROWS * COLUMNS; i++)
+        signal += (double)f->wide[i] * f->wide[i];
+    recode(f, VIBE_BF16_PACKED);
+    assert_int_equal(vibe_recode_measure(&f->e, &f->w, &f->got, THREADS, NULL),
+                     VIBE_OK);
+    assert_true(f->e.noise == 0.0);
+    assert_true(fabs(f->e.signal - signal) <= signal * 1e-12);
+    recode(f, VIBE_I8);
+    assert_int_equal(vibe_recode_measure(&f->e, &f->w, &f->got, THREADS, NULL),
+                     VIBE_OK);
+    /* uniform weights: half a step of 127 in each direction, 48 dB */
+    assert_true(f->e.noise > f->e.signal * 1e-6);
+    assert_true(f->e.noise < f->e.signal * 1e-4);
+}
+
+static void int4_falls_back_where_groups_do_not_fit(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(vibe_recode_dtype(&f->w, VIBE_WEIGHTS_I4), VIBE_I4);
+    f->w.shape[1] = 100;
+    f->w.n = (size_t)ROWS * 100;
+    assert_int_equal(vibe_recode_dtype(&f->w, VIBE_WEIGHTS_I4), VIBE_I8);
+    assert_int_equal(vibe_recode_dtype(&f->w, VIBE_WEIGHTS_AUTO), VIBE_BF16);
+}
+
+static const struct CMUnitTest tests[] = {
+    VIBE_TEST(rows_are_quantised_as_by_themselves),
+    VIBE_TEST(packed_and_back_is_the_same),
+    VIBE_TEST(quantised_weights_can_be_recoded),
+    VIBE_TEST(measure_tells_signal_from_noise),
+    VIBE_TEST(int4_falls_back_where_groups_do_not_fit),
+};
+
+VIBE_TEST_MAIN(tests)
