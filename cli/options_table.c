@@ -1,12 +1,7 @@
 #include "cli/options.h"
 
-#include <limits.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-#include <strings.h>
-
 #include "audio/writer.h"
+#include "cli/options_parse.h"
 #include "engine/vibevoice.h"
 
 #define AT(field) offsetof(struct vibe_options, field)
@@ -78,110 +73,6 @@ static const struct vibe_choice switches[] = {
     {"off", VIBE_SWITCH_OFF, 0},
     {NULL, 0, 0},
 };
-
-/* "8", "7.5G", "7500MiB", "-1": bytes; a bare number counts GiB. */
-static int parse_max_vram(struct vibe_options *out, const char *word,
-                          const char **want)
-{
-    static const struct {
-        const char *unit;
-        double bytes;
-    } units[] = {
-        {"", 1073741824.0}, {"G", 1073741824.0},   {"GB", 1e9},
-        {"M", 1048576.0},   {"GIB", 1073741824.0}, {"MB", 1e6},
-        {"MIB", 1048576.0},
-    };
-    char *end = NULL;
-    const double value = strtod(word, &end);
-
-    *want = "is not a size like 8, 7.5G, 7500M or -1";
-    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
-        if (end == word || strcasecmp(end, units[i].unit) != 0)
-            continue;
-        if (!(fabs(value) * units[i].bytes < 1e18) || value == 0)
-            return -1;
-        out->max_vram = (int64_t)(value * units[i].bytes);
-        return 0;
-    }
-    return -1;
-}
-
-/* auto, cpu, cuda or cuda:N. */
-static int parse_device(struct vibe_options *out, const char *word,
-                        const char **want)
-{
-    int index = 0;
-
-    *want = "is not one of auto, cuda, cuda:N, cpu";
-    if (strncasecmp(word, "cuda:", 5) == 0) {
-        const char *digit = word + 5;
-
-        if (!*digit || strlen(digit) > 3)
-            return -1;
-        for (; *digit; digit++) {
-            if (*digit < '0' || *digit > '9')
-                return -1;
-            index = index * 10 + (*digit - '0');
-        }
-        out->device = VIBE_DEVICE_CUDA;
-    } else if (strcasecmp(word, "cuda") == 0) {
-        out->device = VIBE_DEVICE_CUDA;
-    } else if (strcasecmp(word, "cpu") == 0) {
-        out->device = VIBE_DEVICE_CPU;
-    } else if (strcasecmp(word, "auto") == 0) {
-        out->device = VIBE_DEVICE_AUTO;
-    } else {
-        return -1;
-    }
-    out->device_index = index;
-    return 0;
-}
-
-/* A whole number from 1 to max at the start of word; what follows it in end.
- * Returns 0 if there is none. */
-static int64_t read_number(const char *word, int64_t max, const char **end)
-{
-    int64_t value = 0;
-
-    for (*end = word; **end >= '0' && **end <= '9'; (*end)++) {
-        value = 10 * value + (**end - '0');
-        if (value > max)
-            return 0;
-    }
-    return value;
-}
-
-/* auto, or how many. */
-static int parse_batch_size(struct vibe_options *out, const char *word,
-                            const char **want)
-{
-    const char *end = word;
-    int64_t n = read_number(word, 256, &end);
-
-    *want = "is not auto or a whole number from 1 to 256";
-    if (strcasecmp(word, "auto") != 0 && (n < 1 || *end))
-        return -1;
-    out->batch_size = n;
-    return 0;
-}
-
-/* auto, or I/N. */
-static int parse_shard(struct vibe_options *out, const char *word,
-                       const char **want)
-{
-    const int64_t max = 1000000;
-    const char *end = word;
-    int64_t i = read_number(word, max, &end);
-    int64_t n = *end == '/' ? read_number(end + 1, max, &end) : -1;
-    const int is_auto = strcasecmp(word, "auto") == 0;
-
-    *want = "is not auto or I/N, as in 1/4";
-    if (!is_auto && (i < 1 || n < i || *end))
-        return -1;
-    out->shard = is_auto ? 0 : i;
-    out->n_shards = is_auto ? -1 : n;
-    return 0;
-}
 
 const struct vibe_option vibe_option_rows[] = {
     {
@@ -419,7 +310,7 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(device),
         .meta = "DEV",
         .def = "auto",
-        .parse = parse_device,
+        .parse = vibe_parse_device,
         .files = "=auto cuda cuda:0 cpu",
         .is_everyday = 1,
         .help = "where to compute: auto, cuda, cuda:N or cpu",
@@ -503,7 +394,7 @@ const struct vibe_option vibe_option_rows[] = {
         .kind = VIBE_OPT_PARSED,
         .offset = AT(max_vram),
         .meta = "SIZE",
-        .parse = parse_max_vram,
+        .parse = vibe_parse_max_vram,
         .is_everyday = 1,
         .help = "use at most so much memory of the GPU, in GiB or with M or "
                 "G; if negative, leave so much free",
@@ -768,7 +659,7 @@ const struct vibe_option vibe_option_rows[] = {
         .kind = VIBE_OPT_PARSED,
         .offset = AT(n_shards),
         .meta = "I/N",
-        .parse = parse_shard,
+        .parse = vibe_parse_shard,
         .files = "=auto 1/2 2/2",
         .help = "speak only part I of N of the scripts; auto asks "
                 "SLURM_ARRAY_TASK_ID and _COUNT",
@@ -836,7 +727,7 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(batch_size),
         .meta = "B",
         .def = "auto",
-        .parse = parse_batch_size,
+        .parse = vibe_parse_batch_size,
         .files = "=auto 1 2 4 8 16",
         .help = "speak so many scripts at once: the weights are read once for "
                 "all; auto is 8 on a GPU, 4 on the CPU",
