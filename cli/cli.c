@@ -82,6 +82,15 @@ enum vibe_exit vibe_cli_fail_device(struct vibe_failure *why, int index,
                          number, reason);
 }
 
+struct vibe_precision vibe_cli_precision(const struct vibe_options *o)
+{
+    return (struct vibe_precision){
+        .lm = (enum vibe_weight_dtype)o->dtype,
+        .head = (enum vibe_weight_dtype)o->head_dtype,
+        .codec = (enum vibe_weight_dtype)o->codec_dtype,
+    };
+}
+
 enum vibe_exit vibe_cli_engine_options(struct vibe_engine_options *out,
                                        struct vibe_cli *cli,
                                        struct vibe_failure *why)
@@ -94,9 +103,7 @@ enum vibe_exit vibe_cli_engine_options(struct vibe_engine_options *out,
         .tokenizer = o->tokenizer,
         .device = (enum vibe_device)o->device,
         .device_index = o->device_index,
-        .precision = {.lm = (enum vibe_weight_dtype)o->dtype,
-                      .head = (enum vibe_weight_dtype)o->head_dtype,
-                      .codec = (enum vibe_weight_dtype)o->codec_dtype},
+        .precision = vibe_cli_precision(o),
         .threads = (int)o->threads,
         .n_dialogues = cli->n_dialogues,
         .plan = {.positive = cli->n_positions, .negative = cli->n_positions},
@@ -143,6 +150,8 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
         return why->status;
     if (use == VIBE_USE_INSPECT && wanted.device == VIBE_DEVICE_AUTO)
         wanted.device = VIBE_DEVICE_CPU;
+    if (use == VIBE_USE_INSPECT) /* nothing is computed: make nothing */
+        wanted.precision = (struct vibe_precision){VIBE_WEIGHTS_AUTO};
     if (use == VIBE_USE_VERIFY && wanted.precision.lm == VIBE_WEIGHTS_AUTO)
         wanted.precision.lm = VIBE_WEIGHTS_F32;
     if (vibe_engine_open(out, &wanted, &err) != VIBE_OK)

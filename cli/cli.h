@@ -91,6 +91,9 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
                                     struct vibe_cli *cli, enum vibe_cli_use use,
                                     struct vibe_failure *why);
 
+/* The dtypes that the options ask for. */
+struct vibe_precision vibe_cli_precision(const struct vibe_options *o);
+
 /* The model that the options name, or ./models, or NULL. */
 const char *vibe_cli_model(const struct vibe_options *options);
 

@@ -54,11 +54,30 @@ static void print_info(const char *model, const struct vibe_engine_info *info,
            human_bytes(frame, bytes, sizeof(bytes)), o->steps);
 }
 
-static void print_info_json(const char *model,
-                            const struct vibe_engine_info *info)
+static void print_row(void *user, const struct vibe_precision_row *row)
+{
+    int *n = user;
+
+    if (!(*n)++)
+        printf("\nSNR      from         to           tensor\n");
+    printf("%5.1f dB %-12s %-12s %s\n", row->snr_db, row->from, row->to,
+           row->name);
+}
+
+static void add_row(void *user, const struct vibe_precision_row *row)
 {
     json_t *object = json_object();
 
+    vibe_json_text(object, "tensor", row->name);
+    vibe_json_text(object, "from", row->from);
+    vibe_json_text(object, "to", row->to);
+    vibe_json_number(object, "snr_db", row->snr_db);
+    json_array_append_new(user, object);
+}
+
+static void print_info_json(json_t *object, const char *model,
+                            const struct vibe_engine_info *info)
+{
     vibe_json_text(object, "model", model);
     vibe_json_text(object, "device", info->device);
     vibe_json_text(object, "dtype", info->dtype);
@@ -92,18 +111,32 @@ enum vibe_exit vibe_cmd_info(struct vibe_cli *cli, struct vibe_failure *why)
 {
     struct vibe_engine *engine = NULL;
     struct vibe_engine_info info;
+    const struct vibe_options *o = cli->options;
+    const struct vibe_precision precision = vibe_cli_precision(o);
+    const char *model = vibe_cli_model(o);
     enum vibe_exit status = vibe_cli_open_engine(&engine, cli, VIBE_USE_INSPECT,
                                                  why);
+    int rc;
 
     if (status != VIBE_EXIT_OK)
         return status;
     vibe_engine_describe(engine, &info);
-    if (cli->options->is_json)
-        print_info_json(vibe_cli_model(cli->options), &info);
-    else
-        print_info(vibe_cli_model(cli->options), &info, cli->options);
+    if (o->is_json) {
+        json_t *object = json_object();
+        json_t *rows = json_array();
+
+        rc = vibe_precision_judge(model, &precision, add_row, rows, &why->err);
+        json_object_set_new(object, "matrices", rows);
+        print_info_json(object, model, &info);
+    } else {
+        int n = 0;
+
+        print_info(model, &info, o);
+        rc = vibe_precision_judge(model, &precision, print_row, &n, &why->err);
+    }
     vibe_engine_free(engine);
-    return VIBE_EXIT_OK;
+    return rc == VIBE_OK ? VIBE_EXIT_OK
+                         : vibe_cli_fail_by(why, VIBE_EXIT_INPUT, model);
 }
 
 /* Print bytes between quotes, on one line whatever they are. */

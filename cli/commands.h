@@ -21,6 +21,9 @@ enum vibe_exit vibe_cmd_speak(struct vibe_cli *cli, struct vibe_failure *why);
 /* --info: describe the model. */
 enum vibe_exit vibe_cmd_info(struct vibe_cli *cli, struct vibe_failure *why);
 
+/* --convert: write the model in other dtypes. */
+enum vibe_exit vibe_cmd_convert(struct vibe_cli *cli, struct vibe_failure *why);
+
 /* --dump-tokens: print the prompts. */
 enum vibe_exit vibe_cmd_tokens(struct vibe_cli *cli, struct vibe_failure *why);
 

@@ -108,6 +108,8 @@ static enum vibe_exit run(struct vibe_cli *cli, struct vibe_failure *why)
         return vibe_cmd_devices(cli, why);
     if (o->is_info)
         return vibe_cmd_info(cli, why);
+    if (o->convert)
+        return vibe_cmd_convert(cli, why);
     if (o->is_dump_tokens)
         return vibe_cmd_tokens(cli, why);
     if (o->is_plan)

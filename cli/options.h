@@ -104,6 +104,7 @@ struct vibe_options {
     /* Model */
     const char *model, *config, *tokenizer;
     int dtype, head_dtype, codec_dtype; /* enum vibe_weight_dtype */
+    const char *convert;                /* file to write */
 
     /* Generation */
     double cfg_scale;
@@ -128,8 +129,8 @@ struct vibe_options {
     int64_t max_vram;     /* bytes; negative: to be left free */
     int64_t vram_reserve; /* MiB */
     int offload_kv_cache, offload_prediction_head;
-    int memory_mode; /* enum vibe_memory_mode */
-    int pin_memory;  /* enum vibe_switch */
+    int memory_mode;        /* enum vibe_memory_mode */
+    int pin_memory;         /* enum vibe_switch */
     int64_t clear_interval; /* layer transfers; 0: never */
     int64_t ring_slots;
     int64_t chunk_mib; /* 0: as usual */

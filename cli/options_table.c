@@ -754,7 +754,19 @@ const struct vibe_option vibe_option_rows[] = {
         .kind = VIBE_OPT_FLAG,
         .offset = AT(is_info),
         .team = VIBE_TEAM_ACTION,
-        .help = "describe the model",
+        .help = "describe the model; with --dtype, what that would cost each "
+                "matrix in decibels",
+    },
+    {
+        .names = "--convert",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_STRING,
+        .offset = AT(convert),
+        .meta = "FILE",
+        .files = "safetensors",
+        .team = VIBE_TEAM_ACTION,
+        .help = "write the model with its matrices in --dtype, --head-dtype "
+                "and --codec-dtype",
     },
     {
         .names = "--dump-tokens",

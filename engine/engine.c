@@ -15,6 +15,7 @@
 #include "engine/model/diffusion.h"
 #include "engine/model/kvcache.h"
 #include "engine/planning.h"
+#include "engine/precision.h"
 #include "engine/prompt.h"
 #include "engine/text/tokenizer.h"
 #include "engine/voice.h"
@@ -69,12 +70,6 @@ static int read_files(struct vibe_engine *e,
     return rc;
 }
 
-/* The matrices of each part of a model. */
-static const char LM[] = "model.language_model.layers.";
-static const char HEAD[] = "model.prediction_head.";
-static const char ACOUSTIC[] = "model.acoustic_tokenizer.";
-static const char SEMANTIC[] = "model.semantic_tokenizer.";
-
 static void notice(const struct vibe_engine_options *o, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -101,10 +96,7 @@ static void keep_weights(struct vibe_engine *e,
     const struct vibe_weight like = {.dtype = stored};
     const enum vibe_dtype lm = vibe_recode_dtype(&like, p->lm);
 
-    vibe_weights_keep(e->weights, LM, p->lm);
-    vibe_weights_keep(e->weights, HEAD, p->head);
-    vibe_weights_keep(e->weights, ACOUSTIC, p->codec);
-    vibe_weights_keep(e->weights, SEMANTIC, p->codec);
+    vibe_precision_keep(e->weights, p);
     if (lm != stored)
         notice(o,
                "%s: holds %s weights; the language model's are made %s while "
@@ -142,21 +134,19 @@ static int open_backend(struct vibe_engine *e,
     return rc;
 }
 
-/* What the GPU has kernels for. */
-static int check_precision(const struct vibe_engine *e,
-                           const struct vibe_engine_options *o,
-                           struct vibe_error *err)
+/* Say what the GPU has no kernels for. */
+static void tell_of_bf16(const struct vibe_engine *e,
+                         const struct vibe_engine_options *o)
 {
     const struct vibe_precision *p = &o->precision;
 
-    if (!e->backend->is_cuda ||
-        (p->lm <= VIBE_WEIGHTS_F8_E4M3 && p->head <= VIBE_WEIGHTS_F8_E4M3 &&
-         p->codec <= VIBE_WEIGHTS_F8_E4M3))
-        return VIBE_OK;
-    return vibe_fail(err, VIBE_E_UNSUPPORTED,
-                     "%s: weights of this dtype are for the CPU only; use "
-                     "float8 or bfloat16",
-                     e->backend->name);
+    if (e->backend->is_cuda &&
+        (p->lm > VIBE_WEIGHTS_F8_E4M3 || p->head > VIBE_WEIGHTS_F8_E4M3 ||
+         vibe_weights_dtype(e->weights) > VIBE_F8_E4M3))
+        notice(o,
+               "%s: int8, int4 and packed weights are expanded to bf16 there, "
+               "and take its room",
+               e->backend->name);
 }
 
 /* From now on what is computed is timed. */
@@ -249,8 +239,10 @@ static int plan_memory(struct vibe_engine *e,
 static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
                 struct vibe_error *err)
 {
-    int rc = load_models(e, o, err);
+    int rc;
 
+    tell_of_bf16(e, o);
+    rc = load_models(e, o, err);
     if (rc == VIBE_OK && e->models.is_scale_restored)
         notice(o,
                "%s: its speech scalars were rounded to float8; the released "
@@ -280,8 +272,6 @@ int vibe_engine_open(struct vibe_engine **out,
     if (rc == VIBE_OK)
         rc = open_backend(e, options, err);
     if (rc == VIBE_OK)
-        rc = check_precision(e, options, err);
-    if (rc == VIBE_OK)
         rc = plan_memory(e, options, err);
     if (rc == VIBE_OK)
         rc = vibe_stream_init(&e->stream, e->backend, err);
@@ -308,8 +298,6 @@ int vibe_engine_plan(struct vibe_engine_plan *out,
 
     if (rc == VIBE_OK)
         rc = open_backend(e, options, err);
-    if (rc == VIBE_OK)
-        rc = check_precision(e, options, err);
     if (rc == VIBE_OK)
         rc = vibe_planning_make(out, e, options, err);
     if (rc == VIBE_OK && (probes_cpu || e->backend->is_cuda))

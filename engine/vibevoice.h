@@ -161,6 +161,37 @@ struct vibe_layer_stats {
 void vibe_engine_layer_stats(const struct vibe_engine *engine, size_t layer,
                              struct vibe_layer_stats *out);
 
+/*
+ * Write a checkpoint as one .safetensors file, its matrices in the dtypes of a
+ * precision (AUTO: as they are); everything else stays as it is.  The file
+ * appears under its name when it is whole.
+ *
+ * Errors: VIBE_E_IO, VIBE_E_FORMAT, VIBE_E_UNSUPPORTED, VIBE_E_NOMEM
+ */
+int vibe_convert(const char *model, const char *out,
+                 const struct vibe_precision *precision,
+                 struct vibe_error *err);
+
+/* What a precision would do to one matrix. */
+struct vibe_precision_row {
+    const char *name; /* as the file spells it */
+    const char *from, *to;
+    double snr_db; /* infinite where nothing is lost */
+};
+
+/*
+ * Judge every matrix that a precision changes, the worst first.
+ *
+ *   visit   row borrowed for the call
+ *
+ * Errors: as vibe_convert
+ */
+int vibe_precision_judge(const char *model,
+                         const struct vibe_precision *precision,
+                         void (*visit)(void *user,
+                                       const struct vibe_precision_row *row),
+                         void *user, struct vibe_error *err);
+
 /* What --info prints. */
 struct vibe_engine_info {
     char device[96];
@@ -401,9 +432,9 @@ struct vibe_bench {
     double stage_s[VIBE_N_STAGES];     /* each stage of a frame */
     double host_s;                     /* of a frame, while no stage ran */
     size_t stage_bytes[VIBE_N_STAGES]; /* weights that it reads */
-    double bandwidth;                 /* bytes per second, probed; 0: unknown */
-    double prefill_s;                 /* of a prompt of n_prompt tokens */
-    double wait_s; /* longest time between two frames of the others while one
+    double bandwidth; /* bytes per second, probed; 0: unknown */
+    double prefill_s; /* of a prompt of n_prompt tokens */
+    double wait_s;    /* longest time between two frames of the others while one
                       of several dialogues reads that prompt; 0: alone */
     size_t memory_used, memory_total; /* of the device, whoever uses it */
     /* of a GPU, bytes that this engine uses before and after the frames, and

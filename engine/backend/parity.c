@@ -179,10 +179,7 @@ static void scale_groups(struct vibe_lab *lab, struct vibe_matrix_part *p,
     float *scales = keep_floats(lab, n);
 
     for (size_t i = 0; scales && i < n; i++) {
-        unsigned short half = vibe_quant_to_f16((1.5f + 0.5f * scales[i]) /
-                                                size);
-
-        vibe_dtype_to_f32(&scales[i], &half, VIBE_F16, 1);
+        scales[i] = vibe_quant_group_scale((1.5f + 0.5f * scales[i]) / size);
     }
     p->group = group;
     p->group_scale = scales;

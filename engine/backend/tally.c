@@ -74,12 +74,18 @@ static enum vibe_dtype common_dtype(enum vibe_dtype a, enum vibe_dtype b)
     return VIBE_F32;
 }
 
+/* int8, int4 and packed bf16 are expanded. */
+static enum vibe_dtype device_dtype(enum vibe_dtype dtype)
+{
+    return dtype > VIBE_F8_E4M3 ? VIBE_BF16 : dtype;
+}
+
 static enum vibe_dtype stored_dtype(const struct vibe_matrix_source *src)
 {
-    enum vibe_dtype dtype = src->part[0].dtype;
+    enum vibe_dtype dtype = device_dtype(src->part[0].dtype);
 
     for (int i = 1; i < src->n_parts; i++)
-        dtype = common_dtype(dtype, src->part[i].dtype);
+        dtype = common_dtype(dtype, device_dtype(src->part[i].dtype));
     return dtype;
 }
 

@@ -131,9 +131,11 @@ static void row_to_i8(int8_t *out, float *scale, const float *in, size_t K)
             within(in[k] * inverse, -I8_TOP, I8_TOP));
 }
 
-static float rounded_to_f16(float f)
+float vibe_quant_group_scale(float f)
 {
-    unsigned short half = vibe_quant_to_f16(f);
+    const uint32_t bits = bits_of(f) & ~(uint32_t)0x7FFFF; /* 5 bits left */
+    const uint32_t up = (bits_of(f) & 0x7FFFF) >= 0x40000 ? 0x80000 : 0;
+    unsigned short half = vibe_quant_to_f16(from_bits(bits + up));
 
     vibe_dtype_to_f32(&f, &half, VIBE_F16, 1);
     return f;
@@ -206,18 +208,18 @@ static float group_scale(const float *in, size_t group)
 {
     static const float clips[] = {1.0f, 0.93f, 0.86f, 0.79f};
     const float e = extreme(in, group);
-    float best = rounded_to_f16(e / I4_LOW);
+    float best = vibe_quant_group_scale(e / I4_LOW);
     float least = INFINITY;
 
     if (fabsf(best) < 0x1p-24f) /* of nothing but zeros, nearly */
         return 0x1p-24f;
     for (size_t i = 0; i < 2 * sizeof(clips) / sizeof(*clips); i++) {
-        float scale = rounded_to_f16(e * clips[i / 2] / I4_LOW);
+        float scale = vibe_quant_group_scale(e * clips[i / 2] / I4_LOW);
         struct fit fit;
 
         if (i % 2) { /* refine the scale before */
             fit = try_scale(in, group, scale);
-            scale = rounded_to_f16(fit.wq / fit.qq);
+            scale = vibe_quant_group_scale(fit.wq / fit.qq);
         }
         if (!(fabsf(scale) >= 0x1p-24f))
             continue;

@@ -142,10 +142,8 @@ static enum vibe_dtype dtype_for(const struct vibe_weight *found,
 {
     if (layout == VIBE_LAYOUT_CONV_TRANSPOSE && as != VIBE_WEIGHTS_BF16)
         return found->dtype; /* its rows share columns of the file */
-    if (layout == VIBE_LAYOUT_CONV && as == VIBE_WEIGHTS_I4)
-        as = VIBE_WEIGHTS_I8;
-    if (layout == VIBE_LAYOUT_CONV && as == VIBE_WEIGHTS_BF16_PACKED)
-        as = VIBE_WEIGHTS_BF16;
+    if (layout == VIBE_LAYOUT_CONV && as > VIBE_WEIGHTS_F8_E4M3)
+        return found->dtype; /* they are repacked element by element */
     return vibe_recode_dtype(found, as);
 }
 
@@ -154,6 +152,7 @@ static enum vibe_dtype dtype_for(const struct vibe_weight *found,
 static void keep(struct vibe_loader *l, struct vibe_weight *found,
                  const char *name, enum vibe_layout layout)
 {
+    static const float one = 1.0f;
     enum vibe_dtype to = dtype_for(found, vibe_weights_kept(l->w, name),
                                    layout);
 
@@ -162,6 +161,8 @@ static void keep(struct vibe_loader *l, struct vibe_weight *found,
     if (!is_checking(l) && l->params->be->is_tally)
         *found = (struct vibe_weight){
             .dtype = to,
+            .scale = to == VIBE_F8_E4M3 || to == VIBE_I8 ? &one : NULL,
+            .n_scales = 1,
             .group = to == VIBE_I4 ? VIBE_QUANT_GROUP : 0,
         };
     else

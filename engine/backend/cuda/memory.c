@@ -12,6 +12,7 @@
 
 #include "engine/backend/cuda/matrix.h"
 #include "engine/base/size.h"
+#include "engine/format/pack.h"
 
 enum { STAGING_BYTES = 32 << 20, ALIGNMENT = 256 };
 
@@ -130,6 +131,12 @@ static enum vibe_dtype common_dtype(enum vibe_dtype a, enum vibe_dtype b)
     return VIBE_F32;
 }
 
+/* int8, int4 and packed bf16 are expanded. */
+static enum vibe_dtype device_dtype(enum vibe_dtype dtype)
+{
+    return dtype > VIBE_F8_E4M3 ? VIBE_BF16 : dtype;
+}
+
 static int is_scaled(const struct plan *plan)
 {
     for (int i = 0; i < plan->src->n_parts; i++)
@@ -151,9 +158,11 @@ static size_t append_floats(struct plan *plan)
 static int make_plan(struct plan *plan, const struct vibe_matrix_source *src,
                      struct vibe_error *err)
 {
-    *plan = (struct plan){.src = src, .dtype = src->part[0].dtype};
+    *plan = (struct plan){.src = src,
+                          .dtype = device_dtype(src->part[0].dtype)};
     for (int i = 1; i < src->n_parts; i++)
-        plan->dtype = common_dtype(plan->dtype, src->part[i].dtype);
+        plan->dtype = common_dtype(plan->dtype,
+                                   device_dtype(src->part[i].dtype));
     plan->size = vibe_dtype_size(plan->dtype);
     if (vibe_size_mul(&plan->row_bytes, vibe_cuda_stride(src->K), plan->size) ||
         vibe_size_mul(&plan->rows_bytes, plan->row_bytes, src->N) ||
@@ -210,6 +219,38 @@ static void widen(void *out, enum vibe_dtype to, const void *in,
     }
 }
 
+/* Columns k .. k + n_k - 1 of row n of a part that is expanded, as bf16, which
+ * holds what int8 and quant.h's int4 stand for; k begins a tile of pack.h. */
+static void expand(uint16_t *out, const struct vibe_matrix_part *part, size_t K,
+                   size_t n, size_t k, size_t n_k)
+{
+    const size_t block = n - n % VIBE_PACK_BLOCK;
+    const size_t left = part->n - block;
+    const char *data = part->data;
+    float wide[VIBE_PACK_COLUMNS];
+
+    if (part->dtype == VIBE_BF16_PACKED) {
+        vibe_unpack_row(out, data + vibe_matrix_part_bytes(part, K, 0, block),
+                        left < VIBE_PACK_BLOCK ? left : VIBE_PACK_BLOCK, K,
+                        n % VIBE_PACK_ROWS,
+                        (n - block) / VIBE_PACK_ROWS * vibe_pack_across(K) +
+                            k / VIBE_PACK_COLUMNS);
+        return;
+    }
+    data += n * vibe_dtype_bytes(part->dtype, K) +
+            vibe_dtype_bytes(part->dtype, k);
+    vibe_dtype_to_f32(wide, data, part->dtype, n_k);
+    for (size_t i = 0; i < n_k; i++) {
+        uint32_t bits;
+
+        if (part->group_scale)
+            wide[i] *= part->group_scale[n * (K / part->group) +
+                                         (k + i) / part->group];
+        memcpy(&bits, &wide[i], sizeof(bits));
+        out[i] = (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+    }
+}
+
 static void lay_linear(char *out, const struct plan *plan, size_t n)
 {
     const struct vibe_matrix_part *part = plan->src->part;
@@ -218,6 +259,16 @@ static void lay_linear(char *out, const struct plan *plan, size_t n)
 
     for (n = source_row(plan->src, n); n >= part->n; part++)
         n -= part->n;
+    for (size_t k = 0; part->dtype > VIBE_F8_E4M3 && k < K;
+         k += VIBE_PACK_COLUMNS) {
+        size_t n_k = K - k < VIBE_PACK_COLUMNS ? K - k : VIBE_PACK_COLUMNS;
+        uint16_t halves[VIBE_PACK_COLUMNS];
+
+        expand(halves, part, K, n, k, n_k);
+        widen(out + k * plan->size, plan->dtype, halves, VIBE_BF16, n_k);
+    }
+    if (part->dtype > VIBE_F8_E4M3)
+        return;
     in = (const char *)part->data + n * K * vibe_dtype_size(part->dtype);
     widen(out, plan->dtype, in, part->dtype, K);
 }

@@ -104,6 +104,20 @@ static void rows_a_thousand_times_larger_cost_the_others_nothing(void **state)
     }
 }
 
+static void int4_weights_are_bf16_exactly(void **state)
+{
+    struct fixture *f = *state;
+
+    fill_gaussian(f);
+    snr(f, VIBE_I4, 128, 0);
+    for (size_t i = 0; i < (size_t)ROWS * COLUMNS; i++) {
+        uint32_t bits;
+
+        memcpy(&bits, &f->out[i], sizeof(bits));
+        assert_int_equal(bits & 0xFFFF, 0);
+    }
+}
+
 static void scales_of_groups_are_representable_in_f16(void **state)
 {
     struct fixture *f = *state;
@@ -206,6 +220,7 @@ static void int4_needs_whole_groups(void **state)
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(gaussian_weights_keep_their_decibels),
     VIBE_TEST(rows_a_thousand_times_larger_cost_the_others_nothing),
+    VIBE_TEST(int4_weights_are_bf16_exactly),
     VIBE_TEST(scales_of_groups_are_representable_in_f16),
     VIBE_TEST(f16_is_nearest_for_every_code_and_between),
     VIBE_TEST(f8_is_nearest_for_every_code_and_between),

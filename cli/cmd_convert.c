@@ -1,0 +1,40 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "cli/json.h"
+#include "engine/vibevoice.h"
+
+static int is_about(const struct vibe_error *err, const char *path)
+{
+    return strncmp(err->msg, path, strlen(path)) == 0;
+}
+
+enum vibe_exit vibe_cmd_convert(struct vibe_cli *cli, struct vibe_failure *why)
+{
+    const struct vibe_options *o = cli->options;
+    const struct vibe_precision precision = vibe_cli_precision(o);
+    const char *model = vibe_cli_model(o);
+    int rc;
+
+    if (!model)
+        return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
+                             "no model: use --model PATH or VIBEVOICE_MODEL");
+    if (precision.lm == VIBE_WEIGHTS_AUTO &&
+        precision.head == VIBE_WEIGHTS_AUTO &&
+        precision.codec == VIBE_WEIGHTS_AUTO)
+        return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
+                             "--convert needs --dtype, --head-dtype or "
+                             "--codec-dtype: into what?");
+    rc = vibe_convert(model, o->convert, &precision, &why->err);
+    if (rc != VIBE_OK)
+        return vibe_cli_fail_by(why,
+                                is_about(&why->err, o->convert)
+                                    ? VIBE_EXIT_OUTPUT
+                                    : VIBE_EXIT_INPUT,
+                                model);
+    if (!o->is_quiet)
+        puts(o->convert);
+    return VIBE_EXIT_OK;
+}

@@ -1,0 +1,33 @@
+#include "engine/precision.h"
+
+#include "engine/format/weights.h"
+
+void vibe_precision_keep(struct vibe_weights *w,
+                         const struct vibe_precision *precision)
+{
+    vibe_weights_keep(w, "model.language_model.layers.", precision->lm);
+    vibe_weights_keep(w, "model.prediction_head.", precision->head);
+    vibe_weights_keep(w, "model.acoustic_tokenizer.", precision->codec);
+    vibe_weights_keep(w, "model.semantic_tokenizer.", precision->codec);
+}
+
+const char *vibe_precision_name(enum vibe_weight_dtype as)
+{
+    switch (as) {
+    case VIBE_WEIGHTS_AUTO:
+        break;
+    case VIBE_WEIGHTS_F32:
+        return "float32";
+    case VIBE_WEIGHTS_BF16:
+        return "bfloat16";
+    case VIBE_WEIGHTS_F8_E4M3:
+        return "float8_e4m3fn";
+    case VIBE_WEIGHTS_I8:
+        return "int8";
+    case VIBE_WEIGHTS_I4:
+        return "int4";
+    case VIBE_WEIGHTS_BF16_PACKED:
+        return "bf16-packed";
+    }
+    return "auto";
+}

@@ -1,0 +1,19 @@
+/*
+ * precision.h - which matrices of a checkpoint each part of a precision means.
+ */
+#ifndef VIBE_PRECISION_H
+#define VIBE_PRECISION_H
+
+#include "engine/base/dtype.h"
+
+struct vibe_weights;
+
+/* Ask that the matrices of the layers, of the head and of the codec be kept
+ * so; nothing else is. */
+void vibe_precision_keep(struct vibe_weights *w,
+                         const struct vibe_precision *precision);
+
+/* As users write it: "int4"; "auto" for what the file holds. */
+const char *vibe_precision_name(enum vibe_weight_dtype as);
+
+#endif /* VIBE_PRECISION_H */

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# --convert, and models that hold quantised or packed matrices.
+# shellcheck source=tests/support/cli.sh disable=SC1091,SC2154
+. tests/support/cli.sh
+
+model=$root/demo/model
+fails convert_into_what 2 "--convert needs --dtype, --head-dtype or --codec-dtype: into what?" --model "$model" --convert x.safetensors
+fails convert_needs_a_folder 4 "/nowhere/x.safetensors: No such file or directory" --model "$model" --dtype int8 --convert /nowhere/x.safetensors
+cd "$tmp" || exit 1
+cp "$model"/*.json .
+[ ! -e "$model/merges.txt" ] || cp "$model/merges.txt" .
+
+speak() {
+    run "$@" --text "Speaker 1: Hello." --max-frames 4 --seed 3 -y
+}
+for dtype in float8_e4m3fn int8 int4 bf16-packed; do
+    run --model "$model" --dtype $dtype --head-dtype $dtype --convert $dtype.safetensors
+    ok "${dtype}_is_written" test "$(cat out)" = $dtype.safetensors
+    ok "${dtype}_leaves_no_part" test ! -e $dtype.safetensors.part
+    speak --model $dtype.safetensors -o file.wav
+    speak --model "$model" --dtype $dtype --head-dtype $dtype -o loaded.wav
+    ok "${dtype}_speaks_as_when_recoded" cmp file.wav loaded.wav
+done
+speak --model "$model" -o plain.wav
+speak --model bf16-packed.safetensors -o packed.wav
+ok packed_speaks_as_bf16 cmp plain.wav packed.wav
+
+run --model "$model" --info --dtype int8
+ok info_tells_decibels grep -qE '^ *[0-9.]+ dB BF16 +I8 +model\.language_model\.layers\.' out
+ok worst_is_first test "$(grep ' dB ' out | sort -n -s -k1,1 | head -1)" = "$(grep ' dB ' out | head -1)"
