@@ -36,6 +36,7 @@ ok failed_run_has_a_file test -s f.json
 
 # Stages follow each other: none begins before the one before it has ended.
 if command -v perl >/dev/null; then
+    # shellcheck disable=SC2016
     ok stages_follow_each_other perl -ne '
         next unless /"ph":"X".*"ts":(-?[0-9.]+),"dur":([0-9.]+),"tid":2/;
         exit 1 if defined $end && $1 < $end - 0.01;
