@@ -123,6 +123,11 @@ static enum vibe_exit set_voices(struct reader *r, const char *key,
 
     if (!json_is_array(value))
         return fail_field(r, key, expected, value);
+    if (r->entry->has_voices)
+        return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
+                             "%s: expected one of \"voice_files\" and "
+                             "\"voices\", found both",
+                             r->entry->place);
     r->entry->has_voices = 1;
     voices->items = calloc(n + 1, sizeof(*voices->items));
     if (!voices->items)
@@ -227,19 +232,13 @@ static char *stem_of(const char *path)
 
 /* What the keys of an object say together. */
 static enum vibe_exit check_entry(struct reader *r, struct vibe_entry *entry,
-                                  const json_t *object, size_t line)
+                                  size_t line)
 {
     if (!entry->path == !entry->text)
         return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
                              "%s: expected one of \"txt_path\" and \"text\", "
                              "found %s",
                              entry->place, entry->path ? "both" : "neither");
-    if (json_object_get(object, "voices") &&
-        json_object_get(object, "voice_files"))
-        return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
-                             "%s: expected one of \"voice_files\" and "
-                             "\"voices\", found both",
-                             entry->place);
     if (!entry->id && entry->path && strcmp(entry->path, "-") != 0)
         entry->id = stem_of(entry->path);
     else if (!entry->id && asprintf(&entry->id, "%zu", line) < 0)
@@ -287,7 +286,7 @@ static enum vibe_exit read_line(struct reader *r, const char *text, size_t n,
             break;
     }
     if (status == VIBE_EXIT_OK)
-        status = check_entry(r, entry, object, line);
+        status = check_entry(r, entry, line);
     json_decref(object);
     return status;
 }
@@ -311,22 +310,6 @@ static enum vibe_exit read_lines(struct reader *r, FILE *file)
         status = vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name, "%s: %s",
                                r->name, strerror(errno));
     free(text);
-    return status;
-}
-
-static enum vibe_exit read_manifest(struct reader *r, const char *path)
-{
-    const int is_stdin = strcmp(path, "-") == 0;
-    FILE *file = is_stdin ? stdin : fopen(path, "r");
-    enum vibe_exit status;
-
-    r->name = is_stdin ? "standard input" : path;
-    if (!file)
-        return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, path, "%s: %s", path,
-                             strerror(errno));
-    status = read_lines(r, file);
-    if (!is_stdin)
-        fclose(file);
     return status;
 }
 
@@ -447,11 +430,52 @@ static char *name_of(const char *source)
     copy[n] = '\0';
     name = stem_of(copy);
     free(copy);
-    if (name && (!is_good_id(name) || strcmp(name, "-") == 0)) {
+    if (name && (!is_good_id(name) || strcmp(name, "standard input") == 0)) {
         free(name);
         name = strdup("batch");
     }
     return name;
+}
+
+/* What was read holds together. */
+static enum vibe_exit check_all(const struct vibe_manifest *m,
+                                const char *source, struct vibe_failure *why)
+{
+    if (m->n == 0)
+        return vibe_cli_fail(why, VIBE_EXIT_INPUT, source,
+                             "--batch: '%s' has no scripts", source);
+    return check_ids(m, why);
+}
+
+enum vibe_exit vibe_manifest_parse(struct vibe_manifest *out, const char *name,
+                                   FILE *file, struct vibe_failure *why)
+{
+    struct reader r = {.out = out, .why = why, .name = name};
+    enum vibe_exit status;
+
+    *out = (struct vibe_manifest){.name = name_of(name)};
+    if (!out->name)
+        return fail_memory(why);
+    status = read_lines(&r, file);
+    return status == VIBE_EXIT_OK ? check_all(out, name, why) : status;
+}
+
+static enum vibe_exit read_manifest(struct vibe_manifest *out, const char *path,
+                                    struct vibe_failure *why)
+{
+    const int is_stdin = strcmp(path, "-") == 0;
+    FILE *file = is_stdin ? stdin : fopen(path, "r");
+    enum vibe_exit status;
+
+    *out = (struct vibe_manifest){0};
+    if (!file)
+        return vibe_cli_fail(why, VIBE_EXIT_INPUT, path, "%s: %s", path,
+                             strerror(errno));
+    status = vibe_manifest_parse(out, is_stdin ? "standard input" : path, file,
+                                 why);
+    if (!is_stdin)
+        fclose(file);
+    return status;
 }
 
 enum vibe_exit vibe_manifest_read(struct vibe_manifest *out, const char *source,
@@ -460,20 +484,16 @@ enum vibe_exit vibe_manifest_read(struct vibe_manifest *out, const char *source,
     struct reader r = {.out = out, .why = why};
     enum vibe_exit status;
     struct stat st;
+    const int is_there = stat(source, &st) == 0;
 
+    if (!(is_there && S_ISDIR(st.st_mode)) &&
+        (is_there || !strpbrk(source, "*?[")))
+        return read_manifest(out, source, why);
     *out = (struct vibe_manifest){.name = name_of(source)};
     if (!out->name)
         return fail_memory(why);
-    if (stat(source, &st) == 0 && S_ISDIR(st.st_mode))
-        status = read_folder(&r, source);
-    else if (strpbrk(source, "*?[") && stat(source, &st) != 0)
-        status = read_matches(&r, source, 0);
-    else
-        status = read_manifest(&r, source);
-    if (status == VIBE_EXIT_OK && out->n == 0)
-        status = vibe_cli_fail(why, VIBE_EXIT_INPUT, source,
-                               "--batch: '%s' has no scripts", source);
-    return status == VIBE_EXIT_OK ? check_ids(out, why) : status;
+    status = is_there ? read_folder(&r, source) : read_matches(&r, source, 0);
+    return status == VIBE_EXIT_OK ? check_all(out, source, why) : status;
 }
 
 void vibe_manifest_release(struct vibe_manifest *manifest)

@@ -15,6 +15,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "cli/exit.h"
 #include "cli/options.h"
@@ -54,6 +55,14 @@ struct vibe_manifest {
  */
 enum vibe_exit vibe_manifest_read(struct vibe_manifest *out, const char *source,
                                   struct vibe_failure *why);
+
+/*
+ * Read a manifest from an open file.
+ *
+ *   name   of it, for messages
+ */
+enum vibe_exit vibe_manifest_parse(struct vibe_manifest *out, const char *name,
+                                   FILE *file, struct vibe_failure *why);
 
 void vibe_manifest_release(struct vibe_manifest *manifest);
 

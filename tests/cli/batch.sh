@@ -72,6 +72,8 @@ broken out_of_range 'bad.jsonl:2: "cfg_scale": expected a number from 0 to 10, f
 broken no_script 'bad.jsonl:2: expected one of "txt_path" and "text", found neither' '{"id": "x"}'
 broken two_scripts 'bad.jsonl:2: expected one of "txt_path" and "text", found both' \
     '{"txt_path": "x", "text": "x"}'
+broken two_casts 'bad.jsonl:2: expected one of "voice_files" and "voices", found both' \
+    '{"text": "x", "voices": [], "voice_files": []}'
 broken no_object 'bad.jsonl:2: expected a JSON object on one line' '[1]'
 broken id_with_a_slash "bad.jsonl:2: \"id\": expected a name without '/' or a leading '.', found \"../x\"" \
     '{"id": "../x", "text": "x"}'
