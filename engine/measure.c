@@ -13,16 +13,32 @@
 #include "engine/models.h"
 #include "engine/voice.h"
 
-/* What products of a prompt take at most: partial sums, or x in bf16, sums and
- * the workspace of the library. */
-enum { PARTIAL_BYTES = 64 << 20, LIBRARY_BYTES = 32 << 20 };
+/* What products of a prompt take at most: partial sums, or the workspace of the
+ * library, sums of a block, x in bf16 and weights that are not bf16 as such. */
+enum {
+    PARTIAL_BYTES = 64 << 20,
+    LIBRARY_BYTES = 32 << 20,
+    SUM_BYTES = 42 << 20,
+};
 
-static size_t product_scratch(const struct vibe_lm_config *lm)
+/* Elements of the matrices of a layer. */
+static size_t layer_weights(const struct vibe_lm_config *lm)
 {
+    const size_t kv = lm->num_key_value_heads * lm->head_dim;
+
+    return lm->hidden_size *
+           (2 * lm->hidden_size + 2 * kv + 3 * lm->intermediate_size);
+}
+
+static size_t product_scratch(const struct vibe_lm_config *lm, size_t rows)
+{
+    const size_t bf16_rows = lm->num_hidden_layers * layer_weights(lm) *
+                             sizeof(uint16_t);
     const size_t most = lm->intermediate_size;
-    const size_t library = LIBRARY_BYTES +
-                           VIBE_PROMPT_ROWS * (2 * most * sizeof(float) +
-                                               most * sizeof(uint16_t));
+    const size_t weights = rows < bf16_rows ? lm->hidden_size : 0;
+    const size_t library = LIBRARY_BYTES + SUM_BYTES +
+                           (VIBE_PROMPT_ROWS + weights) * most *
+                               sizeof(uint16_t);
 
     return library > PARTIAL_BYTES ? library : PARTIAL_BYTES;
 }
@@ -54,7 +70,8 @@ static void describe(struct vibe_plan_model *out, const struct vibe_models *m,
         .codec = count.bytes[VIBE_FOR_CODEC],
         .connectors = count.bytes[VIBE_FOR_CONNECTORS],
         .states = count.bytes[VIBE_FOR_STATES],
-        .scratch = product_scratch(&m->config.lm),
+        .scratch = product_scratch(&m->config.lm,
+                                   count.bytes[VIBE_FOR_LM_ROWS]),
         .kv_block = vibe_kvcache_position_bytes(g->cache) *
                     VIBE_KV_BLOCK_TOKENS,
         .block_tokens = VIBE_KV_BLOCK_TOKENS,

@@ -24,14 +24,14 @@ typedef void product_op(struct vibe_stream *s, const struct vibe_tensor *y,
 /*
  * Rounding errors of K additions in float add up like a random walk: four of
  * its deviations, and a few roundings for the epilogue, in units of 2^-24 and
- * of the size of z.  A gemm may split x in two bf16 parts, which keeps 2^-17
+ * of the size of z.  A backend may split x in two bf16 parts, which keeps 2^-17
  * of each product; those errors are independent, so of z as well.
  */
-static double bound_of(const struct product *p, int is_gemm)
+static double bound_of(const struct product *p)
 {
     double root = sqrt((double)p->w.K);
     double size = p->w.n_scales ? 2.0 : fmax(root, 2.0);
-    double bound = 0x1p-24 * (8.0 + 4.0 * root) + (is_gemm ? 0x1p-16 : 0.0);
+    double bound = 0x1p-24 * (8.0 + 4.0 * root) + 0x1p-16;
 
     /* silu(z) * z' has slope |z| <= 4 sizes in each argument */
     return size * bound * (p->epilogue == VIBE_SWIGLU ? 8.0 : 1.0);
@@ -107,7 +107,7 @@ static void run_product(struct vibe_lab *lab, const struct product *p,
     for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++)
         op(&lab->s[side], &y[side], &x[side], w[side], p->epilogue,
            p->epilogue == VIBE_GATE_ADD ? &gate[side] : NULL);
-    vibe_lab_compare(lab, name, y, bound_of(p, is_gemm),
+    vibe_lab_compare(lab, name, y, bound_of(p),
                      "%s M=%zux%zu N=%zu K=%zu epilogue %d",
                      vibe_dtype_name(p->w.dtype), p->B, p->T, p->w.N, p->w.K,
                      (int)p->epilogue);
@@ -176,6 +176,35 @@ static void linear(struct vibe_lab *lab)
     every_product(lab, 0);
 }
 
+/* Every number of rows that shares one reading of the weights, and one more;
+ * every epilogue; some K of one step, some of many. */
+static void every_row_count(struct vibe_lab *lab)
+{
+    static const enum vibe_dtype dtypes[] = {VIBE_BF16, VIBE_F8_E4M3};
+    static const size_t widths[] = {72, 523, 4664, 1, 1984};
+    const size_t n_widths = sizeof(widths) / sizeof(*widths);
+
+    for (size_t M = 1; M <= 33 && !lab->err.code; M++) {
+        const enum vibe_epilogue epilogue = (enum vibe_epilogue)(M % 5);
+        const int is_pair = epilogue == VIBE_SWIGLU;
+        const struct product p = {
+            .B = M % 3 == 0 ? 3 : 1,
+            .T = M % 3 == 0 ? M / 3 : M,
+            .epilogue = epilogue,
+            .w = {.dtype = dtypes[M / 2 % 2],
+                  .N = is_pair ? 2 * M + 30 : M + 13,
+                  .K = widths[M % n_widths],
+                  .n_parts = is_pair ? 2 : 1,
+                  .is_pair = is_pair,
+                  .n_scales = (int)(M % 3),
+                  .has_bias = M % 2 == 0,
+                  .has_gamma = epilogue == VIBE_ADD},
+        };
+
+        run_product(lab, &p, 0);
+    }
+}
+
 static void gemm(struct vibe_lab *lab)
 {
     every_product(lab, 1);
@@ -228,7 +257,7 @@ static void run_normed(struct vibe_lab *lab, const struct product *p)
     }
     /* a normed row is up to 2 times as large as x, modulated 5 times, and the
      * norm's own rounding comes on top */
-    vibe_lab_compare(lab, "linear_norm", y, 8.0 * bound_of(p, 0),
+    vibe_lab_compare(lab, "linear_norm", y, 8.0 * bound_of(p),
                      "%s M=%zux%zu N=%zu K=%zu epilogue %d",
                      vibe_dtype_name(p->w.dtype), p->B, p->T, p->w.N, K,
                      (int)p->epilogue);
@@ -325,5 +354,5 @@ static void convolution(struct vibe_lab *lab)
 }
 
 vibe_parity_case *const vibe_parity_products[] = {
-    linear, linear_norm, gemm, convolution, NULL,
+    linear, every_row_count, linear_norm, gemm, convolution, NULL,
 };

@@ -26,7 +26,7 @@ struct vibe_stream;
 struct vibe_tensor;
 struct vibe_weights;
 
-enum { VIBE_PROMPT_ROWS = 256 }; /* of a prompt that are read at a time */
+enum { VIBE_PROMPT_ROWS = 1024 }; /* of a prompt that are read at a time */
 
 /* Columns of the logits. */
 enum vibe_control {

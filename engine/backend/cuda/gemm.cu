@@ -11,6 +11,7 @@
 #include <cuda_bf16.h>
 
 #include "engine/backend/cuda/epilogue.cuh"
+#include "engine/backend/cuda/tensor.cuh"
 #include "engine/backend/cuda/weights.cuh"
 
 enum {
@@ -36,59 +37,6 @@ struct gemm {
 };
 
 #if __CUDA_ARCH__ >= 800
-/* Copy size bytes (4, 8 or 16) to shared memory, or as many zeros. */
-template <int size>
-__device__ static inline void copy_async(void *shared, const void *global,
-                                         bool is_there)
-{
-    const unsigned to = (unsigned)__cvta_generic_to_shared(shared);
-    const int n = is_there ? size : 0;
-
-    if constexpr (size == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to),
-                     "l"(global), "r"(n));
-    else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to),
-                     "l"(global), "n"(size), "r"(n));
-}
-
-__device__ static inline void copies_end(void)
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-template <int n> __device__ static inline void copies_wait(void)
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
-}
-
-__device__ static inline void multiply(float c[4], const unsigned a[4],
-                                       const unsigned b[2])
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]),
-                   "r"(b[1]));
-}
-
-__device__ static inline unsigned pack(float lo, float hi)
-{
-    unsigned u;
-
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(hi), "f"(lo));
-    return u;
-}
-
-/* v = high + low, but for 2^-17 of it. */
-__device__ static inline void split(unsigned &high, unsigned &low, float2 v)
-{
-    high = pack(v.x, v.y);
-    low = pack(v.x - __uint_as_float(high << 16),
-               v.y - __uint_as_float(high & 0xFFFF0000u));
-}
-
 /* Two neighbouring weights as bf16. */
 template <int dtype>
 __device__ static inline unsigned weight_pair(const unsigned char *p)
@@ -415,6 +363,29 @@ __global__ void __launch_bounds__(ROUND_THREADS)
         out[(size_t)m * stride + k] = __float2bfloat16_rn(k < K ? in[k] : 0.0f);
 }
 
+__device__ static inline unsigned bf16_pair(float lo, float hi)
+{
+    return __bfloat16_as_ushort(__float2bfloat16_rn(lo)) |
+           (unsigned)__bfloat16_as_ushort(__float2bfloat16_rn(hi)) << 16;
+}
+
+/* A thread makes eight neighbours of a row bf16. */
+template <int dtype>
+__global__ void __launch_bounds__(ROUND_THREADS)
+    expand_kernel(uint4 *out, const void *w, size_t n_eights)
+{
+    const size_t i = (size_t)blockIdx.x * ROUND_THREADS + threadIdx.x;
+    weights8<dtype> u;
+    float f[8];
+
+    if (i >= n_eights)
+        return;
+    load8(u, (const char *)w + weight_bytes<dtype>(8 * i));
+    widen8<dtype>(f, u);
+    out[i] = make_uint4(bf16_pair(f[0], f[1]), bf16_pair(f[2], f[3]),
+                        bf16_pair(f[4], f[5]), bf16_pair(f[6], f[7]));
+}
+
 __global__ void __launch_bounds__(ROUND_THREADS)
     finish_kernel(const __grid_constant__ struct epilogue e, const float *sums)
 {
@@ -560,6 +531,22 @@ cudaError_t vibe_cuda_round(const struct vibe_cuda *cuda, void *out,
     round_kernel<<<(unsigned)(x->B * x->T), ROUND_THREADS, 0, cuda->compute>>>(
         (__nv_bfloat16 *)out, view_of(x), (unsigned)x->T, (unsigned)x->C,
         (unsigned)vibe_cuda_stride(x->C));
+    return cudaGetLastError();
+}
+
+cudaError_t vibe_cuda_expand(const struct vibe_cuda *cuda, void *out,
+                             const struct vibe_matrix *w)
+{
+    const size_t n_eights = w->N * vibe_cuda_stride(w->K) / 8;
+    const unsigned blocks = (unsigned)((n_eights + ROUND_THREADS - 1) /
+                                       ROUND_THREADS);
+    const void *data = w->part[0].data;
+    uint4 *to = (uint4 *)out;
+
+    if (w->part[0].dtype != VIBE_F8_E4M3)
+        return cudaErrorInvalidValue;
+    expand_kernel<VIBE_F8_E4M3>
+        <<<blocks, ROUND_THREADS, 0, cuda->compute>>>(to, data, n_eights);
     return cudaGetLastError();
 }
 

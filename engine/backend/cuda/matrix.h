@@ -56,21 +56,29 @@ struct vibe_cuda_product {
     const struct vibe_tensor *y, *x;
     const struct vibe_tensor *gate; /* or NULL */
     const struct vibe_matrix *w;
-    const struct vibe_norm *norm; /* or NULL; gemv only */
     enum vibe_epilogue epilogue;
 };
 
-/* Rows that share one reading of the weights. */
-enum { VIBE_CUDA_GEMV_ROWS = 16 };
-
-/* Whether gemv has room to norm that many rows of K itself. */
-int vibe_cuda_gemv_norms(size_t n_rows, size_t K);
-
-/* y = epilogue(W x + bias) for rows first .. first + n_rows - 1 of B * T;
- * n_rows <= VIBE_CUDA_GEMV_ROWS. */
+/*
+ * y = epilogue(W x + bias) for rows first .. first + n_rows - 1 of B * T, in
+ * one reading of the weights.
+ *
+ * gemv and gemv_wide need tensor cores (vibe_cuda_has_tensor_cores) and give
+ * a row the same bits; gemv_wide has the sums of parts of K meet in partial,
+ * vibe_cuda_gemv_wide_bytes large.  gemv_plain is for every dtype and GPU.
+ */
+enum { VIBE_CUDA_GEMV_ROWS = 4, VIBE_CUDA_PLAIN_ROWS = 16 };
 cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
                            const struct vibe_cuda_product *p, size_t first,
                            size_t n_rows);
+cudaError_t vibe_cuda_gemv_wide(const struct vibe_cuda *cuda,
+                                const struct vibe_cuda_product *p, size_t first,
+                                size_t n_rows, float *partial);
+size_t vibe_cuda_gemv_wide_bytes(const struct vibe_matrix *w, size_t n_rows);
+size_t vibe_cuda_gemv_wide_rows(const struct vibe_cuda *cuda);
+cudaError_t vibe_cuda_gemv_plain(const struct vibe_cuda *cuda,
+                                 const struct vibe_cuda_product *p,
+                                 size_t first, size_t n_rows);
 
 /* For many rows.  split says in how many slices K is cut, by the matrix alone;
  * partial has room for split sums of every output of n_rows rounded up to 64
@@ -93,6 +101,10 @@ cudaError_t vibe_cuda_few(const struct vibe_cuda *cuda,
 cudaError_t vibe_cuda_round(const struct vibe_cuda *cuda, void *out,
                             const struct vibe_tensor *x);
 
+/* out[N][stride of K] = w as bf16, without its scale. */
+cudaError_t vibe_cuda_expand(const struct vibe_cuda *cuda, void *out,
+                             const struct vibe_matrix *w);
+
 /* y = epilogue of sums [B * T][N], which lack scale and bias. */
 cudaError_t vibe_cuda_finish(const struct vibe_cuda *cuda,
                              const struct vibe_cuda_product *p,
@@ -110,11 +122,17 @@ int vibe_cuda_compiled_for(void);
  * Returns 1, with nothing done, where the library refuses; it must be there.
  */
 enum { VIBE_CUDA_LT_WORKSPACE = 32 << 20 };
+
 int vibe_cuda_lt_is_there(struct vibe_cuda *cuda);
 int vibe_cuda_lt_multiply(struct vibe_cuda *cuda, float *sums, const void *x,
                           size_t M, const struct vibe_matrix *w,
                           void *workspace);
 void vibe_cuda_lt_free(struct vibe_cuda *cuda);
+
+/* vibe_gemm of each dialogue by cuBLASLt.  Returns 1, with y as it was, where
+ * there is no library or it refuses. */
+int vibe_cuda_multiply_by_library(struct vibe_stream *s,
+                                  const struct vibe_cuda_product *p);
 
 #ifdef __cplusplus
 }

@@ -8,9 +8,12 @@
 
 enum {
     GEMV_T = 16, /* up to here a gemm is bound by reading its weights */
+    PLAIN_T = 5, /* from here to there float arithmetic is: the matrices are
+                    the codec's, small ones */
     LT_T = 64,   /* from here, and for so many weights, cuBLASLt is worth
                     rounding x: matrices of the language model */
     LT_WEIGHTS = 1 << 20,
+    EXPAND_T = 128, /* the same for weights that it does not take */
     MAX_GRID_Y = 65535,
 };
 
@@ -21,16 +24,53 @@ static int is_float(const struct vibe_tensor *t)
     return !t || t->dtype == VIBE_F32;
 }
 
+static int has_tensor_cores(const struct vibe_cuda *cuda, enum vibe_dtype dtype)
+{
+    return (dtype == VIBE_BF16 || dtype == VIBE_F8_E4M3) && cuda->cc >= 80 &&
+           vibe_cuda_compiled_for() >= 80;
+}
+
+/* In float arithmetic; groups of rows share one reading of the weights. */
+static void multiply_plainly(struct vibe_stream *s,
+                             const struct vibe_cuda_product *p)
+{
+    const size_t M = p->x->B * p->x->T;
+    const size_t most = VIBE_CUDA_PLAIN_ROWS;
+    cudaError_t rc = cudaSuccess;
+
+    for (size_t m = 0; m < M && rc == cudaSuccess; m += most)
+        rc = vibe_cuda_gemv_plain(vibe_cuda_of(s->be), p, m,
+                                  M - m < most ? M - m : most);
+    vibe_cuda_latch(s, rc, "linear");
+}
+
+/* Likewise on tensor cores, where there are some for these weights. */
 static void multiply_few_rows(struct vibe_stream *s,
                               const struct vibe_cuda_product *p)
 {
-    size_t M = p->x->B * p->x->T;
+    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+    const size_t M = p->x->B * p->x->T;
+    const size_t most = vibe_cuda_gemv_wide_rows(cuda);
+    float *partial = NULL;
     cudaError_t rc = cudaSuccess;
 
-    for (size_t m = 0; m < M && rc == cudaSuccess; m += VIBE_CUDA_GEMV_ROWS)
-        rc = vibe_cuda_gemv(vibe_cuda_of(s->be), p, m,
-                            M - m < VIBE_CUDA_GEMV_ROWS ? M - m
-                                                        : VIBE_CUDA_GEMV_ROWS);
+    if (!has_tensor_cores(cuda, p->w->part[0].dtype)) {
+        multiply_plainly(s, p);
+        return;
+    }
+    if (M > VIBE_CUDA_GEMV_ROWS) {
+        partial = vibe_cuda_scratch(
+            s, vibe_cuda_gemv_wide_bytes(p->w, M < most ? M : most));
+        if (!partial)
+            return;
+    }
+    for (size_t m = 0; m < M && rc == cudaSuccess; m += most) {
+        const size_t n = M - m < most ? M - m : most;
+
+        rc = n <= VIBE_CUDA_GEMV_ROWS
+                 ? vibe_cuda_gemv(cuda, p, m, n)
+                 : vibe_cuda_gemv_wide(cuda, p, m, n, partial);
+    }
     vibe_cuda_latch(s, rc, "linear");
 }
 
@@ -51,6 +91,8 @@ void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,
     multiply_few_rows(s, &p);
 }
 
+/* Not in one kernel: blocks that norm x first start together and then race for
+ * memory, which costs a large product more than a kernel for the norm does. */
 void vibe_cuda_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
                            const struct vibe_tensor *x,
                            const struct vibe_norm *norm,
@@ -58,30 +100,14 @@ void vibe_cuda_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
                            enum vibe_epilogue epilogue,
                            const struct vibe_tensor *gate)
 {
-    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
-    struct vibe_cuda_product p = {
-        .y = y,
-        .x = x,
-        .gate = gate,
-        .w = w,
-        .norm = norm,
-        .epilogue = epilogue,
-    };
-
-    assert(is_float(y) && is_float(x) && is_float(gate));
     assert(!norm->shift == !norm->scale);
-    if (vibe_cuda_gemv_norms(x->B * x->T, w->K)) {
-        multiply_few_rows(s, &p);
-        return;
-    }
     vibe_cuda_latch(s,
-                    vibe_cuda_norm(cuda->compute, norm->room, x, norm->w,
-                                   norm->eps, norm->shift, norm->scale),
+                    vibe_cuda_norm(vibe_cuda_of(s->be)->compute, norm->room, x,
+                                   norm->w, norm->eps, norm->shift,
+                                   norm->scale),
                     "linear_norm");
-    p.x = norm->room;
-    p.norm = NULL;
     if (s->err.code == VIBE_OK)
-        multiply_few_rows(s, &p);
+        vibe_cuda_linear(s, y, norm->room, w, epilogue, gate);
 }
 
 /* In groups of rows whose partial sums fit the scratch memory and whose tiles
@@ -112,67 +138,18 @@ static void multiply_on_tensor_cores(struct vibe_stream *s,
     vibe_cuda_latch(s, rc, "gemm");
 }
 
-/* Round x, multiply by cuBLASLt, finish: for one dialogue, because the library
- * chooses by the number of rows.  Returns 1 where it cannot, with y as it was.
- */
-static int multiply_dialogue(struct vibe_stream *s,
-                             const struct vibe_cuda_product *p)
+/* Whether the library is worth rounding x for, and expanding weights. */
+static int is_for_library(const struct vibe_cuda *cuda,
+                          const struct vibe_cuda_product *p)
 {
-    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
-    size_t T = p->x->T;
-    size_t x_bytes = vibe_size_round(
-        T * vibe_cuda_stride(p->w->K) * vibe_dtype_size(VIBE_BF16), 256);
-    size_t sum_bytes = vibe_size_round(T * p->w->N * sizeof(float), 256);
-    char *scratch = vibe_cuda_scratch(s, x_bytes + sum_bytes +
-                                             VIBE_CUDA_LT_WORKSPACE);
-    float *sums;
-    cudaError_t rc;
+    const enum vibe_dtype dtype = p->w->part[0].dtype;
+    const size_t T = p->x->T;
 
-    if (!scratch)
+    if (cuda->base.is_exact || T > MAX_GRID_Y ||
+        p->w->whole_N * p->w->K < LT_WEIGHTS)
         return 0;
-    sums = (float *)(void *)(scratch + x_bytes);
-    rc = vibe_cuda_round(cuda, scratch, p->x);
-    if (rc == cudaSuccess &&
-        vibe_cuda_lt_multiply(cuda, sums, scratch, T, p->w,
-                              scratch + x_bytes + sum_bytes))
-        return 1;
-    if (rc == cudaSuccess)
-        rc = vibe_cuda_finish(cuda, p, sums);
-    vibe_cuda_latch(s, rc, "gemm");
-    return 0;
-}
-
-/* Returns 1 where cuBLASLt cannot, with y as it was. */
-static int multiply_by_library(struct vibe_stream *s,
-                               const struct vibe_cuda_product *p)
-{
-    if (!vibe_cuda_lt_is_there(vibe_cuda_of(s->be)))
-        return 1;
-    for (size_t b = 0; b < p->x->B && s->err.code == VIBE_OK; b++) {
-        struct vibe_tensor y = vibe_tensor_batch(p->y, b, 1);
-        struct vibe_tensor x = vibe_tensor_batch(p->x, b, 1);
-        struct vibe_tensor gate = {0};
-        struct vibe_cuda_product one = *p;
-
-        if (p->gate)
-            gate = vibe_tensor_batch(p->gate, b, 1);
-        one.y = &y;
-        one.x = &x;
-        one.gate = p->gate ? &gate : NULL;
-        if (!multiply_dialogue(s, &one))
-            continue;
-        if (b == 0)
-            return 1;
-        /* what the first dialogue's shape could, this one's can too */
-        vibe_cuda_latch(s, cudaErrorUnknown, "cuBLASLt");
-    }
-    return 0;
-}
-
-static int has_tensor_cores(const struct vibe_cuda *cuda, enum vibe_dtype dtype)
-{
-    return (dtype == VIBE_BF16 || dtype == VIBE_F8_E4M3) && cuda->cc >= 80 &&
-           vibe_cuda_compiled_for() >= 80;
+    return (dtype == VIBE_BF16 && T >= LT_T) ||
+           (dtype == VIBE_F8_E4M3 && T >= EXPAND_T);
 }
 
 void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -191,16 +168,17 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
 
     assert(is_float(y) && is_float(x) && is_float(gate));
     if (x->T <= GEMV_T) {
-        multiply_few_rows(s, &p);
+        if (x->T < PLAIN_T)
+            multiply_few_rows(s, &p);
+        else
+            multiply_plainly(s, &p);
         return;
     }
     if (w->whole_N <= VIBE_CUDA_FEW) {
         vibe_cuda_latch(s, vibe_cuda_few(cuda, &p), "gemm");
         return;
     }
-    if (!cuda->base.is_exact && dtype == VIBE_BF16 && x->T >= LT_T &&
-        x->T <= MAX_GRID_Y && w->whole_N * w->K >= LT_WEIGHTS &&
-        multiply_by_library(s, &p) == 0)
+    if (is_for_library(cuda, &p) && vibe_cuda_multiply_by_library(s, &p) == 0)
         return;
     if (has_tensor_cores(cuda, dtype))
         multiply_on_tensor_cores(s, &p);

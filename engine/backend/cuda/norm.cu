@@ -119,8 +119,7 @@ __device__ static inline float4 change(float4 x, float factor, float4 w,
 /*
  * One block does one row of up to 4 * ROW * VECTORS channels, which it loads
  * once and all together: few rows wait for memory, not for its bandwidth.  It
- * adds the squares from shared memory in the order of norm_wide, which linear.cu
- * follows, too.
+ * adds the squares from shared memory in the order of norm_wide.
  */
 __global__ __launch_bounds__(ROW) void norm_row(
     const __grid_constant__ struct norm a)

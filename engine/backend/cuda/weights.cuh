@@ -4,6 +4,7 @@
 
 #include <cuda_fp16.h>
 
+#include "engine/backend/cuda/tensor.cuh"
 #include "engine/base/dtype.h"
 
 /* Eight neighbours of a row, as they are stored. */
@@ -128,5 +129,86 @@ __device__ static inline float weight_at(const void *w, size_t i)
         return halves(even).x;
     }
 }
+
+/*
+ * Weights for the tensor cores (decode.cuh) come in tiles of 16 rows by
+ * TILE_K neighbours.  Four lanes share a row: lane q of them takes elements
+ * 16 q .. 16 q + 15 and turns them into eight pairs of bf16, exactly; what is
+ * left to multiply is a scale of the row, which the epilogue does.
+ *
+ * A format says
+ *
+ *   ROW_BYTES      of a row of a tile, in memory and in shared memory: whole
+ *                  copies of 16
+ *   expand(pairs, row, r, q)
+ *                  pairs of lane q, from row r of the tile, which is at row
+ *
+ * and, where lanes would meet in a bank, in what order the 16-byte pieces of
+ * a row lie in shared memory: piece i of row r is at place(i, r).  A format
+ * with scales along K has them multiply the sums of a tile (decode.cuh, where
+ * sums are folded); one that cannot be read a row at a time unpacks its tile
+ * in shared memory first.
+ */
+enum { TILE_N = 16, TILE_K = 64 };
+
+template <int dtype> struct format;
+
+#if __CUDA_ARCH__ >= 800
+__device__ static inline void read_16_bytes(unsigned u[4], const void *p)
+{
+    const uint4 v = *(const uint4 *)p;
+
+    u[0] = v.x, u[1] = v.y, u[2] = v.z, u[3] = v.w;
+}
+#endif
+
+template <> struct format<VIBE_BF16> {
+    enum { ROW_BYTES = 2 * TILE_K };
+
+    /* odd rows swap neighbours */
+    __device__ static inline unsigned place(unsigned piece, unsigned r)
+    {
+        return piece ^ (r & 1);
+    }
+#if __CUDA_ARCH__ >= 800
+    __device__ static inline void expand(unsigned pairs[8],
+                                         const unsigned char *row, unsigned r,
+                                         unsigned q)
+    {
+        read_16_bytes(pairs, row + place(2 * q, r) * 16);
+        read_16_bytes(pairs + 4, row + place(2 * q + 1, r) * 16);
+    }
+#endif
+};
+
+template <> struct format<VIBE_F8_E4M3> {
+    enum { ROW_BYTES = TILE_K };
+
+    __device__ static inline unsigned place(unsigned piece, unsigned)
+    {
+        return piece;
+    }
+#if __CUDA_ARCH__ >= 800
+    /* A byte moved into a bf16 is 2^-120 of what it says, subnormals too;
+     * scales expect 2^-8 of it. */
+    __device__ static inline void expand(unsigned pairs[8],
+                                         const unsigned char *row, unsigned,
+                                         unsigned q)
+    {
+        const unsigned two_to_112 = 0x77807780u;
+        unsigned u[4];
+
+        read_16_bytes(u, row + 16 * q);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const unsigned v = __byte_perm(u[i / 2], 0,
+                                           i % 2 ? 0x3424 : 0x1404);
+
+            pairs[i] = scaled_pair((v & 0x80008000u) | ((v >> 4) & 0x07F007F0u),
+                                   two_to_112);
+        }
+    }
+#endif
+};
 
 #endif /* VIBE_CUDA_WEIGHTS_CUH */

@@ -1,0 +1,324 @@
+/*
+ * decode.cuh - how a warp multiplies 16 rows of weights by a few rows of x.
+ *
+ * The weights are the 16-row operand of mma.m16n8k16, read as they lie: of a
+ * tile of TILE_K neighbours, lane q of a quad has 16, four for each of four
+ * products, and x is read in the same order.  Columns are rows of x in bf16
+ * parts, high and low beside each other, four rows to a product; a column's
+ * sum depends on that column alone.
+ *
+ * Sums have one order, whatever rows there are: K goes to slices tile by tile
+ * in turns; a slice adds up the products of fold tiles, high and low parts
+ * apart, then both, then those in order; then slices are added in order.  How
+ * many slices, and tiles in a fold, is said by K alone.
+ */
+#ifndef VIBE_CUDA_DECODE_CUH
+#define VIBE_CUDA_DECODE_CUH
+
+#include "engine/backend/cuda/epilogue.cuh"
+#include "engine/backend/cuda/weights.cuh"
+
+enum {
+    SLICES = 8,       /* of K */
+    MANY_SLICES = 16, /* of a K above LONG_K */
+    LONG_K = 4096,
+    MAX_FOLD = 8,
+};
+
+/* A product of rows first, ..., first + n_rows - 1 of B * T. */
+struct decode {
+    const void *w;
+    struct view x;
+    struct epilogue e;
+    unsigned first, n_rows;
+    unsigned K, row_bytes, n_tiles, n_groups; /* tiles of a row, of N */
+    unsigned slices, fold;
+    unsigned depth; /* of a ring */
+    int is_aligned; /* x can be read by 16 bytes */
+    /* where slices of several blocks meet, see gemv_wide.cu */
+    float *partial;
+    unsigned *done;
+};
+
+/* Bytes of a tile of a dtype that tensor cores take; 0 of another. */
+static inline size_t tile_bytes(enum vibe_dtype dtype)
+{
+    if (dtype == VIBE_BF16)
+        return TILE_N * format<VIBE_BF16>::ROW_BYTES;
+    if (dtype == VIBE_F8_E4M3)
+        return TILE_N * format<VIBE_F8_E4M3>::ROW_BYTES;
+    return 0;
+}
+
+static inline unsigned slices_of(size_t K)
+{
+    return K > LONG_K ? MANY_SLICES : SLICES;
+}
+
+static inline unsigned fold_of(size_t K)
+{
+    const unsigned of_slice = ((unsigned)K + TILE_K * slices_of(K) - 1) /
+                              (TILE_K * slices_of(K));
+    const unsigned n_folds = (of_slice + MAX_FOLD - 1) / MAX_FOLD;
+
+    return (of_slice + n_folds - 1) / n_folds;
+}
+
+static inline struct decode decode_of(const struct vibe_cuda_product *p,
+                                      size_t first, size_t n_rows)
+{
+    const struct vibe_tensor *x = p->x;
+    const size_t stride = vibe_cuda_stride(p->w->K);
+    struct decode a = {};
+
+    a.w = p->w->part[0].data;
+    a.x = view_of(x);
+    a.e = epilogue_of(p);
+    a.first = (unsigned)first;
+    a.n_rows = (unsigned)n_rows;
+    a.K = (unsigned)p->w->K;
+    a.row_bytes = (unsigned)(stride * tile_bytes(p->w->part[0].dtype) /
+                             (TILE_N * TILE_K));
+    a.n_tiles = (a.K + TILE_K - 1) / TILE_K;
+    a.n_groups = (a.e.N + TILE_N - 1) / TILE_N;
+    a.slices = slices_of(a.K);
+    a.fold = fold_of(a.K);
+    a.is_aligned = (size_t)x->data % 16 == 0 && x->stride_b % 4 == 0 &&
+                   x->stride_t % 4 == 0;
+    return a;
+}
+
+static inline size_t attribute_of(const struct vibe_cuda *cuda,
+                                  enum cudaDeviceAttr attribute)
+{
+    int n = 0;
+
+    return cudaDeviceGetAttribute(&n, attribute, cuda->device) == cudaSuccess
+               ? (size_t)n
+               : 0;
+}
+
+/* Bytes of shared memory that a block may have. */
+static inline size_t shared_limit(const struct vibe_cuda *cuda)
+{
+    return attribute_of(cuda, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+}
+
+/* Blocks of so much shared memory that a multiprocessor holds, up to most; at
+ * least 1. */
+static inline unsigned blocks_that_fit(const struct vibe_cuda *cuda,
+                                       size_t shared, unsigned most)
+{
+    const size_t n = attribute_of(cuda,
+                                  cudaDevAttrMaxSharedMemoryPerMultiprocessor) /
+                     shared;
+
+    return n < 1 ? 1 : n < most ? (unsigned)n : most;
+}
+
+/* Launch a kernel of this kind with much shared memory, of which the
+ * multiprocessors are asked for the most, always, lest they wait to change. */
+static inline cudaError_t launch_large(const struct vibe_cuda *cuda,
+                                       const void *kernel, unsigned n_blocks,
+                                       unsigned threads, size_t shared,
+                                       struct decode *a)
+{
+    cudaError_t rc = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+
+    if (rc == cudaSuccess)
+        rc = cudaFuncSetAttribute(
+            kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+            cudaSharedmemCarveoutMaxShared);
+    if (rc != cudaSuccess)
+        return rc;
+    return launch(kernel, dim3(n_blocks), threads, shared, cuda->compute,
+                  vibe_cuda_compiled_for() >= 90, a);
+}
+
+#if __CUDA_ARCH__ >= 800
+
+/* Wait for the oldest of depth groups of copies; depth is 2, 4, 8 or 16. */
+__device__ static inline void copies_wait_for(unsigned depth)
+{
+    if (depth == 2)
+        copies_wait<1>();
+    else if (depth == 4)
+        copies_wait<3>();
+    else if (depth == 8)
+        copies_wait<7>();
+    else
+        copies_wait<15>();
+}
+
+/* A warp's way through tiles: this lane's 16-byte piece of a row of each of
+ * several goes. */
+template <int dtype> struct feed {
+    enum {
+        BYTES = format<dtype>::ROW_BYTES,
+        PIECES = BYTES / 16,
+        ROWS = 32 / PIECES, /* in one go of the warp */
+    };
+    const unsigned char *from; /* the row of the first go */
+    unsigned rows_left;        /* from that row on */
+
+    /* Turn to a group of outputs. */
+    __device__ inline void turn(const decode &a, unsigned group)
+    {
+        const unsigned n = group * TILE_N + threadIdx.x % 32 / PIECES;
+
+        from = (const unsigned char *)a.w + (size_t)n * a.row_bytes +
+               threadIdx.x % PIECES * 16;
+        rows_left = n < a.e.N ? a.e.N - n : 0;
+    }
+
+    /* Start copying a tile to shared memory, zeros for what is not there. */
+    __device__ inline void fetch(unsigned char *to, const decode &a,
+                                 unsigned tile) const
+    {
+        const unsigned piece = threadIdx.x % PIECES;
+        const unsigned r = threadIdx.x % 32 / PIECES;
+        const unsigned at = tile * BYTES;
+        const bool is_in = at + piece * 16 < a.row_bytes;
+
+        to += r * BYTES + format<dtype>::place(piece, r) * 16;
+#pragma unroll
+        for (unsigned i = 0; i < TILE_N / ROWS; i++)
+            copy_async<16>(to + i * ROWS * BYTES,
+                           from + at + (size_t)(i * ROWS * a.row_bytes),
+                           is_in && i * ROWS < rows_left);
+    }
+};
+
+/* The tiles of a slice that a warp goes through: first, first + stride, ...,
+ * n of them, for one group of outputs after the other. */
+struct path {
+    unsigned first, stride, n;
+    unsigned group, step, end; /* of groups */
+    unsigned i;                /* of the tile at hand */
+
+    __device__ inline bool is_in(void) const
+    {
+        return group < end;
+    }
+
+    __device__ inline unsigned tile(void) const
+    {
+        return first + i * stride;
+    }
+
+    /* Returns whether a group begins. */
+    __device__ inline bool next(void)
+    {
+        if (++i < n)
+            return false;
+        i = 0;
+        group += step;
+        return true;
+    }
+};
+
+/*
+ * A warp's ring of a.depth slots of shared memory, each for one tile of HEIGHT
+ * groups of outputs, and the path of what is fetched next.
+ */
+template <int dtype, int HEIGHT> struct ring {
+    enum {
+        TILE_BYTES = TILE_N * format<dtype>::ROW_BYTES,
+        BYTES = HEIGHT * TILE_BYTES,
+    };
+    struct path ahead;
+    feed<dtype> from[HEIGHT];
+    unsigned slot;
+
+    __device__ inline void open(const decode &a, const path &way)
+    {
+        ahead = way;
+        slot = 0;
+        turn(a);
+    }
+
+    __device__ inline void turn(const decode &a)
+    {
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+            from[h].turn(a, ahead.group * HEIGHT + h);
+    }
+
+    /* Start copying the tile ahead, if there is one. */
+    __device__ inline void fetch(unsigned char *to, const decode &a)
+    {
+        if (ahead.is_in())
+#pragma unroll
+            for (unsigned h = 0; h < HEIGHT; h++)
+                from[h].fetch(to + h * TILE_BYTES, a, ahead.tile());
+    }
+
+    __device__ inline void next(const decode &a)
+    {
+        if (ahead.next())
+            turn(a);
+    }
+
+    /* Turn to the next slot. */
+    __device__ inline void advance(const decode &a)
+    {
+        slot = slot + 1 < a.depth ? slot + 1 : 0;
+    }
+};
+
+/* A lane's share of a tile: rows lane / 4 and 8 more. */
+struct tile_pairs {
+    unsigned low[8], high[8];
+};
+
+template <int dtype>
+__device__ static inline void read_tile(tile_pairs &t,
+                                        const unsigned char *from)
+{
+    enum { BYTES = format<dtype>::ROW_BYTES };
+    const unsigned r = threadIdx.x % 32 / 4;
+    const unsigned q = threadIdx.x % 4;
+
+    format<dtype>::expand(t.low, from + r * BYTES, r, q);
+    format<dtype>::expand(t.high, from + (r + 8) * BYTES, r + 8, q);
+}
+
+/* c += a quarter of a tile times that of the pairs of x of this lane's
+ * column. */
+__device__ static inline void multiply_step(float c[4], const tile_pairs &t,
+                                            const unsigned x[8], int i)
+{
+    const unsigned a[4] = {t.low[2 * i], t.high[2 * i], t.low[2 * i + 1],
+                           t.high[2 * i + 1]};
+
+    multiply(c, a, x + 2 * i);
+}
+
+__device__ static inline void multiply_tile(float c[4], const tile_pairs &t,
+                                            const unsigned x[8])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        multiply_step(c, t, x, i);
+}
+
+/* The part of 16 neighbours of a row of x that a column has: high in even
+ * ones, low in odd ones. */
+__device__ static inline void part_of_x(unsigned pairs[8], const float4 x[4],
+                                        bool is_low)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        unsigned high[2], low[2];
+
+        split(high[0], low[0], make_float2(x[i].x, x[i].y));
+        split(high[1], low[1], make_float2(x[i].z, x[i].w));
+        pairs[2 * i] = is_low ? low[0] : high[0];
+        pairs[2 * i + 1] = is_low ? low[1] : high[1];
+    }
+}
+
+#endif
+
+#endif /* VIBE_CUDA_DECODE_CUH */
