@@ -278,6 +278,18 @@ void vibe_mixer(struct vibe_stream *s, const struct vibe_tensor *y,
         s->be->ops->mixer(s, y, normed, state, past, x, w);
 }
 
+void vibe_ffn(struct vibe_stream *s, const struct vibe_tensor *y,
+              const struct vibe_tensor *x, const struct vibe_matrix *up,
+              const struct vibe_matrix *down, const struct vibe_tensor *room)
+{
+    check_product(room, x, up, VIBE_GELU, NULL);
+    check_product(y, room, down, VIBE_ADD, NULL);
+    assert(is_alike(y, x) && y->data != x->data);
+    assert(up->bias && down->bias && down->gamma);
+    if (is_live(s))
+        s->be->ops->ffn(s, y, x, up, down, room);
+}
+
 void vibe_solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
                       const struct vibe_tensor *m1, const struct vibe_tensor *v,
                       const float *cfg_scale,

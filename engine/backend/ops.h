@@ -181,6 +181,9 @@ struct vibe_ops {
                   const struct vibe_tensor *state,
                   const struct vibe_tensor *past, const struct vibe_tensor *x,
                   const struct vibe_mixer *w);
+    void (*ffn)(struct vibe_stream *s, const struct vibe_tensor *y,
+                const struct vibe_tensor *x, const struct vibe_matrix *up,
+                const struct vibe_matrix *down, const struct vibe_tensor *room);
     void (*solver_step)(struct vibe_stream *s, const struct vibe_tensor *x,
                         const struct vibe_tensor *m1,
                         const struct vibe_tensor *v, const float *cfg_scale,
@@ -337,6 +340,18 @@ void vibe_mixer(struct vibe_stream *s, const struct vibe_tensor *y,
                 const struct vibe_tensor *normed,
                 const struct vibe_tensor *state, const struct vibe_tensor *past,
                 const struct vibe_tensor *x, const struct vibe_mixer *w);
+
+/*
+ * y += gamma * (W2 gelu(W1 x + b1) + b2), as vibe_linear (T = 1) or vibe_gemm
+ * would one after the other.
+ *
+ *   y, x   [B][T][C], not overlapping
+ *   up     [H][C] with b1; down [C][H] with b2 and gamma
+ *   room   [B][T][H] that may be overwritten
+ */
+void vibe_ffn(struct vibe_stream *s, const struct vibe_tensor *y,
+              const struct vibe_tensor *x, const struct vibe_matrix *up,
+              const struct vibe_matrix *down, const struct vibe_tensor *room);
 
 /*
  * Guide and step: v = v_neg + cfg_scale * (v_pos - v_neg),

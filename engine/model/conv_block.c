@@ -35,21 +35,6 @@ static struct vibe_tensor part_of(const struct vibe_tensor *state, size_t at,
     return t;
 }
 
-/*
- * W x for T rows per dialogue.  One row is a matter of reading W, many are
- * one of arithmetic.  T of one dialogue decides, so that a dialogue gets the
- * same bits however many others run beside it.
- */
-static void multiply(struct vibe_stream *s, const struct vibe_tensor *y,
-                     const struct vibe_tensor *x, const struct vibe_matrix *w,
-                     enum vibe_epilogue epilogue)
-{
-    if (x->T == 1)
-        vibe_linear(s, y, x, w, epilogue, NULL);
-    else
-        vibe_gemm(s, y, x, w, epilogue, NULL);
-}
-
 /* Columns after zeros have completed the last stride. */
 static size_t padded(const struct vibe_conv *conv, size_t T)
 {
@@ -143,7 +128,12 @@ void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
         rows.C = conv->taps * conv->in;
         rows.stride_t = conv->stride * conv->in;
     }
-    multiply(s, &out, &rows, &conv->w, VIBE_STORE);
+    /* T of one dialogue decides, so that a dialogue gets the same bits however
+     * many others run beside it */
+    if (rows.T == 1)
+        vibe_linear(s, &out, &rows, &conv->w, VIBE_STORE, NULL);
+    else
+        vibe_gemm(s, &out, &rows, &conv->w, VIBE_STORE, NULL);
 }
 
 void vibe_conv_block_forward(const struct vibe_conv_block *block,
@@ -163,6 +153,5 @@ void vibe_conv_block_forward(const struct vibe_conv_block *block,
                                            4 * block->C);
 
     vibe_mixer(s, y, &normed, &now, &past, x, &block->mixer);
-    multiply(s, &hidden, &normed, &block->up, VIBE_GELU);
-    multiply(s, y, &hidden, &block->down, VIBE_ADD);
+    vibe_ffn(s, y, &normed, &block->up, &block->down, &hidden);
 }

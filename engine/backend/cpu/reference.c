@@ -384,6 +384,21 @@ static void mixer(struct vibe_stream *s, const struct vibe_tensor *y,
     rmsnorm(s, normed, y, w->next_norm, w->eps);
 }
 
+static void ffn(struct vibe_stream *s, const struct vibe_tensor *y,
+                const struct vibe_tensor *x, const struct vibe_matrix *up,
+                const struct vibe_matrix *down, const struct vibe_tensor *room)
+{
+    const struct vibe_ops *ops = s->be->ops;
+
+    if (x->T == 1) {
+        ops->linear(s, room, x, up, VIBE_GELU, NULL);
+        ops->linear(s, y, room, down, VIBE_ADD, NULL);
+    } else {
+        ops->gemm(s, room, x, up, VIBE_GELU, NULL);
+        ops->gemm(s, y, room, down, VIBE_ADD, NULL);
+    }
+}
+
 static void solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
                         const struct vibe_tensor *m1,
                         const struct vibe_tensor *v, const float *cfg_scale,
@@ -432,6 +447,7 @@ void vibe_cpu_reference_init(struct vibe_ops *ops)
     ops->attention = attention;
     ops->window = window;
     ops->mixer = mixer;
+    ops->ffn = ffn;
     ops->solver_step = solver_step;
     ops->noise = noise;
 }

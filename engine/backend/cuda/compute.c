@@ -65,6 +65,48 @@ static void mixer(struct vibe_stream *s, const struct vibe_tensor *y,
                     "mixer");
 }
 
+/* Whether rows can be moved by 16 bytes. */
+static int is_even(const struct vibe_tensor *t)
+{
+    return (size_t)t->data % 16 == 0 && t->stride_b % 4 == 0 &&
+           t->stride_t % 4 == 0;
+}
+
+static int is_plain_bf16(const struct vibe_matrix *w)
+{
+    return w->part[0].dtype == VIBE_BF16 && !w->part[0].scale;
+}
+
+/* Many narrow rows are the work of one kernel: few of them, or wide ones, are
+ * bound by reading weights. */
+static int is_narrow_ffn(const struct vibe_cuda *cuda,
+                         const struct vibe_tensor *y,
+                         const struct vibe_tensor *x,
+                         const struct vibe_matrix *up,
+                         const struct vibe_matrix *down)
+{
+    const size_t few = 16;
+
+    return cuda->cc >= 80 && vibe_cuda_compiled_for() >= 80 && x->T > few &&
+           (x->C == 32 || x->C == 64 || x->C == 128) && up->N == 4 * x->C &&
+           is_even(y) && is_even(x) && is_plain_bf16(up) && is_plain_bf16(down);
+}
+
+static void ffn(struct vibe_stream *s, const struct vibe_tensor *y,
+                const struct vibe_tensor *x, const struct vibe_matrix *up,
+                const struct vibe_matrix *down, const struct vibe_tensor *room)
+{
+    if (is_narrow_ffn(vibe_cuda_of(s->be), y, x, up, down)) {
+        vibe_cuda_latch(s, vibe_cuda_ffn(queue(s), y, x, up, down), "ffn");
+    } else if (x->T == 1) {
+        vibe_cuda_linear(s, room, x, up, VIBE_GELU, NULL);
+        vibe_cuda_linear(s, y, room, down, VIBE_ADD, NULL);
+    } else {
+        vibe_cuda_gemm(s, room, x, up, VIBE_GELU, NULL);
+        vibe_cuda_gemm(s, y, room, down, VIBE_ADD, NULL);
+    }
+}
+
 static void solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
                         const struct vibe_tensor *m1,
                         const struct vibe_tensor *v, const float *cfg_scale,
@@ -95,6 +137,7 @@ void vibe_cuda_compute_init(struct vibe_ops *ops)
     ops->attention = vibe_cuda_attention;
     ops->window = window;
     ops->mixer = mixer;
+    ops->ffn = ffn;
     ops->solver_step = solver_step;
     ops->noise = noise;
 }
