@@ -22,9 +22,10 @@ enum {
     THREADS = 32 * WARPS,
     TILE = 16,                    /* positions */
     HEADS = VIBE_CUDA_STEP_HEADS, /* query heads of a KV head, at most */
-    PART = 128, /* positions of a part, unless they are many */
-    MAX_PARTS = 64,
-    MAX_STAGES = 2, /* tiles of a warp that are held, where they fit */
+    PART = 128,     /* positions of a part, unless they are many */
+    FLIGHT = 12,    /* of them, read at once */
+    MAX_PARTS = 24, /* more take longer to put together */
+    MAX_STAGES = 3, /* tiles of a warp that are held, where they fit */
 };
 
 static_assert(WARPS == HEADS, "a warp finishes a head");
@@ -239,39 +240,39 @@ __device__ static inline void leave(partial<HD> *to, const queries<HD> &q)
 }
 
 /* Put n partials of a head together: a warp, four channels a lane.  Lane i
- * knows the factors of partials i and 32 + i. */
+ * knows the factor of partial i. */
 template <unsigned HD>
 __device__ static inline float4 merge(const partial<HD> *from, unsigned n,
                                       unsigned head, float *top, float *weight)
 {
     const unsigned lane = threadIdx.x % 32;
     const unsigned c = lane * 4 % HD;
+    const partial<HD> *mine = &from[min(lane, n - 1)];
+    const float next = lane < n ? __ldcg(&mine->top[head]) : -INFINITY;
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    float factor[2] = {-INFINITY, -INFINITY};
+    float factor;
+
+    static_assert(MAX_PARTS <= 32, "a lane for each");
+    *top = vibe_warp_max(next);
+    factor = exp2f(next - *top);
+    *weight = vibe_warp_sum(factor * __ldcg(&mine->weight[head]));
+    for (unsigned k0 = 0; k0 < n; k0 += FLIGHT) {
+        float4 v[FLIGHT];
 
 #pragma unroll
-    for (unsigned i = 0; i < 2; i++)
-        if (i * 32 + lane < n)
-            factor[i] = __ldcg(&from[i * 32 + lane].top[head]);
-    *top = vibe_warp_max(fmaxf(factor[0], factor[1]));
-    *weight = 0.0f;
+        for (unsigned k = 0; k < FLIGHT; k++) /* the last one stands in */
+            v[k] = __ldcg(
+                (const float4 *)&from[min(k0 + k, n - 1)].sum[head][c]);
 #pragma unroll
-    for (unsigned i = 0; i < 2; i++) {
-        factor[i] = exp2f(factor[i] - *top);
-        if (i * 32 + lane < n)
-            *weight += factor[i] * __ldcg(&from[i * 32 + lane].weight[head]);
-    }
-    *weight = vibe_warp_sum(*weight);
-#pragma unroll 8
-    for (unsigned k = 0; k < n; k++) {
-        const float4 v = __ldcg((const float4 *)&from[k].sum[head][c]);
-        const float f = __shfl_sync(0xFFFFFFFFu, k < 32 ? factor[0] : factor[1],
-                                    k % 32);
+        for (unsigned k = 0; k < FLIGHT; k++) {
+            /* 0 past the last: no lane below 32 has more */
+            const float f = __shfl_sync(0xFFFFFFFFu, factor, k0 + k);
 
-        sum.x = fmaf(v.x, f, sum.x);
-        sum.y = fmaf(v.y, f, sum.y);
-        sum.z = fmaf(v.z, f, sum.z);
-        sum.w = fmaf(v.w, f, sum.w);
+            sum.x = fmaf(v[k].x, f, sum.x);
+            sum.y = fmaf(v[k].y, f, sum.y);
+            sum.z = fmaf(v[k].z, f, sum.z);
+            sum.w = fmaf(v[k].w, f, sum.w);
+        }
     }
     return sum;
 }
@@ -339,13 +340,32 @@ template <unsigned HD>
 __device__ static inline void fetch(const struct step &a, const walk<HD> &w,
                                     unsigned tile, unsigned stage)
 {
-    if (tile < w.end)
+    const size_t values = (size_t)a.cache.n_kv_heads * a.cache.block_tokens *
+                          HD; /* behind keys */
+
+    if (tile < w.end) {
+        const __nv_bfloat16 *rows = kv_at<__nv_bfloat16>(
+            a.cache, w.seq, tile * TILE, 0, w.head);
+        const int n = (int)w.pos - (int)(tile * TILE);
+
         for (unsigned part = 0; part < 2; part++)
-            fetch_rows<HD, TILE>(
-                w.ring + (stage * 2 + part) * TILE * HD,
-                kv_at<__nv_bfloat16>(a.cache, w.seq, tile * TILE, part, w.head),
-                (int)w.pos - (int)(tile * TILE), threadIdx.x % 32, 32);
+            fetch_rows<HD, TILE>(w.ring + (stage * 2 + part) * TILE * HD,
+                                 rows + part * values, n, threadIdx.x % 32, 32);
+    }
     copies_end();
+}
+
+/* Wait for the oldest of n tiles. */
+__device__ static inline void wait_for_tile(unsigned n)
+{
+    static_assert(MAX_STAGES == 3, "cases of n");
+    if (n == 3)
+        copies_wait<2>();
+    else if (n == 2)
+        copies_wait<1>();
+    else
+        copies_wait<0>();
+    __syncwarp();
 }
 
 /* Add the tiles from first on, every WARPS-th, fetched as far as the ring
@@ -362,11 +382,7 @@ __device__ static inline void add_tiles(queries<HD> &q, const struct step &a,
         __nv_bfloat16 *keys = w.ring + stage * 2 * TILE * HD;
         __nv_bfloat16 *values = keys + TILE * HD;
 
-        if (a.n_stages > 1)
-            copies_wait<MAX_STAGES - 1>();
-        else
-            copies_wait<0>();
-        __syncwarp();
+        wait_for_tile(a.n_stages);
         if (tile == w.pos / TILE && lane < HD / 8) {
             *(uint4 *)piece<HD>(keys, w.pos % TILE,
                                 lane) = ((const uint4 *)fresh[0])[lane];

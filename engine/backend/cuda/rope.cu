@@ -14,7 +14,8 @@ struct rope {
     const float *inv_freq;
 };
 
-/* One block per row; a thread rotates pairs (i, i + half) or copies values. */
+/* One block per row; a thread rotates pairs (k, k + half) of its heads, and
+ * copies values. */
 template <typename T>
 __global__ __launch_bounds__(THREADS) void rope_kernel(
     const __grid_constant__ struct rope a)
@@ -23,36 +24,39 @@ __global__ __launch_bounds__(THREADS) void rope_kernel(
     const unsigned t = blockIdx.x % a.T;
     const unsigned hd = a.cache.head_dim;
     const unsigned half = hd / 2;
-    const unsigned n_q = a.n_heads * half;
-    const unsigned n_k = a.cache.n_kv_heads * half;
+    const unsigned stride = THREADS / half; /* heads at a time */
+    const unsigned k = threadIdx.x % half;
     const unsigned at = (unsigned)a.pos[b] + t;
+    const unsigned n_kv_heads = a.cache.n_kv_heads;
     float *row = a.qkv + b * a.stride_b + t * a.stride_t;
+    const float *values = row + (a.n_heads + n_kv_heads) * hd;
+    T *keys_at = kv_at<T>(a.cache, a.seq[b], at, 0, 0);
+    T *values_at = kv_at<T>(a.cache, a.seq[b], at, 1, 0);
+    const size_t from_head = (size_t)a.cache.block_tokens * hd;
+    float sine, cosine;
 
     let_next_start();
+    turn(&sine, &cosine, (float)at, a.inv_freq[k]);
     wait_for_inputs();
-    for (unsigned i = threadIdx.x; i < n_q + n_k; i += THREADS) {
-        const unsigned head = i / half;
-        const unsigned k = i % half;
+    for (unsigned head = threadIdx.x / half;
+         head < a.n_heads + n_kv_heads && threadIdx.x < stride * half;
+         head += stride) {
         float *x = row + head * hd + k;
-        float sine, cosine;
-        float lo, hi;
+        const float lo = x[0] * cosine - x[half] * sine;
+        const float hi = x[half] * cosine + x[0] * sine;
 
-        turn(&sine, &cosine, (float)at, a.inv_freq[k]);
-        lo = x[0] * cosine - x[half] * sine;
-        hi = x[half] * cosine + x[0] * sine;
-        if (i < n_q) {
+        if (head < a.n_heads) {
             x[0] = lo;
             x[half] = hi;
         } else {
-            T *key = kv_at<T>(a.cache, a.seq[b], at, 0, head - a.n_heads);
+            T *key = keys_at + (head - a.n_heads) * from_head + k;
 
-            store(key + k, lo);
-            store(key + k + half, hi);
+            store(key, lo);
+            store(key + half, hi);
         }
     }
-    for (unsigned i = threadIdx.x; i < 2 * n_k; i += THREADS)
-        store(kv_at<T>(a.cache, a.seq[b], at, 1, i / hd) + i % hd,
-              row[(a.n_heads + a.cache.n_kv_heads) * hd + i]);
+    for (unsigned i = threadIdx.x; i < n_kv_heads * hd; i += THREADS)
+        store(values_at + i / hd * from_head + i % hd, values[i]);
 }
 
 cudaError_t vibe_cuda_rope(cudaStream_t stream, const struct vibe_tensor *qkv,
