@@ -63,21 +63,16 @@ template <int dtype, int TILE, int STAGES> struct stages {
     unsigned char w[STAGES][TILE][W_STRIDE];
 };
 
-/* Start copying step (BK elements) of x and w into a stage. */
+/* Start copying step (BK elements) of x into a stage. */
 template <int dtype, int TILE, int STAGES>
-__device__ static inline void fetch(stages<dtype, TILE, STAGES> &s,
-                                    unsigned stage, const gemm &a,
-                                    const size_t x_at[TILE / 16], unsigned m0,
-                                    unsigned n0, unsigned step)
+__device__ static inline void fetch_x(stages<dtype, TILE, STAGES> &s,
+                                      unsigned stage, const gemm &a,
+                                      const size_t x_at[TILE / 16], unsigned m0,
+                                      unsigned step)
 {
-    enum { WEIGHT = stages<dtype, TILE, STAGES>::WEIGHT };
-
     const unsigned x_row = threadIdx.x / 8;
     const unsigned x_column = threadIdx.x % 8 * 4;
-    const unsigned w_row = threadIdx.x / 4;
-    const unsigned w_column = threadIdx.x % 4 * 8;
     const unsigned x_k = step * BK + x_column;
-    const unsigned w_k = step * BK + w_column;
 
 #pragma unroll
     for (unsigned i = 0; i < TILE / 16; i++) {
@@ -97,6 +92,20 @@ __device__ static inline void fetch(stages<dtype, TILE, STAGES> &s,
             copy_async<4>(to + j, is_there ? from + j : a.x.data, is_there);
         }
     }
+}
+
+/* The same of w, which may be done before the inputs are there. */
+template <int dtype, int TILE, int STAGES>
+__device__ static inline void fetch_w(stages<dtype, TILE, STAGES> &s,
+                                      unsigned stage, const gemm &a,
+                                      unsigned n0, unsigned step)
+{
+    enum { WEIGHT = stages<dtype, TILE, STAGES>::WEIGHT };
+
+    const unsigned w_row = threadIdx.x / 4;
+    const unsigned w_column = threadIdx.x % 4 * 8;
+    const unsigned w_k = step * BK + w_column;
+
 #pragma unroll
     for (unsigned i = 0; i < TILE / 32; i++) {
         const unsigned n = n0 + w_row + i * 32;
@@ -217,6 +226,10 @@ __global__ void __launch_bounds__(THREADS)
     size_t x_at[TILE / 16];
 
     let_next_start();
+#pragma unroll
+    for (unsigned i = 0; i < STAGES - 1; i++)
+        if (begin + i < end)
+            fetch_w(s, i, a, n0, begin + i);
     wait_for_inputs();
 #pragma unroll
     for (unsigned i = 0; i < TILE / 16; i++) {
@@ -227,7 +240,7 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
     for (unsigned i = 0; i < STAGES - 1; i++) {
         if (begin + i < end)
-            fetch(s, i, a, x_at, m0, n0, begin + i);
+            fetch_x(s, i, a, x_at, m0, begin + i);
         copies_end();
     }
     for (unsigned step = begin; step < end; step++) {
@@ -235,9 +248,11 @@ __global__ void __launch_bounds__(THREADS)
 
         copies_wait<STAGES - 2>();
         __syncthreads();
-        if (step + STAGES - 1 < end)
-            fetch(s, (i + STAGES - 1) % STAGES, a, x_at, m0, n0,
-                  step + STAGES - 1);
+        if (step + STAGES - 1 < end) {
+            fetch_x(s, (i + STAGES - 1) % STAGES, a, x_at, m0,
+                    step + STAGES - 1);
+            fetch_w(s, (i + STAGES - 1) % STAGES, a, n0, step + STAGES - 1);
+        }
         copies_end();
         add_stage(sums, s, i % STAGES, m, n);
     }
