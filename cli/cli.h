@@ -12,6 +12,7 @@
 #include "cli/options.h"
 #include "engine/base/error.h"
 
+struct vibe_device_choice;
 struct vibe_engine;
 struct vibe_engine_options;
 struct vibe_request;
@@ -25,6 +26,9 @@ struct vibe_cli {
     const struct vibe_request *requests; /* [n_requests] that it is opened for,
                                             borrowed; may be NULL */
     size_t n_requests;
+    const struct vibe_device_choice *fronts; /* [n_fronts] of a split model,
+                                                borrowed */
+    size_t n_fronts;
     size_t n_positions; /* of a dialogue, without requests; 0: unknown */
 };
 

@@ -281,6 +281,29 @@ static enum vibe_exit open_run(struct vibe_run *run, uint64_t seed,
     return status;
 }
 
+/* One engine on all devices: the last has the last layers and all else. */
+static enum vibe_exit split_model(struct vibe_run *run,
+                                  struct vibe_failure *why)
+{
+    const size_t last = run->n_replicas - 1;
+
+    for (size_t i = 0; i < last; i++) {
+        if (run->replicas[i].device != run->replicas[last].device)
+            return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
+                                 "--devices: a model is split among devices "
+                                 "of one kind; --replicas takes others");
+        run->fronts[i] = (struct vibe_device_choice){
+            .device = (enum vibe_device)run->replicas[i].device,
+            .index = run->replicas[i].index,
+        };
+    }
+    run->cli->fronts = run->fronts;
+    run->cli->n_fronts = last;
+    run->replicas[0] = run->replicas[last];
+    run->n_replicas = 1;
+    return VIBE_EXIT_OK;
+}
+
 /* Find the devices, and have the options name the first. */
 static enum vibe_exit find_devices(struct vibe_run *run,
                                    struct vibe_options *options,
@@ -289,11 +312,14 @@ static enum vibe_exit find_devices(struct vibe_run *run,
     size_t n_cpu = 0;
     size_t *n = &run->n_replicas;
 
-    if (!options->devices != !options->is_replicated)
+    if (options->is_replicated && !options->devices)
         return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                             "--devices and --replicas need each other");
+                             "--replicas needs --devices");
     if (vibe_replicas_parse(run->replicas, n, options->devices, why) !=
         VIBE_EXIT_OK)
+        return why->status;
+    if (*n > 1 && !options->is_replicated &&
+        split_model(run, why) != VIBE_EXIT_OK)
         return why->status;
     if (*n == 0)
         run->replicas[(*n)++] = (struct vibe_replica){

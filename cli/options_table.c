@@ -710,7 +710,9 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(devices),
         .meta = "LIST",
         .files = "=0,1 cpu,cpu",
-        .help = "several GPUs by their numbers, as in 0,1; see --replicas",
+        .help = "split the layers among several GPUs by their numbers, as in "
+                "0,1; the last one also has the head and the codec; or see "
+                "--replicas",
     },
     {
         .names = "--replicas",

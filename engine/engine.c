@@ -12,6 +12,7 @@
 #include "engine/base/trace.h"
 #include "engine/format/recode.h"
 #include "engine/format/weights.h"
+#include "engine/front.h"
 #include "engine/model/diffusion.h"
 #include "engine/model/kvcache.h"
 #include "engine/planning.h"
@@ -257,6 +258,10 @@ static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
                            vibe_streaming_make_room, &e->models.streaming);
     if (rc == VIBE_OK)
         rc = vibe_voices_open(&e->voices, err);
+    if (rc == VIBE_OK && e->fronts) {
+        rc = vibe_fronts_load(e->fronts, e, err);
+        e->stream.is_eager = 1; /* a graph is of one device */
+    }
     return rc;
 }
 
@@ -271,6 +276,8 @@ int vibe_engine_open(struct vibe_engine **out,
     *out = NULL;
     if (rc == VIBE_OK)
         rc = open_backend(e, options, err);
+    if (rc == VIBE_OK)
+        rc = vibe_fronts_open(&e->fronts, e, options, err);
     if (rc == VIBE_OK)
         rc = plan_memory(e, options, err);
     if (rc == VIBE_OK)
@@ -331,6 +338,9 @@ void vibe_engine_free(struct vibe_engine *engine)
         return;
     vibe_voices_free(engine->voices);
     vibe_generator_free(engine->generator);
+    vibe_fronts_free(engine->fronts);
+    if (engine->backend)
+        vibe_backend_enter(engine->backend);
     vibe_models_release(&engine->models);
     vibe_stream_release(&engine->stream);
     vibe_backend_free(engine->backend);
@@ -365,7 +375,8 @@ void vibe_engine_describe(const struct vibe_engine *engine,
         .n_parameters = count_parameters(engine->weights),
         .hidden_size = config->lm.hidden_size,
         .intermediate_size = config->lm.intermediate_size,
-        .num_hidden_layers = config->lm.num_hidden_layers,
+        .num_hidden_layers = config->lm.first_layer +
+                             config->lm.num_hidden_layers,
         .num_attention_heads = config->lm.num_attention_heads,
         .num_key_value_heads = config->lm.num_key_value_heads,
         .vocab_size = config->lm.vocab_size,

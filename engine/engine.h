@@ -14,6 +14,8 @@ struct vibe_tokenizer;
 struct vibe_voices;
 struct vibe_weights;
 
+struct vibe_fronts;
+
 struct vibe_engine {
     struct vibe_config config;
     struct vibe_preprocessor preprocessor;
@@ -21,6 +23,7 @@ struct vibe_engine {
     struct vibe_weights *weights;
     struct vibe_backend *backend;
     struct vibe_stream stream;
+    struct vibe_fronts *fronts;   /* of --devices, or NULL */
     struct vibe_engine_plan plan; /* made before anything was loaded */
     struct vibe_models models;
     struct vibe_generator *generator;

@@ -139,6 +139,40 @@ int vibe_planning_make(struct vibe_engine_plan *out,
     return rc;
 }
 
+int vibe_planning_layers(double *out, const struct vibe_engine *e,
+                         struct vibe_backend *be,
+                         const struct vibe_engine_options *o,
+                         struct vibe_error *err)
+{
+    const double all = (double)e->config.lm.num_hidden_layers;
+    const struct vibe_plan_device boundless = {.free = SIZE_MAX / 4};
+    struct vibe_plan_request request = o->plan;
+    struct vibe_plan_device device;
+    struct vibe_plan_model model;
+    struct vibe_plan whole;
+    size_t others, fixed, budget;
+    int rc = vibe_planning_measure(&model, e, o, VIBE_WEIGHTS_AUTO,
+                                   be->kv_dtype, err);
+
+    request.kind = VIBE_PLAN_WHOLE;
+    request.max_vram = 0;
+    request.n_dialogues = o->n_dialogues;
+    plan_lengths(&request, e, o);
+    if (rc == VIBE_OK)
+        rc = vibe_plan_make(&whole, &model, &boundless, &request, err);
+    if (rc != VIBE_OK)
+        return rc;
+    device = look_at(be, &others);
+    budget = be->is_cuda ? vibe_plan_budget(&device, &o->plan) : boundless.free;
+    fixed = be == e->backend ? whole.fixed : model.lm + model.scratch;
+    *out = 0;
+    if (budget > fixed)
+        *out = (double)(budget - fixed) * all / (double)(whole.rows + whole.kv);
+    if (*out > all)
+        *out = all;
+    return VIBE_OK;
+}
+
 void vibe_planning_probe(struct vibe_plan_rates *out, struct vibe_backend *be)
 {
     *out = (struct vibe_plan_rates){

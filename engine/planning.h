@@ -43,6 +43,17 @@ int vibe_planning_make(struct vibe_engine_plan *out,
                        const struct vibe_engine_options *o,
                        struct vibe_error *err);
 
+/*
+ * Count the layers that a device has room for: e's own beside everything else,
+ * another one beside what layers need.
+ *
+ * Errors: VIBE_E_FORMAT, VIBE_E_NOMEM
+ */
+int vibe_planning_layers(double *out, const struct vibe_engine *e,
+                         struct vibe_backend *be,
+                         const struct vibe_engine_options *o,
+                         struct vibe_error *err);
+
 /* How fast a device and its link are; takes memory for a moment. */
 void vibe_planning_probe(struct vibe_plan_rates *out, struct vibe_backend *be);
 

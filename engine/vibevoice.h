@@ -28,6 +28,12 @@ struct vibe_trace;
 
 enum vibe_device { VIBE_DEVICE_AUTO, VIBE_DEVICE_CPU, VIBE_DEVICE_CUDA };
 
+/* A device by its kind and, of a GPU, its number. */
+struct vibe_device_choice {
+    enum vibe_device device; /* not AUTO */
+    int index;
+};
+
 /* How the language model's weights come to the device that do not stay there.
  * All zero: they all stay. */
 struct vibe_weight_streaming {
@@ -53,6 +59,11 @@ struct vibe_engine_options {
     int threads;        /* CPU threads; 0: all that this process may use */
     size_t n_dialogues; /* that can advance together; 0: 1 */
     struct vibe_weight_streaming streaming;
+
+    /* Devices [n_fronts] for the first layers, of the same kind as device,
+     * which has the last ones and all else; borrowed for the call. */
+    const struct vibe_device_choice *fronts;
+    size_t n_fronts;
 
     /* Where weights, keys and values live on a GPU; all zero: what fits there
      * stays there.  Lengths are those of the requests, and of none usual. */

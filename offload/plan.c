@@ -38,8 +38,7 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Bytes that may be allocated. */
-static size_t budget_of(const struct vibe_plan_device *device,
+size_t vibe_plan_budget(const struct vibe_plan_device *device,
                         const struct vibe_plan_request *r)
 {
     const double share = r->utilization > 0 ? r->utilization
@@ -216,7 +215,7 @@ int vibe_plan_make(struct vibe_plan *out, const struct vibe_plan_model *model,
     struct vibe_plan plan = {
         .n_layers = model->n_layers,
         .rows = model->rows,
-        .budget = budget_of(device, request),
+        .budget = vibe_plan_budget(device, request),
     };
     const int must_fit = request->kind == VIBE_PLAN_WHOLE ||
                          request->mode == VIBE_MEMORY_BEEFY;

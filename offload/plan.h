@@ -111,6 +111,10 @@ int vibe_plan_make(struct vibe_plan *out, const struct vibe_plan_model *model,
                    const struct vibe_plan_request *request,
                    struct vibe_error *err);
 
+/* Bytes of a device that a request allows to be allocated. */
+size_t vibe_plan_budget(const struct vibe_plan_device *device,
+                        const struct vibe_plan_request *request);
+
 /* How fast a machine is; bytes per second. */
 struct vibe_plan_rates {
     double read; /* of device memory, as kernels reach it */

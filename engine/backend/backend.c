@@ -39,6 +39,11 @@ void vibe_backend_unseal(struct vibe_backend *be)
     be->is_sealed = 0;
 }
 
+void vibe_backend_enter(struct vibe_backend *be)
+{
+    be->ops->enter(be);
+}
+
 int vibe_stream_init(struct vibe_stream *s, struct vibe_backend *be,
                      struct vibe_error *err)
 {

@@ -213,6 +213,10 @@ static inline void vibe_backend_unsealed(const struct vibe_backend *be)
     (void)be;
 }
 
+/* Make the calling thread's calls go to this device, where a thread has
+ * several; to open a backend and to start a stream do so, too. */
+void vibe_backend_enter(struct vibe_backend *be);
+
 /* Start an ordered queue of ops; release with vibe_stream_release. */
 int vibe_stream_init(struct vibe_stream *s, struct vibe_backend *be,
                      struct vibe_error *err);

@@ -51,6 +51,16 @@ size_t vibe_copied(struct vibe_backend *be, struct vibe_span *out, size_t max)
     return be->ops->copied(be, out, max);
 }
 
+void vibe_hand_over(struct vibe_stream *to, void *dst, struct vibe_stream *from,
+                    const void *src, size_t bytes)
+{
+    assert(from->be->is_cuda == to->be->is_cuda);
+    if (!is_live(from) && is_live(to))
+        to->err = from->err;
+    if (is_live(to) && bytes)
+        to->be->ops->hand_over(to, dst, from, src, bytes);
+}
+
 void vibe_graph_run(struct vibe_stream *s, struct vibe_graph **graph,
                     void (*body)(void *user), void *user)
 {

@@ -117,6 +117,7 @@ struct vibe_ops {
     int (*matrix_fill)(struct vibe_backend *be,
                        const struct vibe_matrix_source *src, size_t first,
                        size_t n, void *device, struct vibe_error *err);
+    void (*enter)(struct vibe_backend *be);
     void (*close)(struct vibe_backend *be);
 
     /* streams */
@@ -127,6 +128,8 @@ struct vibe_ops {
                   size_t bytes);
     void (*read)(struct vibe_stream *s, void *host, const void *device,
                  size_t bytes);
+    void (*hand_over)(struct vibe_stream *to, void *dst,
+                      struct vibe_stream *from, const void *src, size_t bytes);
 
     void (*mark)(struct vibe_stream *s, size_t i);
     double (*mark_s)(struct vibe_stream *s, size_t i);
@@ -223,6 +226,14 @@ struct vibe_span {
  * a timed stream; on the CPU there are none.  Returns how many.
  */
 size_t vibe_copied(struct vibe_backend *be, struct vibe_span *out, size_t max);
+
+/*
+ * Copy bytes from one device to another of the same kind, between what is on
+ * the stream they come from and what follows on the one they go to.  An error
+ * of from's is to's as well.  Leaves to's device entered.
+ */
+void vibe_hand_over(struct vibe_stream *to, void *dst, struct vibe_stream *from,
+                    const void *src, size_t bytes);
 
 /*
  * Run body, which enqueues the same ops on the same tensors every time.  A GPU

@@ -253,6 +253,11 @@ static void pinned_free(struct vibe_backend *be, void *host)
     free(host);
 }
 
+static void enter(struct vibe_backend *be)
+{
+    (void)be;
+}
+
 static void tally_close(struct vibe_backend *be)
 {
     vibe_heap_free(tally_of(be)->heap);
@@ -292,6 +297,7 @@ int vibe_tally_open(struct vibe_backend **out,
         .matrix_lay = lay,
         .matrix_load_small = load_small,
         .matrix_fill = fill,
+        .enter = enter,
         .close = tally_close,
         .stream_init = stream_init,
         .stream_release = nothing,

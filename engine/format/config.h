@@ -20,6 +20,8 @@ struct vibe_lm_config {
     size_t hidden_size;         /* 1 .. 65536, multiple of n_heads */
     size_t intermediate_size;   /* 1 .. 1048576 */
     size_t num_hidden_layers;   /* 1 .. 1024 */
+    size_t first_layer;         /* number of the first of these; 0 unless a
+                                   model is split among devices */
     size_t num_attention_heads; /* 1 .. 1024 */
     size_t num_key_value_heads; /* divides num_attention_heads */
     size_t head_dim;            /* hidden_size / num_attention_heads, even */

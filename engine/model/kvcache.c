@@ -21,6 +21,8 @@ struct vibe_kvcache {
     int (*make_room)(void *user, size_t bytes, size_t *freed,
                      struct vibe_error *err); /* beyond the limit, or NULL */
     void *user;
+    struct vibe_kvcache *follower; /* or NULL */
+    struct vibe_stream *follower_s;
 };
 
 static size_t position_bytes(const struct vibe_lm_config *config,
@@ -71,7 +73,31 @@ no_memory:
                      n_seqs);
 }
 
-void vibe_kvcache_clear(struct vibe_kvcache *cache)
+void vibe_kvcache_follow(struct vibe_kvcache *cache, struct vibe_stream *s,
+                         struct vibe_kvcache *leader)
+{
+    assert(cache->kv.n_seqs == leader->kv.n_seqs);
+    leader->follower = cache;
+    leader->follower_s = s;
+}
+
+/* The same room on the other device. */
+static int ensure_follower(struct vibe_kvcache *cache, size_t seq,
+                           size_t n_positions, struct vibe_error *err)
+{
+    int rc;
+
+    if (!cache->follower)
+        return VIBE_OK;
+    vibe_backend_enter(cache->follower->be);
+    rc = vibe_kvcache_ensure(cache->follower, cache->follower_s, seq,
+                             n_positions, err);
+    vibe_backend_enter(cache->be);
+    return rc;
+}
+
+/* Give a cache's own blocks back. */
+static void clear(struct vibe_kvcache *cache)
 {
     const size_t n = cache->kv.n_seqs * cache->kv.max_blocks;
 
@@ -84,12 +110,22 @@ void vibe_kvcache_clear(struct vibe_kvcache *cache)
         cache->n_blocks[i] = 0;
 }
 
+void vibe_kvcache_clear(struct vibe_kvcache *cache)
+{
+    clear(cache);
+    if (cache->follower) {
+        vibe_backend_enter(cache->follower->be);
+        vibe_kvcache_clear(cache->follower);
+        vibe_backend_enter(cache->be);
+    }
+}
+
 void vibe_kvcache_free(struct vibe_kvcache *cache)
 {
     if (!cache)
         return;
     if (cache->blocks && cache->n_blocks)
-        vibe_kvcache_clear(cache);
+        clear(cache);
     if (cache->table)
         cache->be->ops->free(cache->be, cache->table);
     free(cache->blocks);
@@ -161,7 +197,7 @@ int vibe_kvcache_ensure(struct vibe_kvcache *cache, struct vibe_stream *s,
         cache->n_blocks[seq]++;
         vibe_write(s, cache->table + at, &block, sizeof(block));
     }
-    return VIBE_OK;
+    return ensure_follower(cache, seq, n_positions, err);
 }
 
 const struct vibe_kv *vibe_kvcache_kv(const struct vibe_kvcache *cache)

@@ -65,6 +65,16 @@ void vibe_kvcache_limit(struct vibe_kvcache *cache, size_t planned,
                                     struct vibe_error *err),
                         void *user);
 
+/*
+ * Make room in cache whenever there is room made in leader: they are of the
+ * same sequences, on two devices.
+ *
+ *   s   of cache's device; borrowed, as leader is, until cache is freed, after
+ *       leader
+ */
+void vibe_kvcache_follow(struct vibe_kvcache *cache, struct vibe_stream *s,
+                         struct vibe_kvcache *leader);
+
 /* The cache as the ops take it; borrowed until vibe_kvcache_free. */
 const struct vibe_kv *vibe_kvcache_kv(const struct vibe_kvcache *cache);
 

@@ -32,6 +32,8 @@ struct vibe_qwen2 {
     /* scratch for the larger of a prompt's rows and a step's, owned */
     struct vibe_tensor x, normed, qkv, act;
     int32_t *prompt_at; /* device {seq, pos}, owned */
+
+    struct vibe_lm_front *fronts; /* what runs before the layers; borrowed */
 };
 
 /* How the layers are run over rows [B][T]. */
@@ -92,7 +94,8 @@ static void bind(struct vibe_loader *l, void *module)
     struct vibe_qwen2 *lm = module;
 
     for (size_t i = 0; i < lm->config.num_hidden_layers; i++) {
-        vibe_loader_scope(l, "model.language_model.layers.%zu.", i);
+        vibe_loader_scope(l, "model.language_model.layers.%zu.",
+                          lm->config.first_layer + i);
         bind_layer(l, &lm->layers[i], &lm->config);
     }
     vibe_loader_scope(l, "model.language_model.");
@@ -372,9 +375,38 @@ static void run_layer(struct vibe_qwen2 *lm, struct vibe_stream *s,
 static void run_layers(struct vibe_qwen2 *lm, struct vibe_stream *s,
                        const struct vibe_tensor *x, const struct pass *pass)
 {
+    const int is_prompt = pass->multiply == vibe_gemm;
+
     assert(pass->kv->n_layers == lm->config.num_hidden_layers);
+    for (struct vibe_lm_front *f = lm->fronts; f && !s->err.code; f = f->next)
+        f->run(f, s, x, pass->rows, is_prompt);
     for (size_t i = 0; i < lm->config.num_hidden_layers && !s->err.code; i++)
         run_layer(lm, s, x, pass, i);
+}
+
+void vibe_qwen2_run(struct vibe_qwen2 *lm, struct vibe_stream *s,
+                    const struct vibe_tensor *x, const struct vibe_kv *kv,
+                    const struct vibe_rows *rows, int is_prompt)
+{
+    const struct pass pass = {
+        .multiply = is_prompt ? vibe_gemm : vibe_linear,
+        .B = x->B,
+        .T = x->T,
+        .kv = kv,
+        .rows = rows,
+    };
+
+    run_layers(lm, s, x, &pass);
+}
+
+void vibe_qwen2_put_before(struct vibe_qwen2 *lm, struct vibe_lm_front *front)
+{
+    struct vibe_lm_front **end = &lm->fronts;
+
+    while (*end)
+        end = &(*end)->next;
+    front->next = NULL;
+    *end = front;
 }
 
 void vibe_qwen2_prefill(struct vibe_qwen2 *lm, struct vibe_stream *s,

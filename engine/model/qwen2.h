@@ -125,6 +125,26 @@ void vibe_qwen2_step(struct vibe_qwen2 *lm, struct vibe_stream *s,
                      const struct vibe_tensor *x, const struct vibe_kv *kv,
                      const struct vibe_rows *rows);
 
+/*
+ * Run the layers alone, over x [B][T][hidden_size], dense, which becomes what
+ * they make of it.  Latches in s.
+ */
+void vibe_qwen2_run(struct vibe_qwen2 *lm, struct vibe_stream *s,
+                    const struct vibe_tensor *x, const struct vibe_kv *kv,
+                    const struct vibe_rows *rows, int is_prompt);
+
+/* Layers that are somewhere else: run is vibe_qwen2_run there. */
+struct vibe_lm_front {
+    void (*run)(struct vibe_lm_front *front, struct vibe_stream *s,
+                const struct vibe_tensor *x, const struct vibe_rows *rows,
+                int is_prompt);
+    struct vibe_lm_front *next; /* set by vibe_qwen2_put_before */
+};
+
+/* Run a front before lm's own layers and after the fronts put so far; borrowed
+ * until lm is freed. */
+void vibe_qwen2_put_before(struct vibe_qwen2 *lm, struct vibe_lm_front *front);
+
 /* logits [B][1][VIBE_N_CONTROL] of hidden [B][1][hidden_size], both device. */
 void vibe_qwen2_logits(struct vibe_qwen2 *lm, struct vibe_stream *s,
                        const struct vibe_tensor *logits,

@@ -59,6 +59,14 @@ ok stats_are_an_object grep -q '^{"stats":{"layers":4,"gpu_layers":4.0,"path":"r
 ok profile_tells_each_layer grep -q '"by_layer":\[{"resident_bytes":' "$tmp/out"
 ok residency_is_inaudible cmp "$tmp/x.wav" "$tmp/y.wav"
 
+# Layers may be split among devices; two times the CPU will do.
+run --model "$model" --text Hello --max-frames 3 -o "$tmp/z.wav" -q --devices cpu,cpu
+ok a_split_model_sounds_the_same cmp "$tmp/x.wav" "$tmp/z.wav"
+fails replicas_need_devices 2 "--replicas needs --devices" --text x --model "$model" --replicas
+fails split_takes_one_kind 2 \
+    "--devices: a model is split among devices of one kind; --replicas takes others" \
+    --text x --model "$model" --devices 0,cpu
+
 # The bytes of the published models, without their weights.
 if ! command -v python3 >/dev/null; then
     skip published_models "needs python3"

@@ -30,6 +30,19 @@ static void cpu_memory(const struct vibe_backend *be, struct vibe_memory *out)
     *out = (struct vibe_memory){0};
 }
 
+static void cpu_enter(struct vibe_backend *be)
+{
+    (void)be;
+}
+
+static void cpu_hand_over(struct vibe_stream *to, void *dst,
+                          struct vibe_stream *from, const void *src,
+                          size_t bytes)
+{
+    (void)to, (void)from;
+    memcpy(dst, src, bytes);
+}
+
 static void *cpu_alloc(struct vibe_backend *be, size_t bytes)
 {
     void *data = NULL;
@@ -218,6 +231,8 @@ int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
         free(cpu);
         return VIBE_E_NOMEM;
     }
+    cpu->ops.enter = cpu_enter;
+    cpu->ops.hand_over = cpu_hand_over;
     cpu->ops.reserve = cpu_reserve;
     cpu->ops.trim = cpu_trim;
     cpu->ops.memory = cpu_memory;

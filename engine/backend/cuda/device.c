@@ -156,6 +156,8 @@ static void cuda_close(struct vibe_backend *be)
     for (size_t i = 0; i < VIBE_MARKS; i++)
         if (cuda->marks[i])
             cudaEventDestroy(cuda->marks[i]);
+    if (cuda->handed)
+        cudaEventDestroy(cuda->handed);
     if (cuda->compute)
         cudaStreamDestroy(cuda->compute);
     if (cuda->copy)

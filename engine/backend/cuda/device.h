@@ -27,8 +27,9 @@ struct vibe_cuda {
     void *scratch;
     size_t scratch_bytes;
     unsigned *done; /* [VIBE_CUDA_COUNTERS] zeros: blocks that have arrived */
-    cudaEvent_t marks[VIBE_MARKS];     /* made when first recorded */
-    double mark0_s;                    /* host time of marks[0] */
+    cudaEvent_t marks[VIBE_MARKS]; /* made when first recorded */
+    double mark0_s;                /* host time of marks[0] */
+    cudaEvent_t handed; /* what was copied to another device has left */
     struct vibe_cuda_staging *staging; /* memory.c; NULL until a load */
     struct vibe_nvml *nvml; /* info.c; NULL also where it is absent */
     int has_looked_for_nvml;

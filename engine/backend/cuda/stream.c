@@ -84,6 +84,34 @@ static double mark_s(struct vibe_stream *s, size_t i)
     return cuda->mark0_s + 1e-3 * (double)ms;
 }
 
+/* The copy is enqueued where its bytes are made; who takes them waits. */
+static void stream_hand_over(struct vibe_stream *to, void *dst,
+                             struct vibe_stream *from, const void *src,
+                             size_t bytes)
+{
+    struct vibe_cuda *giver = vibe_cuda_of(from->be);
+    const struct vibe_cuda *taker = vibe_cuda_of(to->be);
+    cudaError_t rc = cudaSetDevice(giver->device);
+
+    if (rc == cudaSuccess && !giver->handed)
+        rc = cudaEventCreateWithFlags(&giver->handed, cudaEventDisableTiming);
+    if (rc == cudaSuccess)
+        rc = cudaMemcpyPeerAsync(dst, taker->device, src, giver->device, bytes,
+                                 giver->compute);
+    if (rc == cudaSuccess)
+        rc = cudaEventRecord(giver->handed, giver->compute);
+    if (rc == cudaSuccess)
+        rc = cudaSetDevice(taker->device);
+    if (rc == cudaSuccess)
+        rc = cudaStreamWaitEvent(taker->compute, giver->handed, 0);
+    vibe_cuda_latch(to, rc, "copy between devices");
+}
+
+static void enter(struct vibe_backend *be)
+{
+    cudaSetDevice(vibe_cuda_of(be)->device);
+}
+
 /* The best of a few reads of a buffer that no cache holds. */
 static double probe_bandwidth(struct vibe_backend *be)
 {
@@ -187,6 +215,8 @@ void vibe_cuda_stream_init(struct vibe_ops *ops)
     ops->sync = stream_sync;
     ops->write = stream_write;
     ops->read = stream_read;
+    ops->hand_over = stream_hand_over;
+    ops->enter = enter;
     ops->mark = mark;
     ops->mark_s = mark_s;
     ops->probe_bandwidth = probe_bandwidth;
