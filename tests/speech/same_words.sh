@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The same words in each precision and residency, two sentences each.  int4
-# misses 4 of their 15 words, the others none, noise all: half is the bar.
+# The same words in each precision and residency, two sentences each.  The
+# short ones miss up to 4 of their 15 words, noise all: half is the bar.
 set -u
 vibe=$(realpath "${VIBEVOICE:-./vibevoice}")
 cd "$(dirname "$0")" || exit 1
