@@ -1,6 +1,6 @@
 /*
- * gemv_wide.cu - products with five to 32 rows on the tensor cores, in one
- * pass over the weights.
+ * gemv_wide.cu - products with up to 16 rows on the tensor cores, in one pass
+ * over the weights: better than passes of four rows from nine rows on.
  *
  * A block stays with FOLD tiles of one slice of K (decode.cuh), whose part of
  * x it holds in shared memory; its warps take groups of 16 outputs in turns.
@@ -12,7 +12,9 @@
 enum {
     WARPS = 8,
     THREADS = 32 * WARPS,
+    TILES = 4,            /* of four rows of x */
     HEIGHT = 2,           /* groups of outputs that a warp makes at once */
+    PER_SM = 2,           /* blocks of a multiprocessor */
     RING_BYTES = 8 << 10, /* of a warp */
     X_STRIDE = 2 * MAX_FOLD * TILE_K +
                16, /* bytes from column to column of x */
@@ -54,7 +56,6 @@ __device__ static inline float2 load_pair(const decode &a, unsigned m,
  * row m, 2 m + 1 the low ones; rows past the last are zeros.  A warp takes a
  * tile of a row; LOADS of them are on their way together.
  */
-template <int TILES>
 __device__ static inline void stage_part(unsigned char *staged, const decode &a,
                                          const path &p)
 {
@@ -170,7 +171,6 @@ __device__ static inline void finish_output(const decode &a, unsigned m,
 
 /* Bring the sums of HEIGHT groups together, and finish them where they are
  * complete. */
-template <int TILES>
 __device__ static inline void finish_groups(const float c[HEIGHT][TILES][4],
                                             const decode &a, unsigned group,
                                             unsigned which)
@@ -216,7 +216,7 @@ __device__ static inline path way_of(const decode &a, unsigned n_parts)
 }
 
 /* A warp's ring and sums of HEIGHT groups. */
-template <int dtype, int TILES> struct maker {
+template <int dtype> struct maker {
     typedef ring<dtype, HEIGHT> tiles;
 
     tiles weights;
@@ -270,9 +270,9 @@ template <int dtype, int TILES> struct maker {
 };
 #endif
 
-/* Four times TILES rows; bytes: the weights once, and little sums. */
-template <int dtype, int TILES>
-__global__ void __launch_bounds__(THREADS, TILES == 8 ? 1 : 2)
+/* bytes: the weights once, and little sums. */
+template <int dtype>
+__global__ void __launch_bounds__(THREADS, PER_SM)
     gemv_wide_kernel(const __grid_constant__ struct decode a)
 {
 #if __CUDA_ARCH__ >= 800
@@ -282,7 +282,7 @@ __global__ void __launch_bounds__(THREADS, TILES == 8 ? 1 : 2)
     const path way = way_of(a, n_parts);
     unsigned char *staged = (unsigned char *)memory +
                             WARPS * a.depth * ring<dtype, HEIGHT>::BYTES;
-    maker<dtype, TILES> m;
+    maker<dtype> m;
 
     m.slots = (unsigned char *)memory +
               threadIdx.x / 32 * a.depth * ring<dtype, HEIGHT>::BYTES;
@@ -291,50 +291,25 @@ __global__ void __launch_bounds__(THREADS, TILES == 8 ? 1 : 2)
     m.fill(a);
     let_next_start();
     wait_for_inputs();
-    stage_part<TILES>(staged, a, way);
+    stage_part(staged, a, way);
     for (unsigned group = way.group; group < way.end; group += way.step) {
         float c[HEIGHT][TILES][4] = {};
 
         for (unsigned i = 0; i < way.n; i++)
             m.add_tile(c, a, i);
-        finish_groups<TILES>(c, a, group, blockIdx.x % n_parts);
+        finish_groups(c, a, group, blockIdx.x % n_parts);
     }
     copies_wait<0>();
 #endif
 }
 
-template <int dtype> static const void *kernel_for(unsigned tiles)
-{
-    if (tiles == 2)
-        return (const void *)gemv_wide_kernel<dtype, 2>;
-    if (tiles == 4)
-        return (const void *)gemv_wide_kernel<dtype, 4>;
-    return (const void *)gemv_wide_kernel<dtype, 8>;
-}
-
-/* Rows of x in fours, rounded up to a power of two. */
-static unsigned tiles_of(size_t n_rows)
-{
-    return n_rows <= 8 ? 2 : n_rows <= 16 ? 4 : 8;
-}
-
-static size_t shared_bytes(unsigned tiles)
-{
-    return WARPS * RING_BYTES + (size_t)8 * tiles * X_STRIDE;
-}
-
-size_t vibe_cuda_gemv_wide_rows(const struct vibe_cuda *cuda)
-{
-    return shared_bytes(8) <= shared_limit(cuda) ? 32 : 16;
-}
-
-size_t vibe_cuda_gemv_wide_bytes(const struct vibe_matrix *w, size_t n_rows)
+size_t vibe_cuda_gemv_wide_bytes(const struct vibe_matrix *w)
 {
     const size_t n_high = (w->N + TILE_N * HEIGHT - 1) / (TILE_N * HEIGHT);
     const unsigned n_tiles = (unsigned)((w->K + TILE_K - 1) / TILE_K);
     const unsigned n_parts = parts_of(n_tiles, slices_of(w->K), fold_of(w->K));
 
-    return n_high * n_parts * HEIGHT * tiles_of(n_rows) * 32 * sizeof(float2);
+    return n_high * n_parts * HEIGHT * TILES * 32 * sizeof(float2);
 }
 
 cudaError_t vibe_cuda_gemv_wide(const struct vibe_cuda *cuda,
@@ -342,15 +317,15 @@ cudaError_t vibe_cuda_gemv_wide(const struct vibe_cuda *cuda,
                                 size_t n_rows, float *partial)
 {
     const enum vibe_dtype dtype = p->w->part[0].dtype;
-    const unsigned tiles = tiles_of(n_rows);
-    const size_t shared = shared_bytes(tiles);
-    const void *kernel = dtype == VIBE_BF16 ? kernel_for<VIBE_BF16>(tiles)
-                                            : kernel_for<VIBE_F8_E4M3>(tiles);
+    const size_t shared = WARPS * RING_BYTES + (size_t)8 * TILES * X_STRIDE;
+    const void *kernel = dtype == VIBE_BF16
+                             ? (const void *)gemv_wide_kernel<VIBE_BF16>
+                             : (const void *)gemv_wide_kernel<VIBE_F8_E4M3>;
     struct decode a = decode_of(p, first, n_rows);
     const unsigned n_parts = parts_of(a.n_tiles, a.slices, a.fold);
     const unsigned most = (a.n_groups + WARPS * HEIGHT - 1) / (WARPS * HEIGHT);
     const unsigned room = (unsigned)cuda->n_sm *
-                          blocks_that_fit(cuda, shared, tiles == 8 ? 1 : 2);
+                          blocks_that_fit(cuda, shared, PER_SM);
     unsigned stripes = room / n_parts;
 
     a.depth = (unsigned)(RING_BYTES / HEIGHT / tile_bytes(dtype));

@@ -67,15 +67,18 @@ struct vibe_cuda_product {
  * a row the same bits; gemv_wide has the sums of parts of K meet in partial,
  * vibe_cuda_gemv_wide_bytes large.  gemv_plain is for every dtype and GPU.
  */
-enum { VIBE_CUDA_GEMV_ROWS = 4, VIBE_CUDA_PLAIN_ROWS = 16 };
+enum {
+    VIBE_CUDA_GEMV_ROWS = 4,
+    VIBE_CUDA_WIDE_ROWS = 16,
+    VIBE_CUDA_PLAIN_ROWS = 16,
+};
 cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
                            const struct vibe_cuda_product *p, size_t first,
                            size_t n_rows);
 cudaError_t vibe_cuda_gemv_wide(const struct vibe_cuda *cuda,
                                 const struct vibe_cuda_product *p, size_t first,
                                 size_t n_rows, float *partial);
-size_t vibe_cuda_gemv_wide_bytes(const struct vibe_matrix *w, size_t n_rows);
-size_t vibe_cuda_gemv_wide_rows(const struct vibe_cuda *cuda);
+size_t vibe_cuda_gemv_wide_bytes(const struct vibe_matrix *w);
 cudaError_t vibe_cuda_gemv_plain(const struct vibe_cuda *cuda,
                                  const struct vibe_cuda_product *p,
                                  size_t first, size_t n_rows);

@@ -8,6 +8,7 @@
 
 enum {
     GEMV_T = 16, /* up to here a gemm is bound by reading its weights */
+    FOURS = 8,   /* rows that go four by four */
     PLAIN_T = 5, /* from here to there float arithmetic is: the matrices are
                     the codec's, small ones */
     LT_T = 64,   /* from here, and for so many weights, cuBLASLt is worth
@@ -50,7 +51,7 @@ static void multiply_few_rows(struct vibe_stream *s,
 {
     struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     const size_t M = p->x->B * p->x->T;
-    const size_t most = vibe_cuda_gemv_wide_rows(cuda);
+    size_t n;
     float *partial = NULL;
     cudaError_t rc = cudaSuccess;
 
@@ -58,18 +59,21 @@ static void multiply_few_rows(struct vibe_stream *s,
         multiply_plainly(s, p);
         return;
     }
-    if (M > VIBE_CUDA_GEMV_ROWS) {
-        partial = vibe_cuda_scratch(
-            s, vibe_cuda_gemv_wide_bytes(p->w, M < most ? M : most));
+    if (M > FOURS) {
+        partial = vibe_cuda_scratch(s, vibe_cuda_gemv_wide_bytes(p->w));
         if (!partial)
             return;
     }
-    for (size_t m = 0; m < M && rc == cudaSuccess; m += most) {
-        const size_t n = M - m < most ? M - m : most;
+    for (size_t m = 0; m < M && rc == cudaSuccess; m += n) {
+        const size_t left = M - m;
 
-        rc = n <= VIBE_CUDA_GEMV_ROWS
-                 ? vibe_cuda_gemv(cuda, p, m, n)
-                 : vibe_cuda_gemv_wide(cuda, p, m, n, partial);
+        if (left > FOURS) {
+            n = left < VIBE_CUDA_WIDE_ROWS ? left : VIBE_CUDA_WIDE_ROWS;
+            rc = vibe_cuda_gemv_wide(cuda, p, m, n, partial);
+        } else {
+            n = left < VIBE_CUDA_GEMV_ROWS ? left : VIBE_CUDA_GEMV_ROWS;
+            rc = vibe_cuda_gemv(cuda, p, m, n);
+        }
     }
     vibe_cuda_latch(s, rc, "linear");
 }
