@@ -142,10 +142,10 @@ static void tell_of_bf16(const struct vibe_engine *e,
     const struct vibe_precision *p = &o->precision;
 
     if (e->backend->is_cuda &&
-        (p->lm > VIBE_WEIGHTS_F8_E4M3 || p->head > VIBE_WEIGHTS_F8_E4M3 ||
-         vibe_weights_dtype(e->weights) > VIBE_F8_E4M3))
+        (p->lm > VIBE_WEIGHTS_I8 || p->head > VIBE_WEIGHTS_I8 ||
+         vibe_weights_dtype(e->weights) > VIBE_I8))
         notice(o,
-               "%s: int8, int4 and packed weights are expanded to bf16 there, "
+               "%s: int4 and packed weights are expanded to bf16 there, "
                "and take its room",
                e->backend->name);
 }

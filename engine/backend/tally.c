@@ -68,16 +68,15 @@ static enum vibe_dtype common_dtype(enum vibe_dtype a, enum vibe_dtype b)
 {
     if (a == b)
         return a;
-    if ((a == VIBE_BF16 && b == VIBE_F8_E4M3) ||
-        (a == VIBE_F8_E4M3 && b == VIBE_BF16))
-        return VIBE_BF16;
-    return VIBE_F32;
+    if (a == VIBE_F32 || a == VIBE_F16 || b == VIBE_F32 || b == VIBE_F16)
+        return VIBE_F32;
+    return VIBE_BF16;
 }
 
-/* int8, int4 and packed bf16 are expanded. */
+/* int4 and packed bf16 are expanded. */
 static enum vibe_dtype device_dtype(enum vibe_dtype dtype)
 {
-    return dtype > VIBE_F8_E4M3 ? VIBE_BF16 : dtype;
+    return dtype > VIBE_I8 ? VIBE_BF16 : dtype;
 }
 
 static enum vibe_dtype stored_dtype(const struct vibe_matrix_source *src)

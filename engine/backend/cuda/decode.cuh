@@ -47,6 +47,8 @@ static inline size_t tile_bytes(enum vibe_dtype dtype)
         return TILE_N * format<VIBE_BF16>::ROW_BYTES;
     if (dtype == VIBE_F8_E4M3)
         return TILE_N * format<VIBE_F8_E4M3>::ROW_BYTES;
+    if (dtype == VIBE_I8)
+        return TILE_N * format<VIBE_I8>::ROW_BYTES;
     return 0;
 }
 

@@ -43,6 +43,8 @@ __device__ static inline unsigned weight_pair(const unsigned char *p)
 {
     if constexpr (dtype == VIBE_BF16) {
         return *(const unsigned *)p;
+    } else if constexpr (dtype == VIBE_I8) {
+        return pack(weight_at<VIBE_I8>(p, 0), weight_at<VIBE_I8>(p, 1));
     } else {
         const unsigned u = *(const unsigned short *)p;
         unsigned even, odd;
@@ -473,6 +475,8 @@ cudaError_t vibe_cuda_mma(const struct vibe_cuda *cuda,
     a.done = cuda->done;
     if (p->w->part[0].dtype == VIBE_BF16)
         return launch_mma<VIBE_BF16>(cuda, &a);
+    if (p->w->part[0].dtype == VIBE_I8)
+        return launch_mma<VIBE_I8>(cuda, &a);
     return launch_mma<VIBE_F8_E4M3>(cuda, &a);
 }
 
@@ -488,6 +492,7 @@ static const void *ffma_for(enum vibe_dtype dtype)
     case VIBE_F8_E4M3:
         return (const void *)ffma_kernel<VIBE_F8_E4M3>;
     case VIBE_I8:
+        return (const void *)ffma_kernel<VIBE_I8>;
     case VIBE_I4:
     case VIBE_BF16_PACKED:
     case VIBE_I64:
@@ -520,6 +525,7 @@ static const void *few_for(enum vibe_dtype dtype)
     case VIBE_F8_E4M3:
         return (const void *)few_kernel<VIBE_F8_E4M3>;
     case VIBE_I8:
+        return (const void *)few_kernel<VIBE_I8>;
     case VIBE_I4:
     case VIBE_BF16_PACKED:
     case VIBE_I64:
@@ -558,10 +564,14 @@ cudaError_t vibe_cuda_expand(const struct vibe_cuda *cuda, void *out,
     const void *data = w->part[0].data;
     uint4 *to = (uint4 *)out;
 
-    if (w->part[0].dtype != VIBE_F8_E4M3)
+    if (w->part[0].dtype == VIBE_I8)
+        expand_kernel<VIBE_I8>
+            <<<blocks, ROUND_THREADS, 0, cuda->compute>>>(to, data, n_eights);
+    else if (w->part[0].dtype == VIBE_F8_E4M3)
+        expand_kernel<VIBE_F8_E4M3>
+            <<<blocks, ROUND_THREADS, 0, cuda->compute>>>(to, data, n_eights);
+    else
         return cudaErrorInvalidValue;
-    expand_kernel<VIBE_F8_E4M3>
-        <<<blocks, ROUND_THREADS, 0, cuda->compute>>>(to, data, n_eights);
     return cudaGetLastError();
 }
 

@@ -343,9 +343,10 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
 {
     const struct shares s = shares_of(cuda, p->w, n_rows);
     const size_t shared = shared_bytes(&s);
-    const void *kernel = p->w->part[0].dtype == VIBE_BF16
-                             ? kernel_for<VIBE_BF16>(&s)
-                             : kernel_for<VIBE_F8_E4M3>(&s);
+    const enum vibe_dtype dtype = p->w->part[0].dtype;
+    const void *kernel = dtype == VIBE_BF16 ? kernel_for<VIBE_BF16>(&s)
+                         : dtype == VIBE_I8 ? kernel_for<VIBE_I8>(&s)
+                                            : kernel_for<VIBE_F8_E4M3>(&s);
     const unsigned most = (unsigned)cuda->n_sm *
                           blocks_that_fit(cuda, shared + STATIC_BYTES,
                                           BUSY_WARPS / s.warps);

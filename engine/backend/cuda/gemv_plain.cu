@@ -292,6 +292,7 @@ static const void *choose(enum vibe_dtype dtype, size_t M)
     case VIBE_F8_E4M3:
         return kernel_for<VIBE_F8_E4M3>(M);
     case VIBE_I8:
+        return kernel_for<VIBE_I8>(M);
     case VIBE_I4:
     case VIBE_BF16_PACKED:
     case VIBE_I64:

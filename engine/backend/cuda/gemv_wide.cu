@@ -320,6 +320,8 @@ cudaError_t vibe_cuda_gemv_wide(const struct vibe_cuda *cuda,
     const size_t shared = WARPS * RING_BYTES + (size_t)8 * TILES * X_STRIDE;
     const void *kernel = dtype == VIBE_BF16
                              ? (const void *)gemv_wide_kernel<VIBE_BF16>
+                         : dtype == VIBE_I8
+                             ? (const void *)gemv_wide_kernel<VIBE_I8>
                              : (const void *)gemv_wide_kernel<VIBE_F8_E4M3>;
     struct decode a = decode_of(p, first, n_rows);
     const unsigned n_parts = parts_of(a.n_tiles, a.slices, a.fold);

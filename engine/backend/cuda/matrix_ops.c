@@ -27,8 +27,8 @@ static int is_float(const struct vibe_tensor *t)
 
 static int has_tensor_cores(const struct vibe_cuda *cuda, enum vibe_dtype dtype)
 {
-    return (dtype == VIBE_BF16 || dtype == VIBE_F8_E4M3) && cuda->cc >= 80 &&
-           vibe_cuda_compiled_for() >= 80;
+    return (dtype == VIBE_BF16 || dtype == VIBE_F8_E4M3 || dtype == VIBE_I8) &&
+           cuda->cc >= 80 && vibe_cuda_compiled_for() >= 80;
 }
 
 /* In float arithmetic; groups of rows share one reading of the weights. */
@@ -153,7 +153,7 @@ static int is_for_library(const struct vibe_cuda *cuda,
         p->w->whole_N * p->w->K < LT_WEIGHTS)
         return 0;
     return (dtype == VIBE_BF16 && T >= LT_T) ||
-           (dtype == VIBE_F8_E4M3 && T >= EXPAND_T);
+           ((dtype == VIBE_F8_E4M3 || dtype == VIBE_I8) && T >= EXPAND_T);
 }
 
 void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,

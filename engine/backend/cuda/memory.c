@@ -125,16 +125,15 @@ static enum vibe_dtype common_dtype(enum vibe_dtype a, enum vibe_dtype b)
 {
     if (a == b)
         return a;
-    if ((a == VIBE_BF16 && b == VIBE_F8_E4M3) ||
-        (a == VIBE_F8_E4M3 && b == VIBE_BF16))
-        return VIBE_BF16;
-    return VIBE_F32;
+    if (a == VIBE_F32 || a == VIBE_F16 || b == VIBE_F32 || b == VIBE_F16)
+        return VIBE_F32;
+    return VIBE_BF16;
 }
 
-/* int8, int4 and packed bf16 are expanded. */
+/* int4 and packed bf16 are expanded. */
 static enum vibe_dtype device_dtype(enum vibe_dtype dtype)
 {
-    return dtype > VIBE_F8_E4M3 ? VIBE_BF16 : dtype;
+    return dtype > VIBE_I8 ? VIBE_BF16 : dtype;
 }
 
 static int is_scaled(const struct plan *plan)
@@ -186,11 +185,11 @@ static size_t source_row(const struct vibe_matrix_source *src, size_t n)
     return src->is_pair ? n / 2 + n % 2 * (src->N / 2) : n;
 }
 
-static float f8_to_f32(unsigned char byte)
+static float byte_to_f32(unsigned char byte, enum vibe_dtype dtype)
 {
     float f;
 
-    vibe_dtype_to_f32(&f, &byte, VIBE_F8_E4M3, 1);
+    vibe_dtype_to_f32(&f, &byte, dtype, 1);
     return f;
 }
 
@@ -209,9 +208,9 @@ static void widen(void *out, enum vibe_dtype to, const void *in,
         vibe_dtype_to_f32(out, in, from, n);
         return;
     }
-    assert(to == VIBE_BF16 && from == VIBE_F8_E4M3);
+    assert(to == VIBE_BF16 && (from == VIBE_F8_E4M3 || from == VIBE_I8));
     for (size_t i = 0; i < n; i++) {
-        float f = f8_to_f32(bytes[i]);
+        float f = byte_to_f32(bytes[i], from);
         uint32_t bits;
 
         memcpy(&bits, &f, sizeof(bits));
@@ -220,7 +219,7 @@ static void widen(void *out, enum vibe_dtype to, const void *in,
 }
 
 /* Columns k .. k + n_k - 1 of row n of a part that is expanded, as bf16, which
- * holds what int8 and quant.h's int4 stand for; k begins a tile of pack.h. */
+ * holds what quant.h's int4 stands for; k begins a tile of pack.h. */
 static void expand(uint16_t *out, const struct vibe_matrix_part *part, size_t K,
                    size_t n, size_t k, size_t n_k)
 {
@@ -259,15 +258,14 @@ static void lay_linear(char *out, const struct plan *plan, size_t n)
 
     for (n = source_row(plan->src, n); n >= part->n; part++)
         n -= part->n;
-    for (size_t k = 0; part->dtype > VIBE_F8_E4M3 && k < K;
-         k += VIBE_PACK_COLUMNS) {
+    for (size_t k = 0; part->dtype > VIBE_I8 && k < K; k += VIBE_PACK_COLUMNS) {
         size_t n_k = K - k < VIBE_PACK_COLUMNS ? K - k : VIBE_PACK_COLUMNS;
         uint16_t halves[VIBE_PACK_COLUMNS];
 
         expand(halves, part, K, n, k, n_k);
         widen(out + k * plan->size, plan->dtype, halves, VIBE_BF16, n_k);
     }
-    if (part->dtype > VIBE_F8_E4M3)
+    if (part->dtype > VIBE_I8)
         return;
     in = (const char *)part->data + n * K * vibe_dtype_size(part->dtype);
     widen(out, plan->dtype, in, part->dtype, K);

@@ -72,6 +72,17 @@ __device__ static inline unsigned scaled_pair(unsigned pair, unsigned factor)
     return u;
 }
 
+/* Two bf16, each less its neighbour in the other pair. */
+__device__ static inline unsigned difference_of_pairs(unsigned a, unsigned b)
+{
+    unsigned u;
+
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+        : "=r"(u)
+        : "r"(b), "r"(0xBF80BF80u), "r"(a));
+    return u;
+}
+
 #endif
 
 #endif /* VIBE_CUDA_TENSOR_CUH */

@@ -14,6 +14,9 @@ template <int dtype> struct weights8 {
 template <> struct weights8<VIBE_F8_E4M3> {
     unsigned u[2];
 };
+template <> struct weights8<VIBE_I8> {
+    unsigned u[2];
+};
 template <> struct weights8<VIBE_F32> {
     unsigned u[8];
 };
@@ -36,7 +39,7 @@ template <int dtype> __device__ static inline size_t weight_bytes(size_t n)
 {
     if constexpr (dtype == VIBE_F32)
         return n * 4;
-    else if constexpr (dtype == VIBE_F8_E4M3)
+    else if constexpr (dtype == VIBE_F8_E4M3 || dtype == VIBE_I8)
         return n;
     else
         return n * 2;
@@ -47,7 +50,7 @@ template <int dtype> __device__ static inline size_t weight_bytes(size_t n)
 template <int dtype>
 __device__ static inline void load8(weights8<dtype> &w, const void *p)
 {
-    if constexpr (dtype == VIBE_F8_E4M3)
+    if constexpr (dtype == VIBE_F8_E4M3 || dtype == VIBE_I8)
         load_v2(w.u, p);
     else
         load_v4(w.u, p);
@@ -95,6 +98,10 @@ __device__ static inline void widen8(float f[8], const weights8<dtype> &w)
             f[2 * i] = v.x;
             f[2 * i + 1] = v.y;
         }
+    } else if constexpr (dtype == VIBE_I8) {
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            f[i] = (float)(signed char)(w.u[i / 4] >> (8 * (i % 4)));
     } else {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
@@ -122,6 +129,8 @@ __device__ static inline float weight_at(const void *w, size_t i)
         return __uint_as_float((unsigned)((const unsigned short *)w)[i] << 16);
     } else if constexpr (dtype == VIBE_F16) {
         return __half2float(((const __half *)w)[i]);
+    } else if constexpr (dtype == VIBE_I8) {
+        return (float)((const signed char *)w)[i];
     } else {
         unsigned even, odd;
 
@@ -206,6 +215,35 @@ template <> struct format<VIBE_F8_E4M3> {
 
             pairs[i] = scaled_pair((v & 0x80008000u) | ((v >> 4) & 0x07F007F0u),
                                    two_to_112);
+        }
+    }
+#endif
+};
+
+template <> struct format<VIBE_I8> {
+    enum { ROW_BYTES = TILE_K };
+
+    __device__ static inline unsigned place(unsigned piece, unsigned)
+    {
+        return piece;
+    }
+#if __CUDA_ARCH__ >= 800
+    /* The low 7 bits behind the exponent of 128 are 128 + those bits, bit 7
+     * there is 128 or 256: their difference is the number. */
+    __device__ static inline void expand(unsigned pairs[8],
+                                         const unsigned char *row, unsigned,
+                                         unsigned q)
+    {
+        unsigned u[4];
+
+        read_16_bytes(u, row + 16 * q);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const unsigned v = __byte_perm(u[i / 2], 0,
+                                           i % 2 ? 0x4342 : 0x4140);
+
+            pairs[i] = difference_of_pairs((v & 0x007F007Fu) | 0x43004300u,
+                                           (v & 0x00800080u) | 0x43004300u);
         }
     }
 #endif
