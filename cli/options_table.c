@@ -116,7 +116,6 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(voices),
         .meta = "N=FILE",
         .files = "wav flac ogg opus mp3 aiff",
-        .is_everyday = 1,
         .help = "the recorded voice of speaker N; repeat it for others",
     },
     {

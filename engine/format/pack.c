@@ -161,7 +161,8 @@ static void pack_eight(struct packing *p, unsigned step, unsigned half,
     const unsigned row = half * 8 + lane / 4;
     const unsigned column = step * 32 + lane % 4 * 8;
     const uint32_t position = step << 9 | half << 8 | lane << 3;
-    uint8_t *bytes = p->planes + (step * LANES + lane) * 16 + half * 8;
+    uint8_t *bytes = p->planes + ((size_t)step * LANES + lane) * 16 +
+                     (size_t)half * 8;
     uint32_t code[8] = {0};
     size_t n = 0;
 
@@ -179,7 +180,8 @@ static void pack_eight(struct packing *p, unsigned step, unsigned half,
 
 static uint8_t *word_at(uint8_t *planes, unsigned lane, unsigned i)
 {
-    return planes + VIBE_PACK_BYTES + (i / 4 * LANES + lane) * 16 + i % 4 * 4;
+    return planes + VIBE_PACK_BYTES + ((size_t)i / 4 * LANES + lane) * 16 +
+           (size_t)i % 4 * 4;
 }
 
 static void pack_tile(struct packing *p)
@@ -403,12 +405,13 @@ static void unpack_codes(uint16_t *out, const uint8_t *planes, uint32_t base,
         uint32_t words[LANE_WORDS];
 
         for (unsigned w = 0; w < LANE_WORDS; w++)
-            words[w] = read_u32(codes + (w / 4 * LANES + lane) * 16 +
-                                w % 4 * 4);
+            words[w] = read_u32(codes + ((size_t)w / 4 * LANES + lane) * 16 +
+                                (size_t)w % 4 * 4);
         for (unsigned step = 0; step < STEPS; step++)
-            unpack_eight(out + step * 32 + t * 8,
-                         planes + (step * LANES + lane) * 16 + r / 8 * 8, base,
-                         words + step / 2 * 3, step % 2 * 8 + r / 8 * 4);
+            unpack_eight(
+                out + (size_t)step * 32 + (size_t)t * 8,
+                planes + ((size_t)step * LANES + lane) * 16 + (size_t)r / 8 * 8,
+                base, words + (size_t)step / 2 * 3, step % 2 * 8 + r / 8 * 4);
     }
 }
 

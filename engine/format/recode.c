@@ -74,6 +74,7 @@ static void widen_task(float *out, const struct rows *rows, size_t i)
     if (w->dtype == VIBE_BF16_PACKED) {
         uint16_t *halves = (uint16_t *)out + n * K; /* the upper half */
 
+        assert(w->blocks);
         vibe_unpack_block(halves, data + (w->blocks[i] - w->blocks[0]), n, K);
         for (size_t k = 0; k < n * K; k++)
             vibe_dtype_to_f32(out + k, halves + k, VIBE_BF16, 1);

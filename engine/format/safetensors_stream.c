@@ -69,21 +69,23 @@ int vibe_safetensors_stream_add(struct vibe_safetensors_stream *s,
                                 struct vibe_error *err)
 {
     size_t bytes = vibe_dtype_size(item->dtype);
+    size_t end;
     json_t *shape = json_array();
 
     for (size_t i = 0; i < item->n_dims; i++) {
         bytes *= item->shape[i];
         json_array_append_new(shape, json_integer((json_int_t)item->shape[i]));
     }
+    end = s->n + bytes;
     if (json_object_set_new(s->header, item->name,
                             json_pack("{s:s, s:o, s:[I, I]}", "dtype",
                                       vibe_dtype_name(item->dtype), "shape",
                                       shape, "data_offsets", (json_int_t)s->n,
-                                      (json_int_t)(s->n + bytes))))
+                                      (json_int_t)end)))
         return no_memory(s->path, err);
     if (bytes && fwrite(item->data, bytes, 1, s->file) != 1)
         return io_error(s, err);
-    s->n += bytes;
+    s->n = end;
     return VIBE_OK;
 }
 

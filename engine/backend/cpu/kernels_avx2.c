@@ -157,7 +157,8 @@ static VEC_TARGET void unpack(uint16_t *out, size_t ld, const void *planes,
         const char *codes = bytes + VIBE_PACK_BYTES;
         const __m128i q0 = _mm_loadu_si128((const void *)codes);
         const __m128i q1 = _mm_loadu_si128((const void *)(codes + LINE));
-        const __m128i q2 = _mm_loadu_si128((const void *)(codes + 2 * LINE));
+        const __m128i q2 = _mm_loadu_si128(
+            (const void *)(codes + (size_t)2 * LINE));
         const __m128i three[4] = {q0, _mm_alignr_epi8(q1, q0, 12),
                                   _mm_alignr_epi8(q2, q1, 8),
                                   _mm_srli_si128(q2, 4)};
