@@ -317,11 +317,9 @@ enum vibe_exit vibe_cmd_table(struct vibe_cli *cli, struct vibe_failure *why)
     } kinds[] = {
         {"as stored", VIBE_WEIGHTS_AUTO},
         {"bf16", VIBE_WEIGHTS_BF16},
-        {"packed", VIBE_WEIGHTS_BF16_PACKED},
         {"float8", VIBE_WEIGHTS_F8_E4M3},
         {"int8", VIBE_WEIGHTS_I8},
-        {"int4", VIBE_WEIGHTS_I4},
-    };
+    }; /* int4 and packed bf16 are expanded on a GPU, and save no room there */
     const struct vibe_options *o = cli->options;
     struct table table = {.steps = (size_t)o->steps, .is_json = o->is_json};
     struct vibe_engine_options wanted;
@@ -332,6 +330,7 @@ enum vibe_exit vibe_cmd_table(struct vibe_cli *cli, struct vibe_failure *why)
         return why->status;
     /* a machine on which nothing could be done can still tell of others */
     table.has_here = vibe_engine_plan(&table.here, &wanted, 1, NULL) == VIBE_OK;
+    wanted.on_notice = NULL; /* said once */
     add_columns(&table);
     if (!o->is_json)
         print_head(&table);
