@@ -80,26 +80,6 @@ run --version
 ok version grep -qE '^vibevoice [0-9]+\.[0-9]+\.[0-9]+ \(' "$tmp/out"
 ok version_is_one_line test "$(wc -l <"$tmp/out")" = 1
 
-# 10 ms is the promise; the best of many says what the program needs, the
-# others what else the machine was doing.  A sanitizer needs longer to start.
-best_ms() {
-    perl -MTime::HiRes=time -e '
-        my $best = 1e9;
-        for (1 .. 20) {
-            my $t = time;
-            system("$ARGV[0] --help >/dev/null") and exit 1;
-            my $ms = (time - $t) * 1000;
-            $best = $ms if $ms < $best;
-        }
-        printf "%d\n", $best;
-    ' "$vibe"
-}
-if grep -q __asan_init "$vibe" || grep -q __tsan_init "$vibe" || grep -q __ubsan "$vibe"; then
-    skip help_starts_within_10_ms "built with a sanitizer"
-else
-    ok help_starts_within_10_ms test "$(best_ms)" -lt 10
-fi
-
 # The manual page and the completion are made of the same table.
 run --man
 ok manual_page test "$(head -c 3 "$tmp/out")" = .TH
