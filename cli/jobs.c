@@ -69,17 +69,6 @@ static enum vibe_exit check_stdin(const struct vibe_jobs *jobs,
                                  "once");
 }
 
-/* The name of a file without folder and extension; owned. */
-static char *stem_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    const char *base = slash ? slash + 1 : path;
-    const char *dot = strrchr(base, '.');
-
-    return strndup(base,
-                   dot && dot != base ? (size_t)(dot - base) : strlen(base));
-}
-
 static enum vibe_exit set_source(struct vibe_source *source, const char *path,
                                  const char *text, const char *name,
                                  struct vibe_failure *why)
@@ -89,7 +78,7 @@ static enum vibe_exit set_source(struct vibe_source *source, const char *path,
     source->path = path;
     source->text = text;
     source->name = name ? name : is_stdin ? "standard input" : path;
-    source->stem = stem_of(!path ? "text" : is_stdin ? "stdin" : path);
+    source->stem = vibe_names_stem(!path ? "text" : is_stdin ? "stdin" : path);
     source->id = source->stem;
     return source->stem ? VIBE_EXIT_OK : fail_memory(why);
 }

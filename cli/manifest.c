@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "cli/cli.h"
+#include "cli/names.h"
 #include "cli/options_value.h"
 
 enum { MAX_ID = 128 }; /* bytes: it becomes part of a file name */
@@ -219,17 +220,6 @@ static enum vibe_exit set_field(struct reader *r, const char *key,
     return fail_key(r, key);
 }
 
-/* The name of a file without folder and extension; owned. */
-static char *stem_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    const char *base = slash ? slash + 1 : path;
-    const char *dot = strrchr(base, '.');
-
-    return strndup(base,
-                   dot && dot != base ? (size_t)(dot - base) : strlen(base));
-}
-
 /* What the keys of an object say together. */
 static enum vibe_exit check_entry(struct reader *r, struct vibe_entry *entry,
                                   size_t line)
@@ -240,7 +230,7 @@ static enum vibe_exit check_entry(struct reader *r, struct vibe_entry *entry,
                              "found %s",
                              entry->place, entry->path ? "both" : "neither");
     if (!entry->id && entry->path && strcmp(entry->path, "-") != 0)
-        entry->id = stem_of(entry->path);
+        entry->id = vibe_names_stem(entry->path);
     else if (!entry->id && asprintf(&entry->id, "%zu", line) < 0)
         entry->id = NULL;
     if (!entry->id)
@@ -322,7 +312,7 @@ static enum vibe_exit add_script(struct reader *r, const char *path)
         return fail_memory(r->why);
     entry->place = strdup(path);
     entry->path = strdup(path);
-    entry->id = stem_of(path);
+    entry->id = vibe_names_stem(path);
     if (!entry->place || !entry->path || !entry->id)
         return fail_memory(r->why);
     return VIBE_EXIT_OK;
@@ -428,7 +418,7 @@ static char *name_of(const char *source)
     while (n > 0 && copy[n - 1] == '/')
         n--;
     copy[n] = '\0';
-    name = stem_of(copy);
+    name = vibe_names_stem(copy);
     free(copy);
     if (name && (!is_good_id(name) || strcmp(name, "standard input") == 0)) {
         free(name);

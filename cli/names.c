@@ -119,3 +119,13 @@ void vibe_names_release(struct vibe_words *paths)
     free(paths->items);
     *paths = (struct vibe_words){0};
 }
+
+char *vibe_names_stem(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const char *base = slash ? slash + 1 : path;
+    const char *dot = strrchr(base, '.');
+
+    return strndup(base,
+                   dot && dot != base ? (size_t)(dot - base) : strlen(base));
+}

@@ -1,5 +1,5 @@
 /*
- * names.h - voices by the names of their files: "alice" for
+ * names.h - the names of files, and voices by them: "alice" for
  * voices/en-Alice_woman.wav.
  */
 #ifndef VIBE_CLI_NAMES_H
@@ -22,5 +22,9 @@ enum vibe_exit vibe_names_find(struct vibe_words *out, const char *dir,
                                const struct vibe_words *names,
                                struct vibe_failure *why);
 void vibe_names_release(struct vibe_words *paths);
+
+/* The name of a file without folder and extension; owned, NULL without
+ * memory. */
+char *vibe_names_stem(const char *path);
 
 #endif /* VIBE_CLI_NAMES_H */

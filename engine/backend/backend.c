@@ -181,6 +181,31 @@ int vibe_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
     return rc;
 }
 
+/* The smaller of the two that holds every value of both. */
+static enum vibe_dtype common_dtype(enum vibe_dtype a, enum vibe_dtype b)
+{
+    if (a == b)
+        return a;
+    if (a == VIBE_F32 || a == VIBE_F16 || b == VIBE_F32 || b == VIBE_F16)
+        return VIBE_F32;
+    return VIBE_BF16;
+}
+
+/* int4 and packed bf16 are expanded. */
+static enum vibe_dtype device_dtype(enum vibe_dtype dtype)
+{
+    return dtype > VIBE_I8 ? VIBE_BF16 : dtype;
+}
+
+enum vibe_dtype vibe_matrix_gpu_dtype(const struct vibe_matrix_source *src)
+{
+    enum vibe_dtype dtype = device_dtype(src->part[0].dtype);
+
+    for (int i = 1; i < src->n_parts; i++)
+        dtype = common_dtype(dtype, device_dtype(src->part[i].dtype));
+    return dtype;
+}
+
 void vibe_matrix_release(struct vibe_matrix *m, struct vibe_backend *be)
 {
     if (m->N)

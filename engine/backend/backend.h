@@ -260,6 +260,10 @@ int vibe_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
                      struct vibe_error *err);
 void vibe_matrix_release(struct vibe_matrix *m, struct vibe_backend *be);
 
+/* The dtype in which a GPU keeps all parts of a matrix: the smallest that
+ * holds every value of them, int4 and packed bf16 expanded. */
+enum vibe_dtype vibe_matrix_gpu_dtype(const struct vibe_matrix_source *src);
+
 /*
  * The rows of a linear matrix can also be kept in pieces, in memory of the
  * caller's.  A piece is rows first .. first + n - 1 as the device reads them,

@@ -63,36 +63,11 @@ static void count(const struct vibe_backend *be, struct vibe_memory *out)
     vibe_heap_count(tally_of(be)->heap, out);
 }
 
-/* The smaller of the two that holds every value of both. */
-static enum vibe_dtype common_dtype(enum vibe_dtype a, enum vibe_dtype b)
-{
-    if (a == b)
-        return a;
-    if (a == VIBE_F32 || a == VIBE_F16 || b == VIBE_F32 || b == VIBE_F16)
-        return VIBE_F32;
-    return VIBE_BF16;
-}
-
-/* int4 and packed bf16 are expanded. */
-static enum vibe_dtype device_dtype(enum vibe_dtype dtype)
-{
-    return dtype > VIBE_I8 ? VIBE_BF16 : dtype;
-}
-
-static enum vibe_dtype stored_dtype(const struct vibe_matrix_source *src)
-{
-    enum vibe_dtype dtype = device_dtype(src->part[0].dtype);
-
-    for (int i = 1; i < src->n_parts; i++)
-        dtype = common_dtype(dtype, device_dtype(src->part[i].dtype));
-    return dtype;
-}
-
 /* What the language model would be kept in. */
 static enum vibe_dtype kept_dtype(const struct tally *tally,
                                   const struct vibe_matrix_source *src)
 {
-    const enum vibe_dtype stored = stored_dtype(src);
+    const enum vibe_dtype stored = vibe_matrix_gpu_dtype(src);
 
     if (tally->base.purpose != VIBE_FOR_LM || src->layout != VIBE_LAYOUT_LINEAR)
         return stored;

@@ -12,6 +12,7 @@
 #include "engine/backend/cuda/device.h"
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/launch.cuh"
+#include "engine/backend/cuda/reduce.cuh"
 
 /* Floats of a part, a multiple of 4 for vector loads. */
 __host__ __device__ static inline unsigned part_floats(unsigned group,
@@ -129,23 +130,6 @@ __device__ static void combine(float *y, const float *parts, unsigned n_parts,
                              factor);
 }
 
-/* Whether this block is the last of n to arrive; resets the counter. */
-__device__ static bool is_last(unsigned *done, unsigned n)
-{
-    __shared__ bool last;
-
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        last = atomicAdd(done, 1) == n - 1;
-        if (last)
-            *done = 0;
-    }
-    __syncthreads();
-    __threadfence();
-    return last;
-}
-
 /* What a launch passes on; strides in floats. */
 struct job {
     struct cache cache;
@@ -219,7 +203,7 @@ __global__ __launch_bounds__(THREADS, 2) void split_kernel(
                          min(cache.chunk, qs.length - first),
                          parts + (size_t)k * stride);
     }
-    if (is_last(job.done + at, min(n_chunks, gridDim.x)))
+    if (vibe_is_last_block(job.done + at, min(n_chunks, gridDim.x)))
         combine<V>(qs.y, parts, n_chunks, job.group, hd, region);
 }
 

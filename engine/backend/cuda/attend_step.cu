@@ -311,23 +311,6 @@ __device__ static inline void finish(float *y, float4 sum, float weight)
                                sum.w / weight);
 }
 
-/* Whether this block is the last of n to arrive; resets the counter. */
-__device__ static inline bool is_last(unsigned *done, unsigned n)
-{
-    __shared__ bool last;
-
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        last = atomicAdd(done, 1) == n - 1;
-        if (last)
-            *done = 0;
-    }
-    __syncthreads();
-    __threadfence();
-    return last;
-}
-
 /* Tiles of a part, and where a warp keeps those that it is working on. */
 template <unsigned HD> struct walk {
     int seq;
@@ -455,7 +438,7 @@ __global__ __launch_bounds__(THREADS) void step_kernel(
         *(float4 *)&parts[blockIdx.z].sum[warp][threadIdx.x % 32 * 4] = sum;
     parts[blockIdx.z].top[warp] = top;
     parts[blockIdx.z].weight[warp] = weight;
-    if (!is_last(a.done + at, n_parts))
+    if (!vibe_is_last_block(a.done + at, n_parts))
         return;
     sum = merge<HD>(parts, n_parts, warp, &top, &weight);
     if (warp < a.group && threadIdx.x % 32 < HD / 4)

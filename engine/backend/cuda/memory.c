@@ -120,22 +120,6 @@ struct plan {
     size_t small_bytes;
 };
 
-/* The smaller of the two that holds every value of both. */
-static enum vibe_dtype common_dtype(enum vibe_dtype a, enum vibe_dtype b)
-{
-    if (a == b)
-        return a;
-    if (a == VIBE_F32 || a == VIBE_F16 || b == VIBE_F32 || b == VIBE_F16)
-        return VIBE_F32;
-    return VIBE_BF16;
-}
-
-/* int4 and packed bf16 are expanded. */
-static enum vibe_dtype device_dtype(enum vibe_dtype dtype)
-{
-    return dtype > VIBE_I8 ? VIBE_BF16 : dtype;
-}
-
 static int is_scaled(const struct plan *plan)
 {
     for (int i = 0; i < plan->src->n_parts; i++)
@@ -157,11 +141,7 @@ static size_t append_floats(struct plan *plan)
 static int make_plan(struct plan *plan, const struct vibe_matrix_source *src,
                      struct vibe_error *err)
 {
-    *plan = (struct plan){.src = src,
-                          .dtype = device_dtype(src->part[0].dtype)};
-    for (int i = 1; i < src->n_parts; i++)
-        plan->dtype = common_dtype(plan->dtype,
-                                   device_dtype(src->part[i].dtype));
+    *plan = (struct plan){.src = src, .dtype = vibe_matrix_gpu_dtype(src)};
     plan->size = vibe_dtype_size(plan->dtype);
     if (vibe_size_mul(&plan->row_bytes, vibe_cuda_stride(src->K), plan->size) ||
         vibe_size_mul(&plan->rows_bytes, plan->row_bytes, src->N) ||

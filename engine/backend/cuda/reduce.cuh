@@ -1,4 +1,5 @@
-/* reduce.cuh - sums in an order that never depends on the batch. */
+/* reduce.cuh - sums in an order that never depends on the batch, over warps
+ * and blocks, and who of several blocks comes last. */
 #ifndef VIBE_CUDA_REDUCE_CUH
 #define VIBE_CUDA_REDUCE_CUH
 
@@ -31,6 +32,23 @@ __device__ static inline float vibe_block_sum(float v)
     for (int i = 0; i < n_warps; i++)
         sum += of_warp[i];
     return sum;
+}
+
+/* Whether this block is the last of n to arrive; resets the counter. */
+__device__ static inline bool vibe_is_last_block(unsigned *done, unsigned n)
+{
+    __shared__ bool last;
+
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(done, 1) == n - 1;
+        if (last)
+            *done = 0;
+    }
+    __syncthreads();
+    __threadfence();
+    return last;
 }
 
 #endif /* VIBE_CUDA_REDUCE_CUH */
