@@ -39,6 +39,10 @@ enum vibe_exit vibe_cmd_verify(struct vibe_cli *cli, struct vibe_failure *why);
 /* --test-speed: time frames. */
 enum vibe_exit vibe_cmd_speed(struct vibe_cli *cli, struct vibe_failure *why);
 
+/* --benchmark: time frames with more and more layers on the GPU. */
+enum vibe_exit vibe_cmd_benchmark(struct vibe_cli *cli,
+                                  struct vibe_failure *why);
+
 /* --self-test: compare every op of a device with the CPU's. */
 enum vibe_exit vibe_cmd_self_test(struct vibe_cli *cli,
                                   struct vibe_failure *why);

@@ -120,6 +120,8 @@ static enum vibe_exit run(struct vibe_cli *cli, struct vibe_failure *why)
         return vibe_cmd_verify(cli, why);
     if (o->is_test_speed)
         return vibe_cmd_speed(cli, why);
+    if (o->is_benchmark)
+        return vibe_cmd_benchmark(cli, why);
     if (o->is_self_test)
         return vibe_cmd_self_test(cli, why);
     return vibe_cmd_speak(cli, why);

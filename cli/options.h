@@ -55,6 +55,14 @@ enum vibe_color_mode {
     VIBE_COLOR_NEVER,
 };
 
+/* How --benchmark prints: a table, lines, an array, objects on lines. */
+enum vibe_sweep_format {
+    VIBE_SWEEP_MD,
+    VIBE_SWEEP_CSV,
+    VIBE_SWEEP_JSON,
+    VIBE_SWEEP_JSONL,
+};
+
 /* Which print-and-exit option was met; --help wins as soon as it is read. */
 enum vibe_show {
     VIBE_SHOW_NOTHING,
@@ -155,8 +163,10 @@ struct vibe_options {
 
     /* Instead of speaking */
     int is_dry_run, is_info, is_dump_tokens, is_test_speed, is_self_test;
-    int is_list_devices;
+    int is_list_devices, is_benchmark;
     int64_t frames, context, prompt; /* of --test-speed */
+    int64_t repeats;                 /* of --benchmark */
+    int bench_format;                /* enum vibe_sweep_format */
     const char *dump_tensors, *verify;
     int show; /* enum vibe_show */
 
@@ -212,7 +222,7 @@ enum vibe_option_team {
                            --resume */
     VIBE_TEAM_LOUDNESS,  /* --quiet, --verbose */
     VIBE_TEAM_ACTION,    /* --info, --dump-tokens, --verify, --dry-run,
-                           --test-speed, --self-test, --plan,
+                           --test-speed, --benchmark, --self-test, --plan,
                            --print-table */
 };
 

@@ -49,6 +49,14 @@ static const struct vibe_choice color_modes[] = {
     {NULL, 0, 0},
 };
 
+static const struct vibe_choice sweep_formats[] = {
+    {"md", VIBE_SWEEP_MD, 0},
+    {"csv", VIBE_SWEEP_CSV, 0},
+    {"json", VIBE_SWEEP_JSON, 0},
+    {"jsonl", VIBE_SWEEP_JSONL, 0},
+    {NULL, 0, 0},
+};
+
 static const struct vibe_choice shells[] = {
     {"bash", VIBE_SHOW_COMPLETION, 0},
     {NULL, 0, 0},
@@ -807,6 +815,36 @@ const struct vibe_option vibe_option_rows[] = {
         .help = "time frames of speech and say what bounds them",
     },
     {
+        .names = "--benchmark",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_benchmark),
+        .team = VIBE_TEAM_ACTION,
+        .help = "time frames with more and more layers on the GPU, or with as "
+                "many as --num-gpu-layers or --preset says",
+    },
+    {
+        .names = "--bench-format",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_CHOICE,
+        .offset = AT(bench_format),
+        .meta = "FORMAT",
+        .def = "md",
+        .choices = sweep_formats,
+        .help = "what --benchmark prints",
+    },
+    {
+        .names = "--repeats -R",
+        .group = VIBE_GROUP_INSPECT,
+        .kind = VIBE_OPT_INT,
+        .offset = AT(repeats),
+        .meta = "N",
+        .def = "3",
+        .min = 1,
+        .max = 1000,
+        .help = "with --benchmark: how often, for the mean and its deviation",
+    },
+    {
         .names = "--frames",
         .group = VIBE_GROUP_INSPECT,
         .kind = VIBE_OPT_INT,
@@ -815,7 +853,7 @@ const struct vibe_option vibe_option_rows[] = {
         .def = "20",
         .min = 1,
         .max = 100000,
-        .help = "with --test-speed: frames to time",
+        .help = "with --test-speed, --benchmark: frames to time",
     },
     {
         .names = "--context",
@@ -826,7 +864,8 @@ const struct vibe_option vibe_option_rows[] = {
         .def = "0",
         .min = 0,
         .max = 1 << 24,
-        .help = "with --test-speed: tokens that lie behind the frames",
+        .help = "with --test-speed, --benchmark: tokens that lie behind "
+                "the frames",
     },
     {
         .names = "--prompt",

@@ -30,3 +30,19 @@ lm_2=$(bytes_of lm)
 run -m "$model" --test-speed --frames 3 --steps 4 --json
 ok more_steps_read_more_of_the_head test "$(bytes_of head)" -gt "$head_2"
 ok steps_do_not_concern_the_lm test "$(bytes_of lm)" = "$lm_2"
+
+# --benchmark on the CPU has one point: everything is in the memory of the host.
+run -m "$model" --device cpu --benchmark --frames 2 --steps 2 -R 2
+ok benchmark test "$rc" = 0
+ok benchmark_is_a_table grep -qE '^\| +[0-9.]+ of +[0-9]+ \|.* [0-9.]+ \+- +[0-9.]+ \|' "$tmp/out"
+ok benchmark_of_a_cpu_has_one_row test "$(grep -c ' of ' "$tmp/out")" = 1
+run -m "$model" --device cpu --benchmark --frames 2 --steps 2 -R 2 --bench-format csv
+ok csv_has_a_head_and_a_line test "$(wc -l <"$tmp/out")" = 2
+ok csv_has_as_many_fields_as_names test "$(head -n 1 "$tmp/out" | tr -cd , | wc -c)" = \
+    "$(tail -n 1 "$tmp/out" | tr -cd , | wc -c)"
+run -m "$model" --device cpu --benchmark --frames 2 --steps 2 -R 1 --bench-format json
+ok json_is_an_array grep -qE '^\[\{.*"frame_ms":[0-9.]+.*\}\]$' "$tmp/out"
+run -m "$model" --device cpu --benchmark --frames 2 --steps 2 -R 1 --json
+ok jsonl_is_an_object grep -qE '^\{.*"frame_ms":[0-9.]+.*\}$' "$tmp/out"
+fails unknown_bench_format 2 "--bench-format: 'xml' is not one of md, csv, json, jsonl" \
+    -m "$model" --benchmark --bench-format xml
