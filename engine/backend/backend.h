@@ -84,6 +84,8 @@ struct vibe_tensor {
     enum vibe_dtype dtype;
     size_t B, T, C;
     size_t stride_b, stride_t;
+    int is_for_products; /* only products (ops.h) read it: a device may keep it
+                            in the form that they take, of the same size */
 };
 
 /* How the file stores a matrix, and so how its [N][K] is found in it. */

@@ -79,6 +79,12 @@ void vibe_graph_free(struct vibe_stream *s, struct vibe_graph **graph)
     *graph = NULL;
 }
 
+/* Whether ops besides products may read them; NULL is allowed. */
+static int is_plain(const struct vibe_tensor *t)
+{
+    return !t || !t->is_for_products;
+}
+
 static void check_product(const struct vibe_tensor *y,
                           const struct vibe_tensor *x,
                           const struct vibe_matrix *w,
@@ -91,6 +97,8 @@ static void check_product(const struct vibe_tensor *y,
     assert((epilogue == VIBE_GATE_ADD) == (gate != NULL));
     assert(!gate || is_alike(gate, y));
     assert(!w->gamma || epilogue == VIBE_ADD);
+    assert(is_plain(gate));
+    assert((epilogue != VIBE_ADD && epilogue != VIBE_GATE_ADD) || is_plain(y));
     (void)y, (void)x, (void)w, (void)epilogue, (void)gate;
 }
 
@@ -172,6 +180,7 @@ void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
     assert(is_alike(norm->room, x) && !norm->shift == !norm->scale);
     assert(!norm->shift ||
            (is_alike(norm->shift, x) && is_alike(norm->scale, x)));
+    assert(is_plain(x) && is_plain(norm->shift) && is_plain(norm->scale));
     multiply(s, &(const struct product){.y = y,
                                         .x = x,
                                         .gate = gate,
@@ -196,7 +205,7 @@ void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
 void vibe_rmsnorm(struct vibe_stream *s, const struct vibe_tensor *y,
                   const struct vibe_tensor *x, const float *w, float eps)
 {
-    assert(is_alike(y, x));
+    assert(is_alike(y, x) && is_plain(x));
     if (is_live(s))
         s->be->ops->rmsnorm(s, y, x, w, eps);
 }
@@ -207,6 +216,7 @@ void vibe_modulate(struct vibe_stream *s, const struct vibe_tensor *y,
                    const struct vibe_tensor *scale)
 {
     assert(is_alike(y, x) && is_alike(y, shift) && is_alike(y, scale));
+    assert(is_plain(x) && is_plain(shift) && is_plain(scale));
     if (is_live(s))
         s->be->ops->modulate(s, y, x, w, eps, shift, scale);
 }
@@ -215,6 +225,7 @@ void vibe_add_silu(struct vibe_stream *s, const struct vibe_tensor *y,
                    const struct vibe_tensor *a, const struct vibe_tensor *b)
 {
     assert(is_alike(y, a) && (!b || is_alike(y, b)));
+    assert(is_plain(a) && is_plain(b));
     if (is_live(s))
         s->be->ops->add_silu(s, y, a, b);
 }
@@ -222,7 +233,7 @@ void vibe_add_silu(struct vibe_stream *s, const struct vibe_tensor *y,
 void vibe_affine(struct vibe_stream *s, const struct vibe_tensor *y,
                  const struct vibe_tensor *x, float mul, float add)
 {
-    assert(is_alike(y, x));
+    assert(is_alike(y, x) && is_plain(y) && is_plain(x));
     if (is_live(s))
         s->be->ops->affine(s, y, x, mul, add);
 }
@@ -230,7 +241,7 @@ void vibe_affine(struct vibe_stream *s, const struct vibe_tensor *y,
 void vibe_copy(struct vibe_stream *s, const struct vibe_tensor *y,
                const struct vibe_tensor *x)
 {
-    assert(is_alike(y, x));
+    assert(is_alike(y, x) && is_plain(y) && is_plain(x));
     if (is_live(s))
         s->be->ops->copy(s, y, x);
 }
@@ -259,6 +270,7 @@ void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
 {
     check_qkv(qkv, kv, layer);
     assert(is_rows(y, qkv->B, qkv->T) && y->data != qkv->data);
+    assert(is_plain(qkv));
     assert(y->C == qkv->C - 2 * kv->n_kv_heads * kv->head_dim);
     if (is_live(s))
         s->be->ops->attention(s, y, qkv, kv, layer, rows, inv_freq);
@@ -271,6 +283,7 @@ void vibe_window(struct vibe_stream *s, const struct vibe_tensor *win,
     assert(win->B == x->B && past->B == x->B && is_alike(state, past));
     assert(win->C == x->C && past->C == x->C);
     assert(win->T >= past->T + x->T);
+    assert(is_plain(win) && is_plain(state) && is_plain(past) && is_plain(x));
     if (is_live(s))
         s->be->ops->window(s, win, state, past, x);
 }
@@ -284,6 +297,8 @@ void vibe_mixer(struct vibe_stream *s, const struct vibe_tensor *y,
     assert(is_rows(past, x->B, VIBE_MIXER_TAPS - 1) && past->C == x->C);
     assert(y->data != x->data && y->data != normed->data);
     assert(normed->data != x->data && state->data != past->data);
+    assert(is_plain(y) && is_plain(normed) && is_plain(state) &&
+           is_plain(past) && is_plain(x));
     if (is_live(s))
         s->be->ops->mixer(s, y, normed, state, past, x, w);
 }
@@ -294,7 +309,7 @@ void vibe_ffn(struct vibe_stream *s, const struct vibe_tensor *y,
 {
     check_product(room, x, up, VIBE_GELU, NULL);
     check_product(y, room, down, VIBE_ADD, NULL);
-    assert(is_alike(y, x) && y->data != x->data);
+    assert(is_alike(y, x) && y->data != x->data && is_plain(x));
     assert(up->bias && down->bias && down->gamma);
     if (is_live(s))
         s->be->ops->ffn(s, y, x, up, down, room);
@@ -307,6 +322,7 @@ void vibe_solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
 {
     assert(is_alike(x, m1) && x->T == 1);
     assert(v->B == 2 && v->T == x->B && v->C == x->C);
+    assert(is_plain(x) && is_plain(m1) && is_plain(v));
     if (is_live(s))
         s->be->ops->solver_step(s, x, m1, v, cfg_scale, coef);
 }
@@ -314,7 +330,7 @@ void vibe_solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
 void vibe_noise(struct vibe_stream *s, const struct vibe_tensor *x,
                 const struct vibe_noise_key *keys)
 {
-    assert(x->T == 1);
+    assert(x->T == 1 && is_plain(x));
     if (is_live(s))
         s->be->ops->noise(s, x, keys);
 }

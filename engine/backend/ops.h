@@ -3,8 +3,12 @@
  *
  * An op takes a stream first and its output second, returns nothing and
  * latches its error in the stream (backend.h).  Tensors are [B][T][C];
- * M = B * T counts rows.  Activations are f32 (a GPU may also take bf16);
- * sums are f32 or wider.
+ * M = B * T counts rows.  Activations are f32; sums are f32 or wider.
+ *
+ * A tensor that is_for_products is written by a norm, vibe_add_silu,
+ * vibe_attention or a product that does not add to it, and read by vibe_linear
+ * and vibe_gemm alone, with the bits of one that is not (but for 2^-17 of a
+ * product in float arithmetic).
  *
  * The result of a row depends on that row alone: whatever else is in the
  * batch, and however many threads run, the bits are the same.

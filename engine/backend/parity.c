@@ -435,9 +435,11 @@ size_t vibe_parity_run(struct vibe_backend *be, uint64_t seed,
     run_cases(lab, vibe_parity_pieces);
     if (be->is_exact) {
         run_cases(lab, vibe_parity_products);
+        run_cases(lab, vibe_parity_kept);
         run_cases(lab, vibe_parity_rows);
     } else {
         run_cases(lab, vibe_parity_rounded);
+        run_cases(lab, vibe_parity_kept_rounded);
     }
 
     vibe_lab_clear(lab);

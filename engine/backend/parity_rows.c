@@ -236,14 +236,47 @@ static void attend_alone(struct vibe_lab *lab, const struct attention *a,
                   "row alone of %zux%zu at %zu", a->B, a->T, a->first);
 }
 
+/* A product of y has the same bits where y is kept for products. */
+static void attend_kept(struct vibe_lab *lab, const struct attention *a,
+                        struct cache *c, const struct vibe_tensor *y,
+                        const struct vibe_tensor *qkv, const float *inv_freq)
+{
+    const struct vibe_lab_matrix spec = {
+        .dtype = VIBE_BF16, .N = 20, .K = y->C, .n_parts = 1, .n_scales = 1};
+    const struct vibe_rows rows = {c->seq[VIBE_TESTED], c->pos[VIBE_TESTED]};
+    struct vibe_stream *s = &lab->s[VIBE_TESTED];
+    struct vibe_tensor kept[VIBE_SIDES], of_y[VIBE_SIDES], of_kept[VIBE_SIDES];
+    struct vibe_matrix *w[VIBE_SIDES];
+
+    vibe_lab_tensor(lab, kept, VIBE_FILL_POISON, a->B, a->T, y->C);
+    vibe_lab_tensor(lab, of_y, VIBE_FILL_POISON, a->B, a->T, spec.N);
+    vibe_lab_tensor(lab, of_kept, VIBE_FILL_POISON, a->B, a->T, spec.N);
+    vibe_lab_matrix(lab, w, &spec);
+    if (lab->err.code)
+        return;
+    kept[VIBE_TESTED].is_for_products = 1;
+    vibe_attention(s, &kept[VIBE_TESTED], qkv, &c->kv[VIBE_TESTED], 1, &rows,
+                   inv_freq);
+    vibe_linear(s, &of_y[VIBE_TESTED], y, w[VIBE_TESTED], VIBE_STORE, NULL);
+    vibe_linear(s, &of_kept[VIBE_TESTED], &kept[VIBE_TESTED], w[VIBE_TESTED],
+                VIBE_STORE, NULL);
+    vibe_lab_same(lab, "attention", &of_y[VIBE_TESTED], &of_kept[VIBE_TESTED],
+                  "kept, %zux%zu at %zu", a->B, a->T, a->first);
+}
+
 /* Turned by nothing a key rounds to the same bf16 on both sides. */
 static void make_frequencies(struct vibe_lab *lab, float *both[VIBE_SIDES],
                              const struct attention *a)
 {
     vibe_lab_floats(lab, both, a->head_dim / 2);
     for (int side = 0; side < VIBE_SIDES && a->dtype == VIBE_BF16; side++) {
-        const struct vibe_tensor all = {both[side],      VIBE_F32, 1, 1,
-                                        a->head_dim / 2, 0,        0};
+        const struct vibe_tensor all = {
+            .data = both[side],
+            .dtype = VIBE_F32,
+            .B = 1,
+            .T = 1,
+            .C = a->head_dim / 2,
+        };
 
         vibe_zero(&lab->s[side], &all);
     }
@@ -264,11 +297,13 @@ static void run_attention(struct vibe_lab *lab, const struct attention *a)
 {
     size_t C = (a->n_heads + 2 * a->n_kv) * a->head_dim;
     struct vibe_tensor qkv[VIBE_SIDES], y[VIBE_SIDES], again[VIBE_SIDES];
+    struct vibe_tensor once_more[VIBE_SIDES];
     float *inv_freq[VIBE_SIDES];
     struct cache c;
 
     vibe_lab_tensor(lab, qkv, VIBE_FILL_RANDOM, a->B, a->T, C);
     vibe_lab_tensor(lab, again, VIBE_FILL_POISON, a->B, a->T, C);
+    vibe_lab_tensor(lab, once_more, VIBE_FILL_POISON, a->B, a->T, C);
     vibe_lab_tensor(lab, y, VIBE_FILL_POISON, a->B, a->T,
                     a->n_heads * a->head_dim);
     make_frequencies(lab, inv_freq, a);
@@ -281,6 +316,7 @@ static void run_attention(struct vibe_lab *lab, const struct attention *a)
         /* scores of deviation 3, so that some positions matter */
         vibe_affine(&lab->s[side], &q, &q, 9.0f, 0.0f);
         vibe_copy(&lab->s[side], &again[side], &qkv[side]);
+        vibe_copy(&lab->s[side], &once_more[side], &qkv[side]);
         vibe_attention(&lab->s[side], &y[side], &qkv[side], &c.kv[side], 1,
                        &rows, inv_freq[side]);
     }
@@ -296,6 +332,9 @@ static void run_attention(struct vibe_lab *lab, const struct attention *a)
     if (!lab->err.code)
         attend_alone(lab, a, &c, &y[VIBE_TESTED], &again[VIBE_TESTED],
                      inv_freq[VIBE_TESTED]);
+    if (!lab->err.code)
+        attend_kept(lab, a, &c, &y[VIBE_TESTED], &once_more[VIBE_TESTED],
+                    inv_freq[VIBE_TESTED]);
     vibe_lab_clear(lab);
 }
 

@@ -99,14 +99,17 @@ static void project_frame(struct vibe_connector *c, struct vibe_stream *s,
                           enum vibe_epilogue epilogue)
 {
     struct vibe_tensor h = vibe_tensor_rows(&c->scratch, 0, x->B);
+    struct vibe_tensor normed;
 
     assert(x->B <= c->scratch.T);
     h.B = x->B;
     h.T = 1;
     h.stride_b = h.stride_t;
+    normed = h;
+    normed.is_for_products = 1;
     vibe_linear(s, &h, x, &c->fc1, VIBE_STORE, NULL);
-    vibe_rmsnorm(s, &h, &h, c->norm, NORM_EPS);
-    vibe_linear(s, y, &h, &c->fc2, epilogue, NULL);
+    vibe_rmsnorm(s, &normed, &h, c->norm, NORM_EPS);
+    vibe_linear(s, y, &normed, &c->fc2, epilogue, NULL);
 }
 
 /* Many frames of one clip. */

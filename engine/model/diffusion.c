@@ -144,6 +144,8 @@ static int allocate_scratch(struct vibe_diffusion *head,
     for (size_t i = 0; !rc && i < sizeof(plan) / sizeof(plan[0]); i++)
         rc = vibe_tensor_init(plan[i].t, be, VIBE_F32, plan[i].B, plan[i].T,
                               plan[i].C, err);
+    head->m.is_for_products = 1;
+    head->act.is_for_products = 1;
     return rc;
 }
 
@@ -263,6 +265,7 @@ static int prepare(struct vibe_diffusion *head, struct vibe_stream *s,
         rc = vibe_tensor_init(&head->tau, be, VIBE_F32, 1, n_steps, H, err);
     if (!rc)
         rc = vibe_tensor_init(&head->c, be, VIBE_F32, rows, group, H, err);
+    head->c.is_for_products = 1;
     if (!rc)
         rc = vibe_tensor_init(&head->last.at_steps, be, VIBE_F32, rows, group,
                               2 * H, err);

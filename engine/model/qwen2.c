@@ -241,6 +241,8 @@ static int allocate_scratch(struct vibe_qwen2 *lm, size_t max_rows,
                               config->intermediate_size, err);
     if (rc)
         return rc;
+    lm->normed.is_for_products = 1;
+    lm->act.is_for_products = 1;
     lm->prompt_at = be->ops->alloc(be, 2 * sizeof(*lm->prompt_at));
     if (!lm->prompt_at)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for a position");

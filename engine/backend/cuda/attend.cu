@@ -87,11 +87,12 @@ __device__ static inline void append(float (&sum)[V], float *weight,
  * pieces whose factors fit the region.
  */
 template <unsigned V>
-__device__ static void combine_heads(float *y, const float *parts,
-                                     unsigned n_parts, unsigned group,
+__device__ static void combine_heads(const struct queries &qs,
+                                     const float *parts, unsigned n_parts,
                                      unsigned hd, unsigned g0, unsigned i,
                                      float4 *factor)
 {
+    const unsigned group = qs.group;
     const unsigned stride = part_floats(group, hd);
     const unsigned warp = threadIdx.x / 32;
     const unsigned g = i / (hd / V);
@@ -116,17 +117,17 @@ __device__ static void combine_heads(float *y, const float *parts,
     }
     if (is_busy)
         for (unsigned e = 0; e < V; e++)
-            y[at + e] = sum[e] / weight;
+            qs.y[at + e] = kept(sum[e] / weight, qs.is_split);
 }
 
 /* Put the parts of one row and KV head together. */
 template <unsigned V>
-__device__ static void combine(float *y, const float *parts, unsigned n_parts,
-                               unsigned group, unsigned hd, float4 *factor)
+__device__ static void combine(const struct queries &qs, const float *parts,
+                               unsigned n_parts, unsigned hd, float4 *factor)
 {
-    for (unsigned g0 = 0; g0 < group; g0 += TILE)
+    for (unsigned g0 = 0; g0 < qs.group; g0 += TILE)
         for (unsigned i = 0; i < TILE * (hd / V); i += THREADS)
-            combine_heads<V>(y, parts, n_parts, group, hd, g0, i + threadIdx.x,
+            combine_heads<V>(qs, parts, n_parts, hd, g0, i + threadIdx.x,
                              factor);
 }
 
@@ -136,6 +137,7 @@ struct job {
     const float *qkv;
     float *y;
     size_t q_stride_b, q_stride_t, y_stride_b, y_stride_t;
+    bool is_split; /* of y */
     unsigned T, group;
     unsigned n_rows; /* of a block of a prompt */
     const int32_t *seq, *pos;
@@ -155,6 +157,7 @@ __device__ static struct queries queries_of(const struct job &job, unsigned b,
 
     qs.q = job.qkv + b * job.q_stride_b + t * job.q_stride_t + column;
     qs.y = job.y + b * job.y_stride_b + t * job.y_stride_t + column;
+    qs.is_split = job.is_split;
     qs.q_stride = job.q_stride_t;
     qs.y_stride = job.y_stride_t;
     qs.n = n_rows * job.group;
@@ -204,7 +207,7 @@ __global__ __launch_bounds__(THREADS, 2) void split_kernel(
                          parts + (size_t)k * stride);
     }
     if (vibe_is_last_block(job.done + at, min(n_chunks, gridDim.x)))
-        combine<V>(qs.y, parts, n_chunks, job.group, hd, region);
+        combine<V>(qs, parts, n_chunks, hd, region);
 }
 
 /* A prompt: grid (blocks of n_rows rows, KV heads, B); the rows that see most
@@ -277,6 +280,7 @@ cudaError_t vibe_cuda_attend(const struct vibe_cuda *cuda,
                       qkv->stride_t,
                       y->stride_b,
                       y->stride_t,
+                      y->is_for_products != 0,
                       (unsigned)qkv->T,
                       group_of(qkv, kv),
                       1,

@@ -9,6 +9,7 @@
 
 #include "engine/backend/cuda/cache.cuh"
 #include "engine/backend/cuda/reduce.cuh"
+#include "engine/backend/cuda/split.cuh"
 
 enum {
     THREADS = 256,
@@ -85,7 +86,8 @@ __device__ static inline void read_fresh(float (&to)[1], const float *from)
 /* Queries of one KV head: query i is head i % group of row i / group. */
 struct queries {
     const float *q;
-    float *y; /* not where q is: q is read again after y is begun */
+    float *y;      /* not where q is: q is read again after y is begun */
+    bool is_split; /* how y is kept when it is done, see split.cuh */
     size_t q_stride, y_stride; /* between rows */
     unsigned n, group;
     unsigned length; /* positions that row 0 sees; row r sees r more */
@@ -103,6 +105,7 @@ struct tiles {
     float all_top[BATCH], all_weight[BATCH]; /* of the chunks so far */
     float *out[BATCH];  /* where sums go: a part or y; NULL when unseen */
     bool is_end[BATCH]; /* no chunk comes after for the query */
+    bool is_split;      /* of y */
 };
 
 /* What a chunk adds up to for a query: weight is relative to top. */
@@ -322,6 +325,8 @@ __device__ static void settle(struct tiles *tiles, struct queries qs,
     }
     if (i < n_q)
         tiles->is_end[i] = seen_by(qs, all, first + chunk) <= 0;
+    if (i == 0)
+        tiles->is_split = qs.is_split;
     __syncthreads();
 }
 
@@ -337,7 +342,9 @@ __device__ static inline void add_to_y(const struct tiles *tiles, unsigned i,
         const float v = fmaf(sum[e], tiles->after[i],
                              so_far * tiles->before[i]);
 
-        y[e] = tiles->is_end[i] ? v / tiles->all_weight[i] : v;
+        y[e] = tiles->is_end[i]
+                   ? kept(v / tiles->all_weight[i], tiles->is_split)
+                   : v;
     }
 }
 

@@ -22,6 +22,7 @@ struct prompt {
     const float *qkv;
     float *y;
     size_t q_stride_b, q_stride_t, y_stride_b, y_stride_t;
+    bool is_split; /* of y, see split.cuh */
     unsigned T, group;
     const int32_t *seq, *pos;
     float scale; /* log2(e) / sqrt(head_dim) */
@@ -191,7 +192,8 @@ __device__ static inline void store_rows(const rows16<HD> &r,
 #pragma unroll
         for (unsigned n = 0; n < HD / 8; n++)
             *(float2 *)(to + n * 8) = make_float2(
-                r.sum[n][2 * half] / weight, r.sum[n][2 * half + 1] / weight);
+                kept(r.sum[n][2 * half] / weight, a.is_split),
+                kept(r.sum[n][2 * half + 1] / weight, a.is_split));
     }
 }
 
@@ -265,13 +267,19 @@ cudaError_t vibe_cuda_attend_prompt(cudaStream_t stream,
     const unsigned n_heads = (unsigned)(y->C / kv->head_dim);
     const dim3 grid((unsigned)((qkv->T + ROWS - 1) / ROWS), n_heads,
                     (unsigned)qkv->B);
-    struct prompt a = {
-        cache_of(kv, layer), (const float *)qkv->data,
-        (float *)y->data,    qkv->stride_b,
-        qkv->stride_t,       y->stride_b,
-        y->stride_t,         (unsigned)qkv->T,
-        group_of(qkv, kv),   rows->seq,
-        rows->pos,           1.44269504f / sqrtf((float)kv->head_dim)};
+    struct prompt a = {cache_of(kv, layer),
+                       (const float *)qkv->data,
+                       (float *)y->data,
+                       qkv->stride_b,
+                       qkv->stride_t,
+                       y->stride_b,
+                       y->stride_t,
+                       y->is_for_products != 0,
+                       (unsigned)qkv->T,
+                       group_of(qkv, kv),
+                       rows->seq,
+                       rows->pos,
+                       1.44269504f / sqrtf((float)kv->head_dim)};
 
     if (kv->head_dim == 64)
         return launch_prompt<64>(stream, &a, grid);

@@ -35,6 +35,7 @@ struct step {
     const float *qkv;
     float *y;
     size_t qkv_stride, y_stride; /* from row to row */
+    bool is_split;               /* of y, see split.cuh */
     const int32_t *seq, *pos;
     const float *inv_freq;
     float scale; /* log2(e) / sqrt(head_dim) */
@@ -305,10 +306,12 @@ __device__ static inline float4 merge_warps(const partial<HD> *from,
     return sum;
 }
 
-__device__ static inline void finish(float *y, float4 sum, float weight)
+__device__ static inline void finish(float *y, float4 sum, float weight,
+                                     bool is_split)
 {
-    *(float4 *)y = make_float4(sum.x / weight, sum.y / weight, sum.z / weight,
-                               sum.w / weight);
+    *(float4 *)y = kept(make_float4(sum.x / weight, sum.y / weight,
+                                    sum.z / weight, sum.w / weight),
+                        is_split);
 }
 
 /* Tiles of a part, and where a warp keeps those that it is working on. */
@@ -431,7 +434,7 @@ __global__ __launch_bounds__(THREADS) void step_kernel(
     sum = merge_warps<HD>(left, warp, &top, &weight);
     if (n_parts == 1) {
         if (warp < a.group && threadIdx.x % 32 < HD / 4)
-            finish(y, sum, weight);
+            finish(y, sum, weight, a.is_split);
         return;
     }
     if (threadIdx.x % 32 < HD / 4)
@@ -442,7 +445,7 @@ __global__ __launch_bounds__(THREADS) void step_kernel(
         return;
     sum = merge<HD>(parts, n_parts, warp, &top, &weight);
     if (warp < a.group && threadIdx.x % 32 < HD / 4)
-        finish(y, sum, weight);
+        finish(y, sum, weight, a.is_split);
 #endif
 }
 
@@ -506,6 +509,7 @@ cudaError_t vibe_cuda_attend_step(const struct vibe_cuda *cuda,
                      (float *)y->data,
                      qkv->stride_b,
                      y->stride_b,
+                     y->is_for_products != 0,
                      rows->seq,
                      rows->pos,
                      inv_freq,

@@ -308,8 +308,20 @@ __device__ static inline void multiply_tile(float c[4], const tile_pairs &t,
 /* The part of 16 neighbours of a row of x that a column has: high in even
  * ones, low in odd ones. */
 __device__ static inline void part_of_x(unsigned pairs[8], const float4 x[4],
-                                        bool is_low)
+                                        bool is_low, bool is_split)
 {
+    if (is_split) {
+        const unsigned halves = is_low ? 0x5410 : 0x7632;
+
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            pairs[2 * i] = __byte_perm(__float_as_uint(x[i].x),
+                                       __float_as_uint(x[i].y), halves);
+            pairs[2 * i + 1] = __byte_perm(__float_as_uint(x[i].z),
+                                           __float_as_uint(x[i].w), halves);
+        }
+        return;
+    }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         unsigned high[2], low[2];

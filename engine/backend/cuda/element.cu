@@ -1,6 +1,7 @@
 /* Ops on elements: one thread does one, all are bound by bytes moved. */
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/launch.cuh"
+#include "engine/backend/cuda/split.cuh"
 #include "engine/backend/noise.h"
 
 enum { THREADS = 256 };
@@ -10,11 +11,12 @@ struct view {
     float *data;
     unsigned T, C;
     size_t stride_b, stride_t;
+    bool is_split; /* see split.cuh */
 };
 
 static struct view view_of(const struct vibe_tensor *t)
 {
-    struct view view = {NULL, 1, 1, 0, 0};
+    struct view view = {NULL, 1, 1, 0, 0, false};
 
     if (t) {
         view.data = (float *)t->data;
@@ -22,6 +24,7 @@ static struct view view_of(const struct vibe_tensor *t)
         view.C = (unsigned)t->C;
         view.stride_b = t->stride_b;
         view.stride_t = t->stride_t;
+        view.is_split = t->is_for_products;
     }
     return view;
 }
@@ -77,7 +80,7 @@ __global__ void add_silu(const __grid_constant__ struct element e)
     if (i >= e.n)
         return;
     v = *at(e.a, i) + (e.b.data ? *at(e.b, i) : 0.0f);
-    *at(e.y, i) = v / (1.0f + expf(-v));
+    *at(e.y, i) = kept(v / (1.0f + expf(-v)), e.y.is_split);
 }
 
 cudaError_t vibe_cuda_add_silu(cudaStream_t stream, const struct vibe_tensor *y,

@@ -4,21 +4,24 @@
 
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/matrix.h"
+#include "engine/backend/cuda/split.cuh"
 
 /* Row m = b * T + t of a tensor. */
 struct view {
     float *data;
     size_t stride_b, stride_t;
+    bool is_split; /* see split.cuh */
 };
 
 static inline struct view view_of(const struct vibe_tensor *t)
 {
-    struct view v = {NULL, 0, 0};
+    struct view v = {NULL, 0, 0, false};
 
     if (t) {
         v.data = (float *)t->data;
         v.stride_b = t->stride_b;
         v.stride_t = t->stride_t;
+        v.is_split = t->is_for_products;
     }
     return v;
 }
@@ -27,6 +30,11 @@ __device__ static inline size_t row_at(const struct view &v, unsigned T,
                                        unsigned m)
 {
     return m / T * v.stride_b + m % T * v.stride_t;
+}
+
+__device__ static inline void put(const struct view &v, size_t at, float value)
+{
+    v.data[at] = kept(value, v.is_split);
 }
 
 /* Everything a kernel needs besides its sums. */
@@ -114,10 +122,10 @@ __device__ static inline void store_two(const struct epilogue &e, unsigned m,
         o = read_operands(e, y_at, gate_at, n + i);
         z[i] = z[i] * o.scale + o.bias;
         if (e.kind != VIBE_SWIGLU)
-            e.y.data[y_at + n + i] = finished(e.kind, o, z[i]);
+            put(e.y, y_at + n + i, finished(e.kind, o, z[i]));
     }
     if (e.kind == VIBE_SWIGLU)
-        e.y.data[y_at + n / 2] = silu(z[0]) * z[1];
+        put(e.y, y_at + n / 2, silu(z[0]) * z[1]);
 }
 
 #endif /* VIBE_CUDA_EPILOGUE_CUH */

@@ -120,7 +120,7 @@ __device__ static inline void fetch_w(stages<dtype, TILE, STAGES> &s,
 }
 
 /* Add a stage to the sums of a warp: TILE / 2 by TILE / 2 outputs from m, n. */
-template <int dtype, int TILE, int STAGES>
+template <bool IS_SPLIT, int dtype, int TILE, int STAGES>
 __device__ static inline void add_stage(float sums[TILE / 32][TILE / 16][4],
                                         const stages<dtype, TILE, STAGES> &s,
                                         unsigned stage, unsigned m, unsigned n)
@@ -147,10 +147,12 @@ __device__ static inline void add_stage(float sums[TILE / 32][TILE / 16][4],
             const float *p = &s.x[stage][m + i * 16 + row][k + pair];
             unsigned high[4], low[4];
 
-            split(high[0], low[0], *(const float2 *)p);
-            split(high[1], low[1], *(const float2 *)(p + 8 * X_STRIDE));
-            split(high[2], low[2], *(const float2 *)(p + 8));
-            split(high[3], low[3], *(const float2 *)(p + 8 * X_STRIDE + 8));
+            read_split(high[0], low[0], *(const float2 *)p, IS_SPLIT);
+            read_split(high[1], low[1], *(const float2 *)(p + 8 * X_STRIDE),
+                       IS_SPLIT);
+            read_split(high[2], low[2], *(const float2 *)(p + 8), IS_SPLIT);
+            read_split(high[3], low[3], *(const float2 *)(p + 8 * X_STRIDE + 8),
+                       IS_SPLIT);
 #pragma unroll
             for (unsigned j = 0; j < TILE / 16; j++) {
                 multiply(sums[i][j], high, b[j]);
@@ -256,7 +258,10 @@ __global__ void __launch_bounds__(THREADS)
             fetch_w(s, (i + STAGES - 1) % STAGES, a, n0, step + STAGES - 1);
         }
         copies_end();
-        add_stage(sums, s, i % STAGES, m, n);
+        if (a.x.is_split)
+            add_stage<true>(sums, s, i % STAGES, m, n);
+        else
+            add_stage<false>(sums, s, i % STAGES, m, n);
     }
     if (a.slices > 1 && !gather<TILE / 32 * TILE / 16 * 4>(&sums[0][0][0], a))
         return;
@@ -302,7 +307,8 @@ __global__ void __launch_bounds__(FFMA_THREADS)
             float x = 0.0f, w = 0.0f;
 
             if (m0 + row < a.end && k0 + k < a.K)
-                x = a.x.data[row_at(a.x, a.e.T, m0 + row) + k0 + k];
+                x = meant(a.x.data[row_at(a.x, a.e.T, m0 + row) + k0 + k],
+                          a.x.is_split);
             if (n0 + row < a.e.N && k0 + k < a.K)
                 w = weight_at<dtype>(a.w,
                                      (size_t)(n0 + row) * a.stride + k0 + k);
@@ -350,7 +356,7 @@ __global__ void __launch_bounds__(FFMA_THREADS)
     if (m >= a.end)
         return;
     for (unsigned k = lane; k < a.K; k += 32) {
-        const float v = x[k];
+        const float v = meant(x[k], a.x.is_split);
 
 #pragma unroll
         for (unsigned n = 0; n < VIBE_CUDA_FEW; n++)
@@ -377,7 +383,8 @@ __global__ void __launch_bounds__(ROUND_THREADS)
     const float *in = x.data + row_at(x, T, m);
 
     for (unsigned k = threadIdx.x; k < stride; k += ROUND_THREADS)
-        out[(size_t)m * stride + k] = __float2bfloat16_rn(k < K ? in[k] : 0.0f);
+        out[(size_t)m * stride + k] = __float2bfloat16_rn(
+            k < K ? high_of(in[k], x.is_split) : 0.0f);
 }
 
 __device__ static inline unsigned bf16_pair(float lo, float hi)

@@ -77,7 +77,7 @@ struct x_feed {
 
     /* The part that lane's column has of its 16 neighbours. */
     __device__ static inline void read(unsigned pairs[8],
-                                       const unsigned char *tile)
+                                       const unsigned char *tile, bool is_split)
     {
         const unsigned m = threadIdx.x % 32 / 8;
         const unsigned q = threadIdx.x % 4;
@@ -87,7 +87,7 @@ struct x_feed {
         for (unsigned i = 0; i < 4; i++)
             x[i] = *(const float4 *)(tile + m * X_BYTES +
                                      place(4 * q + i) * 16);
-        part_of_x(pairs, x, threadIdx.x / 4 % 2);
+        part_of_x(pairs, x, threadIdx.x / 4 % 2, is_split);
     }
 };
 
@@ -127,9 +127,9 @@ __device__ static inline void finish_outputs(
     if (!t.is_there || n >= a.e.N)
         return;
     if (a.e.kind != VIBE_SWIGLU)
-        a.e.y.data[t.y_at + n] = finished(a.e.kind, o, z);
+        put(a.e.y, t.y_at + n, finished(a.e.kind, o, z));
     else if (n % 2 == 0)
-        a.e.y.data[t.y_at + n / 2] = silu(z) * up;
+        put(a.e.y, t.y_at + n / 2, silu(z) * up);
 }
 
 #endif
@@ -187,7 +187,7 @@ template <int dtype, int HEIGHT> struct feeder {
         for (int h = 0; h < HEIGHT; h++)
             read_tile<dtype>(w[h], here + h * tiles::TILE_BYTES);
         if (has_column)
-            x_feed::read(pairs, here + tiles::BYTES);
+            x_feed::read(pairs, here + tiles::BYTES, a.x.is_split);
         __syncwarp();
         weights.fetch(here, a);
         if (weights.ahead.is_in())

@@ -29,7 +29,7 @@ enum {
 
 struct gemv {
     const void *w;
-    const float *x;
+    struct view x;
     struct epilogue e;
     size_t x_at[MAX_ROWS], y_at[MAX_ROWS], gate_at[MAX_ROWS];
     unsigned K, stride, n_rows, slices, n_units;
@@ -77,15 +77,18 @@ __device__ static inline void two_quads(float v[LANE], const float *a,
 __device__ static inline void load_x(float v[LANE], const gemv &a, unsigned m,
                                      unsigned k)
 {
-    const float *p = a.x + a.x_at[m] + k;
+    const float *p = a.x.data + a.x_at[m] + k;
 
-    if (a.is_aligned) {
+    if (a.is_aligned)
         two_quads(v, p, p + 4);
-        return;
-    }
+    else
 #pragma unroll
-    for (int i = 0; i < LANE; i++)
-        v[i] = k + i < a.K ? p[i] : 0.0f;
+        for (int i = 0; i < LANE; i++)
+            v[i] = k + i < a.K ? p[i] : 0.0f;
+    if (a.x.is_split)
+#pragma unroll
+        for (int i = 0; i < LANE; i++)
+            v[i] = meant(v[i], true);
 }
 
 template <int dtype, int M>
@@ -204,9 +207,9 @@ __global__ void __launch_bounds__(THREADS, M <= 8 ? 2 : 1)
             if (!is_stored)
                 continue;
             if (a.e.kind != VIBE_SWIGLU)
-                a.e.y.data[a.y_at[m] + n] = finished(a.e.kind, operands[j], z);
+                put(a.e.y, a.y_at[m] + n, finished(a.e.kind, operands[j], z));
             else if (n % 2 == 0)
-                a.e.y.data[a.y_at[m] + n / 2] = silu(z) * up;
+                put(a.e.y, a.y_at[m] + n / 2, silu(z) * up);
         }
     }
 }
@@ -249,7 +252,7 @@ static void fill(struct gemv *a, const struct vibe_cuda_product *p,
                  size_t first, size_t n_rows)
 {
     a->w = p->w->part[0].data;
-    a->x = (const float *)p->x->data;
+    a->x = view_of(p->x);
     a->e = epilogue_of(p);
     for (size_t i = 0; i < MAX_ROWS; i++) {
         const size_t m = first + (i < n_rows ? i : n_rows - 1);

@@ -34,7 +34,7 @@ __host__ __device__ static inline unsigned parts_of(unsigned n_tiles,
 
 #if __CUDA_ARCH__ >= 800
 
-/* Two neighbours of row m of x, zeros where there are none. */
+/* Two neighbours of row m of x as they are kept, zeros where there are none. */
 __device__ static inline float2 load_pair(const decode &a, unsigned m,
                                           unsigned k)
 {
@@ -80,7 +80,8 @@ __device__ static inline void stage_part(unsigned char *staged, const decode &a,
             unsigned char *to = staged + 2 * (at / MAX_FOLD) * X_STRIDE +
                                 (at % MAX_FOLD * TILE_K + pair) * 2;
 
-            split(*(unsigned *)to, *(unsigned *)(to + X_STRIDE), v[j]);
+            read_split(*(unsigned *)to, *(unsigned *)(to + X_STRIDE), v[j],
+                       a.x.is_split);
         }
     }
     __syncthreads();
@@ -164,9 +165,9 @@ __device__ static inline void finish_output(const decode &a, unsigned m,
     if (!is_stored)
         return;
     if (a.e.kind != VIBE_SWIGLU)
-        a.e.y.data[y_at + n] = finished(a.e.kind, o, z);
+        put(a.e.y, y_at + n, finished(a.e.kind, o, z));
     else if (n % 2 == 0)
-        a.e.y.data[y_at + n / 2] = silu(z) * up;
+        put(a.e.y, y_at + n / 2, silu(z) * up);
 }
 
 /* Bring the sums of HEIGHT groups together, and finish them where they are

@@ -2,6 +2,7 @@
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/reduce.cuh"
+#include "engine/backend/cuda/split.cuh"
 
 enum {
     THREADS = 256,
@@ -14,16 +15,18 @@ enum {
 struct rows {
     float *data;
     size_t stride_b, stride_t;
+    bool is_split; /* see split.cuh */
 };
 
 static struct rows rows_of(const struct vibe_tensor *t)
 {
-    struct rows rows = {NULL, 0, 0};
+    struct rows rows = {NULL, 0, 0, false};
 
     if (t) {
         rows.data = (float *)t->data;
         rows.stride_b = t->stride_b;
         rows.stride_t = t->stride_t;
+        rows.is_split = t->is_for_products;
     }
     return rows;
 }
@@ -42,20 +45,23 @@ __device__ static inline float *row_at(const struct rows &rows, unsigned b,
     return rows.data ? rows.data + b * rows.stride_b + t * rows.stride_t : NULL;
 }
 
-/* Scale one row by its factor; lanes first, first + step, ... */
-__device__ static void finish(float *y, const float *x, const float *w,
-                              const float *shift, const float *scale,
-                              float factor, unsigned C, unsigned first,
-                              unsigned step)
+/* Scale row t of b by its factor; lanes first, first + step, ... */
+__device__ static void finish(const struct norm &a, unsigned b, unsigned t,
+                              float factor, unsigned first, unsigned step)
 {
-    for (unsigned c = first; c < C; c += step) {
+    const float *x = row_at(a.x, b, t);
+    const float *shift = row_at(a.shift, b, t);
+    const float *scale = row_at(a.scale, b, t);
+    float *y = row_at(a.y, b, t);
+
+    for (unsigned c = first; c < a.C; c += step) {
         float v = x[c] * factor;
 
-        if (w)
-            v *= w[c];
+        if (a.w)
+            v *= a.w[c];
         if (scale)
             v = v * (1.0f + scale[c]) + shift[c];
-        y[c] = v;
+        y[c] = kept(v, a.y.is_split);
     }
 }
 
@@ -76,9 +82,7 @@ __global__ void norm_narrow(const __grid_constant__ struct norm a)
     for (unsigned c = lane; c < a.C; c += 32)
         sum += in[c] * in[c];
     sum = vibe_warp_sum(sum);
-    finish(row_at(a.y, b, t), in, a.w, row_at(a.shift, b, t),
-           row_at(a.scale, b, t), 1.0f / sqrtf(sum / (float)a.C + a.eps), a.C,
-           lane, 32);
+    finish(a, b, t, 1.0f / sqrtf(sum / (float)a.C + a.eps), lane, 32);
 }
 
 /* One block does one row. */
@@ -94,9 +98,8 @@ __global__ void norm_wide(const __grid_constant__ struct norm a)
     for (unsigned c = threadIdx.x; c < a.C; c += THREADS)
         sum += in[c] * in[c];
     sum = vibe_block_sum(sum);
-    finish(row_at(a.y, b, t), in, a.w, row_at(a.shift, b, t),
-           row_at(a.scale, b, t), 1.0f / sqrtf(sum / (float)a.C + a.eps), a.C,
-           threadIdx.x, THREADS);
+    finish(a, b, t, 1.0f / sqrtf(sum / (float)a.C + a.eps), threadIdx.x,
+           THREADS);
 }
 
 /* 4 channels from p on, or those of a missing tensor. */
@@ -166,8 +169,8 @@ __global__ __launch_bounds__(ROW) void norm_row(
         const unsigned c = 4 * (k * ROW + threadIdx.x);
 
         if (c < a.C)
-            *(float4 *)(out + c) = change(v[k], factor, weight[k], by[k],
-                                          plus[k]);
+            *(float4 *)(out + c) = kept(
+                change(v[k], factor, weight[k], by[k], plus[k]), a.y.is_split);
     }
 }
 

@@ -3,6 +3,8 @@
 #ifndef VIBE_CUDA_TENSOR_CUH
 #define VIBE_CUDA_TENSOR_CUH
 
+#include "engine/backend/cuda/split.cuh"
+
 #if __CUDA_ARCH__ >= 800
 
 /* Copy size bytes (4, 8 or 16) to shared memory, or as many zeros. */
@@ -43,22 +45,6 @@ __device__ static inline void multiply(float c[4], const unsigned a[4],
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-__device__ static inline unsigned pack(float lo, float hi)
-{
-    unsigned u;
-
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(hi), "f"(lo));
-    return u;
-}
-
-/* v = high + low, but for 2^-17 of it. */
-__device__ static inline void split(unsigned &high, unsigned &low, float2 v)
-{
-    high = pack(v.x, v.y);
-    low = pack(v.x - __uint_as_float(high << 16),
-               v.y - __uint_as_float(high & 0xFFFF0000u));
 }
 
 /* Two bf16 times a power of two, exact but for overflow. */

@@ -1,0 +1,180 @@
+/* Parity of tensors that only products read: whoever writes them, a product has
+ * the bits that it has of others. */
+#include "engine/backend/parity_lab.h"
+
+enum writer { NORM, MODULATE, ADD_SILU, STORE, GELU, SWIGLU };
+
+struct kept {
+    enum writer writer;
+    int is_gemm;
+    size_t B, T, N, K; /* of the product */
+    enum vibe_dtype dtype;
+};
+
+/* What writers read. */
+struct inputs {
+    struct vibe_tensor x[VIBE_SIDES], shift[VIBE_SIDES], scale[VIBE_SIDES];
+    struct vibe_matrix *w[VIBE_SIDES]; /* of those that are products */
+    float *norm[VIBE_SIDES];
+};
+
+static int is_product(enum writer writer)
+{
+    return writer == STORE || writer == GELU || writer == SWIGLU;
+}
+
+static void make_inputs(struct vibe_lab *lab, struct inputs *in,
+                        const struct kept *p)
+{
+    const size_t K = is_product(p->writer) ? 72 : p->K;
+    const int n = p->writer == SWIGLU ? 2 : 1;
+    const struct vibe_lab_matrix w = {
+        .dtype = p->dtype,
+        .N = (size_t)n * p->K,
+        .K = K,
+        .n_parts = n,
+        .is_pair = n - 1,
+        .n_scales = 1,
+    };
+
+    vibe_lab_tensor(lab, in->x, VIBE_FILL_RANDOM, p->B, p->T, K);
+    vibe_lab_tensor(lab, in->shift, VIBE_FILL_RANDOM, p->B, p->T, K);
+    vibe_lab_tensor(lab, in->scale, VIBE_FILL_RANDOM, p->B, p->T, K);
+    vibe_lab_floats(lab, in->norm, K);
+    if (is_product(p->writer))
+        vibe_lab_matrix(lab, in->w, &w);
+}
+
+static void multiply(struct vibe_stream *s, const struct kept *p,
+                     const struct vibe_tensor *y, const struct vibe_tensor *x,
+                     const struct vibe_matrix *w, enum vibe_epilogue epilogue)
+{
+    if (p->is_gemm)
+        vibe_gemm(s, y, x, w, epilogue, NULL);
+    else
+        vibe_linear(s, y, x, w, epilogue, NULL);
+}
+
+static void write(struct vibe_stream *s, const struct vibe_tensor *y,
+                  const struct kept *p, const struct inputs *in,
+                  enum vibe_side side)
+{
+    const struct vibe_tensor *x = &in->x[side];
+
+    switch (p->writer) {
+    case NORM:
+        vibe_rmsnorm(s, y, x, in->norm[side], 1e-6f);
+        return;
+    case MODULATE:
+        vibe_modulate(s, y, x, in->norm[side], 1e-6f, &in->shift[side],
+                      &in->scale[side]);
+        return;
+    case ADD_SILU:
+        vibe_add_silu(s, y, x, &in->shift[side]);
+        return;
+    case STORE:
+        multiply(s, p, y, x, in->w[side], VIBE_STORE);
+        return;
+    case GELU:
+        multiply(s, p, y, x, in->w[side], VIBE_GELU);
+        return;
+    case SWIGLU:
+        multiply(s, p, y, x, in->w[side], VIBE_SWIGLU);
+        return;
+    }
+}
+
+/* Products in float arithmetic take all of a float: of what is kept they get
+ * 2^-17 less, and compare with the reference only. */
+static int is_same(const struct kept *p)
+{
+    const int is_float = p->dtype == VIBE_F32 || p->dtype == VIBE_F16;
+
+    return !is_float && !(p->is_gemm && p->T > 4 && p->T <= 16);
+}
+
+static void run_kept(struct vibe_lab *lab, const struct kept *p)
+{
+    const struct vibe_lab_matrix spec = {
+        .dtype = p->dtype, .N = p->N, .K = p->K, .n_parts = 1, .n_scales = 1};
+    struct vibe_tensor plain[VIBE_SIDES], kept[VIBE_SIDES];
+    struct vibe_tensor y[VIBE_SIDES], z[VIBE_SIDES];
+    struct vibe_matrix *w[VIBE_SIDES];
+    struct inputs in;
+
+    make_inputs(lab, &in, p);
+    vibe_lab_tensor(lab, plain, VIBE_FILL_POISON, p->B, p->T, p->K);
+    vibe_lab_tensor(lab, kept, VIBE_FILL_POISON, p->B, p->T, p->K);
+    vibe_lab_tensor(lab, y, VIBE_FILL_POISON, p->B, p->T, p->N);
+    vibe_lab_tensor(lab, z, VIBE_FILL_POISON, p->B, p->T, p->N);
+    vibe_lab_matrix(lab, w, &spec);
+    for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
+        struct vibe_stream *s = &lab->s[side];
+
+        kept[side].is_for_products = 1;
+        write(s, &plain[side], p, &in, (enum vibe_side)side);
+        write(s, &kept[side], p, &in, (enum vibe_side)side);
+        multiply(s, p, &y[side], &plain[side], w[side], VIBE_STORE);
+        multiply(s, p, &z[side], &kept[side], w[side], VIBE_STORE);
+    }
+    if (is_same(p) && !lab->err.code)
+        vibe_lab_same(lab, "kept", &y[VIBE_TESTED], &z[VIBE_TESTED],
+                      "%s M=%zux%zu K=%zu writer %d", vibe_dtype_name(p->dtype),
+                      p->B, p->T, p->K, (int)p->writer);
+    else
+        /* sums are of size 2 and lose 2^-17 of each product; the writer's
+         * roundings come on top */
+        vibe_lab_compare(
+            lab, "kept", z, 8.0 * 0x1p-16, "%s M=%zux%zu K=%zu writer %d",
+            vibe_dtype_name(p->dtype), p->B, p->T, p->K, (int)p->writer);
+    vibe_lab_clear(lab);
+}
+
+static void run_all(struct vibe_lab *lab, const struct kept *p, size_t n)
+{
+    for (size_t i = 0; i < n && !lab->err.code; i++)
+        run_kept(lab, &p[i]);
+}
+
+/* Each writer, and each kernel that reads. */
+static void kept(struct vibe_lab *lab)
+{
+    static const struct kept cases[] = {
+        {NORM, 0, 2, 1, 40, 1536, VIBE_BF16},
+        {NORM, 0, 1, 1, 33, 1029, VIBE_F8_E4M3},
+        {NORM, 0, 3, 1, 20, 300, VIBE_I8},
+        {NORM, 0, 13, 1, 37, 300, VIBE_BF16},
+        {NORM, 0, 1, 3, 20, 515, VIBE_F32},
+        {NORM, 1, 1, 12, 40, 520, VIBE_BF16},
+        {NORM, 1, 2, 20, 40, 520, VIBE_BF16},
+        {NORM, 1, 1, 21, 17, 129, VIBE_F8_E4M3},
+        {NORM, 1, 1, 17, 3, 260, VIBE_BF16},
+        {NORM, 1, 1, 19, 70, 130, VIBE_F32},
+        {MODULATE, 0, 2, 1, 40, 3584, VIBE_BF16},
+        {MODULATE, 0, 2, 2, 30, 9000, VIBE_BF16},
+        {ADD_SILU, 0, 2, 5, 40, 257, VIBE_BF16},
+        {STORE, 0, 2, 1, 18, 264, VIBE_BF16},
+        {STORE, 1, 1, 30, 18, 264, VIBE_BF16},
+        {GELU, 0, 11, 1, 18, 264, VIBE_F8_E4M3},
+        {SWIGLU, 0, 2, 1, 18, 264, VIBE_F8_E4M3},
+        {SWIGLU, 0, 10, 1, 18, 264, VIBE_BF16},
+        {SWIGLU, 0, 2, 1, 18, 264, VIBE_F32},
+        {SWIGLU, 1, 1, 40, 18, 264, VIBE_BF16},
+    };
+
+    run_all(lab, cases, sizeof(cases) / sizeof(*cases));
+}
+
+/* Products large enough to take x rounded. */
+static void kept_rounded(struct vibe_lab *lab)
+{
+    static const struct kept cases[] = {
+        {NORM, 1, 1, 70, 1040, 1024, VIBE_BF16},
+        {SWIGLU, 1, 2, 130, 1040, 1024, VIBE_F8_E4M3},
+    };
+
+    run_all(lab, cases, sizeof(cases) / sizeof(*cases));
+}
+
+vibe_parity_case *const vibe_parity_kept[] = {kept, NULL};
+vibe_parity_case *const vibe_parity_kept_rounded[] = {kept_rounded, NULL};
