@@ -95,6 +95,11 @@ cudaError_t vibe_cuda_mma(const struct vibe_cuda *cuda,
 cudaError_t vibe_cuda_ffma(const struct vibe_cuda *cuda,
                            const struct vibe_cuda_product *p);
 
+/* Likewise for bf16 weights and rows that are neither few nor many, such as the
+ * columns of a codec, on tensor cores; the rows are all of x's. */
+cudaError_t vibe_cuda_columns(const struct vibe_cuda *cuda,
+                              const struct vibe_cuda_product *p);
+
 /* For a matrix of a few rows. */
 enum { VIBE_CUDA_FEW = 4 };
 cudaError_t vibe_cuda_few(const struct vibe_cuda *cuda,

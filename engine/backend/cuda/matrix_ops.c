@@ -14,7 +14,9 @@ enum {
     LT_T = 64,   /* from here, and for so many weights, cuBLASLt is worth
                     rounding x: matrices of the language model */
     LT_WEIGHTS = 1 << 20,
-    EXPAND_T = 128, /* the same for weights that it does not take */
+    EXPAND_T = 128,  /* the same for weights that it does not take */
+    COLUMNS_T = 256, /* up to here the codec's matrices are read again for */
+    COLUMNS_WEIGHTS = 8 << 20, /* every few rows */
     MAX_GRID_Y = 65535,
 };
 
@@ -156,6 +158,21 @@ static int is_for_library(const struct vibe_cuda *cuda,
            ((dtype == VIBE_F8_E4M3 || dtype == VIBE_I8) && T >= EXPAND_T);
 }
 
+/* Whether tiles of a few rows each are best: the matrices of a codec. */
+static int is_columns(const struct vibe_cuda *cuda,
+                      const struct vibe_cuda_product *p)
+{
+    const struct vibe_tensor *x = p->x;
+    const size_t n_weights = p->w->whole_N * p->w->K;
+
+    return x->T >= PLAIN_T && x->T <= COLUMNS_T &&
+           p->w->part[0].dtype == VIBE_BF16 && p->w->whole_N > VIBE_CUDA_FEW &&
+           n_weights <= COLUMNS_WEIGHTS && p->w->K % 4 == 0 &&
+           (size_t)x->data % 16 == 0 && x->stride_b % 4 == 0 &&
+           x->stride_t % 4 == 0 && has_tensor_cores(cuda, VIBE_BF16) &&
+           !is_for_library(cuda, p);
+}
+
 void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                     const struct vibe_tensor *x, const struct vibe_matrix *w,
                     enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
@@ -171,6 +188,10 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
     };
 
     assert(is_float(y) && is_float(x) && is_float(gate));
+    if (is_columns(cuda, &p)) {
+        vibe_cuda_latch(s, vibe_cuda_columns(cuda, &p), "gemm");
+        return;
+    }
     if (x->T <= GEMV_T) {
         if (x->T < PLAIN_T)
             multiply_few_rows(s, &p);

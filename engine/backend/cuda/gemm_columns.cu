@@ -1,0 +1,333 @@
+/*
+ * gemm_columns.cu - products with the columns of a codec: too many rows to
+ * read the weights for each few, too few to be bound by arithmetic.
+ *
+ * A block makes 16 H outputs of 8 G rows.  Its warps share K out in units of
+ * 32 neighbours, of which lane q of four takes 8, any order to a sum; weights
+ * and x go straight to registers, since a block uses them once.  Weights come
+ * ahead of the inputs.  What the warps have is added up in their order.
+ *
+ * x is two bf16, high and low, as in gemm.cu.  How many warps share K, and so
+ * the order of a sum, is said by K alone.
+ */
+#include "engine/backend/cuda/epilogue.cuh"
+#include "engine/backend/cuda/tensor.cuh"
+
+enum {
+    UNIT = 32, /* neighbours along K */
+    WARPS = 8, /* of a block */
+    MANY = 16, /* the same for a K above LONG_K */
+    LONG_K = 2048,
+    HELD = 8, /* tiles of 16 by UNIT weights that a warp holds */
+    PAD = 4,  /* floats after a row of sums: lanes meet different banks */
+};
+
+struct columns {
+    const unsigned short *w; /* bf16 */
+    struct view x;
+    struct epilogue e;
+    unsigned K, stride; /* elements of a row of weights */
+    unsigned n_rows;
+};
+
+template <int N_WARPS, int H, int G> struct tile {
+    enum {
+        OUTPUTS = 16 * H,
+        ROWS = 8 * G,
+        STRIDE = OUTPUTS + PAD,
+        IS_LARGE = N_WARPS == MANY && H * G > 1,
+        UNITS = HELD / H / (IS_LARGE ? 2 : 1),
+    };
+};
+
+#if __CUDA_ARCH__ >= 800
+
+/* A lane's 8 neighbours of one row, as mma's halves. */
+struct eight {
+    unsigned high[4], low[4];
+};
+
+__device__ static inline uint4 load_weights(const struct columns &a, unsigned n,
+                                            unsigned k)
+{
+    if (k >= a.stride)
+        return make_uint4(0, 0, 0, 0);
+    return __ldg(
+        (const uint4 *)(a.w + (size_t)min(n, a.e.N - 1) * a.stride + k));
+}
+
+__device__ static inline float4 load_four(const struct columns &a,
+                                          const float *row, unsigned k)
+{
+    return k < a.K ? *(const float4 *)(row + k)
+                   : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+}
+
+__device__ static inline void split_eight(struct eight &x, float4 v0, float4 v1,
+                                          bool is_split)
+{
+    read_split(x.high[0], x.low[0], make_float2(v0.x, v0.y), is_split);
+    read_split(x.high[1], x.low[1], make_float2(v0.z, v0.w), is_split);
+    read_split(x.high[2], x.low[2], make_float2(v1.x, v1.y), is_split);
+    read_split(x.high[3], x.low[3], make_float2(v1.z, v1.w), is_split);
+}
+
+/* The two steps of a unit; products that follow each other are of different
+ * sums. */
+template <int H, int G>
+__device__ static inline void multiply_unit(float c[H][G][4],
+                                            const uint4 w[H][2],
+                                            const float4 v[G][2], bool is_split)
+{
+    struct eight x[G];
+
+#pragma unroll
+    for (int g = 0; g < G; g++)
+        split_eight(x[g], v[g][0], v[g][1], is_split);
+#pragma unroll
+    for (int step = 0; step < 2; step++)
+#pragma unroll
+        for (int part = 0; part < 2; part++)
+#pragma unroll
+            for (int h = 0; h < H; h++) {
+                const uint4 lo = w[h][0], hi = w[h][1];
+                const unsigned rows[4] = {
+                    step ? lo.z : lo.x, step ? hi.z : hi.x, step ? lo.w : lo.y,
+                    step ? hi.w : hi.y};
+
+#pragma unroll
+                for (int g = 0; g < G; g++)
+                    multiply(c[h][g], rows,
+                             (part ? x[g].low : x[g].high) + 2 * step);
+            }
+}
+
+/* A pair of outputs of one row and what they need, read ahead of the sums. */
+struct pair {
+    size_t y_at;
+    struct operands o[2];
+    unsigned n;
+    bool is_there;
+};
+
+__device__ static inline struct pair read_pair(const struct columns &a,
+                                               unsigned m, unsigned n)
+{
+    struct pair p = {};
+
+    p.n = n;
+    p.is_there = m < a.n_rows && n < a.e.N;
+    if (!p.is_there)
+        return p;
+    p.y_at = row_at(a.e.y, a.e.T, m);
+#pragma unroll
+    for (unsigned i = 0; i < 2; i++)
+        if (n + i < a.e.N)
+            p.o[i] = read_operands(a.e, p.y_at, row_at(a.e.gate, a.e.T, m),
+                                   n + i);
+    return p;
+}
+
+__device__ static inline void store_pair(const struct columns &a,
+                                         const struct pair &p, float2 sum)
+{
+    const float z0 = sum.x * p.o[0].scale + p.o[0].bias;
+    const float z1 = sum.y * p.o[1].scale + p.o[1].bias;
+
+    if (!p.is_there)
+        return;
+    if (a.e.kind == VIBE_SWIGLU) {
+        put(a.e.y, p.y_at + p.n / 2, silu(z0) * z1);
+        return;
+    }
+    put(a.e.y, p.y_at + p.n, finished(a.e.kind, p.o[0], z0));
+    if (p.n + 1 < a.e.N)
+        put(a.e.y, p.y_at + p.n + 1, finished(a.e.kind, p.o[1], z1));
+}
+
+/* What a warp has at hand: its units of K from one on, step by step. */
+template <int N_WARPS, int H, int G> struct hand {
+    uint4 w[tile<N_WARPS, H, G>::UNITS][H][2];
+    const float *rows[G]; /* of x, this lane's */
+
+    __device__ inline void load_units(const columns &a, unsigned n,
+                                      unsigned first, unsigned step)
+    {
+        const unsigned k = first + threadIdx.x % 4 * 8;
+
+#pragma unroll
+        for (int u = 0; u < tile<N_WARPS, H, G>::UNITS; u++)
+#pragma unroll
+            for (int h = 0; h < 2 * H; h++)
+                w[u][h / 2][h % 2] = load_weights(a, n + 8 * h, k + u * step);
+    }
+
+    __device__ inline void find_rows(const columns &a, unsigned m)
+    {
+#pragma unroll
+        for (int g = 0; g < G; g++)
+            rows[g] = a.x.data +
+                      row_at(a.x, a.e.T, min(m + 8 * g, a.n_rows - 1));
+    }
+
+    __device__ inline void load_x(float4 v[G][2], const columns &a,
+                                  unsigned k) const
+    {
+#pragma unroll
+        for (int g = 0; g < G; g++) {
+            v[g][0] = load_four(a, rows[g], k);
+            v[g][1] = load_four(a, rows[g], k + 4);
+        }
+    }
+
+    /* Those from first on; the x of one is on its way while the one before is
+     * multiplied. */
+    __device__ inline void multiply_units(float c[H][G][4], const columns &a,
+                                          unsigned first, unsigned step) const
+    {
+        const unsigned k = first + threadIdx.x % 4 * 8;
+        float4 v[2][G][2];
+
+        load_x(v[0], a, k);
+#pragma unroll
+        for (int u = 0; u < tile<N_WARPS, H, G>::UNITS; u++) {
+            if (first + u * step >= a.K)
+                break;
+            load_x(v[(u + 1) % 2], a, k + (u + 1) * step);
+            multiply_unit<H, G>(c, w[u], v[u % 2], a.x.is_split);
+        }
+    }
+};
+
+/* Leave a warp's sums for the others: outputs lane / 4 and 8 more of rows
+ * 2 (lane % 4) and the next. */
+template <int STRIDE, int H, int G>
+__device__ static inline void leave_sums(float *to, const float c[H][G][4])
+{
+    const unsigned lane = threadIdx.x % 32;
+
+    to += lane % 4 * 2 * STRIDE + lane / 4;
+#pragma unroll
+    for (int h = 0; h < H; h++)
+#pragma unroll
+        for (int g = 0; g < G; g++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                to[(8 * g + i % 2) * STRIDE + 16 * h + i / 2 * 8] = c[h][g][i];
+}
+
+#endif
+
+/* bytes: x and weights from the caches, once a tile. */
+template <int N_WARPS, int H, int G>
+__global__ void __launch_bounds__(32 * N_WARPS)
+    columns_kernel(const __grid_constant__ struct columns a)
+{
+#if __CUDA_ARCH__ >= 800
+    typedef tile<N_WARPS, H, G> shape;
+    enum {
+        THREADS = 32 * N_WARPS,
+        ROW = shape::OUTPUTS / 2, /* pairs */
+        EACH = (shape::ROWS * ROW + THREADS - 1) / THREADS,
+        WARP_SUMS = shape::ROWS * shape::STRIDE,
+    };
+    extern __shared__ float sums[];
+    const unsigned lane = threadIdx.x % 32;
+    const unsigned warp = threadIdx.x / 32;
+    const unsigned n0 = blockIdx.x * shape::OUTPUTS;
+    const unsigned m0 = blockIdx.y * shape::ROWS;
+    const unsigned step = N_WARPS * UNIT;
+    unsigned first = warp * UNIT;
+    float c[H][G][4] = {};
+    struct pair pairs[EACH];
+    hand<N_WARPS, H, G> at;
+
+    at.load_units(a, n0 + lane / 4, first, step);
+    let_next_start();
+    wait_for_inputs();
+    at.find_rows(a, m0 + lane / 4);
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        const unsigned p = i * THREADS + threadIdx.x;
+
+        pairs[i] = read_pair(a, p / ROW < shape::ROWS ? m0 + p / ROW : ~0u,
+                             n0 + p % ROW * 2);
+    }
+    at.multiply_units(c, a, first, step);
+    for (first += shape::UNITS * step; first < a.K;
+         first += shape::UNITS * step) {
+        at.load_units(a, n0 + lane / 4, first, step);
+        at.multiply_units(c, a, first, step);
+    }
+    leave_sums<shape::STRIDE, H, G>(sums + warp * WARP_SUMS, c);
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        const unsigned p = i * THREADS + threadIdx.x;
+        const float *from = sums + p / ROW * shape::STRIDE + p % ROW * 2;
+        float2 sum = make_float2(0.0f, 0.0f);
+
+        if (!pairs[i].is_there)
+            continue;
+#pragma unroll
+        for (int s = 0; s < N_WARPS; s++) {
+            const float2 v = *(const float2 *)(from + s * WARP_SUMS);
+
+            sum.x += v.x;
+            sum.y += v.y;
+        }
+        store_pair(a, pairs[i], sum);
+    }
+#endif
+}
+
+template <int N_WARPS, int H, int G>
+static cudaError_t launch_tiles(const struct vibe_cuda *cuda, struct columns *a)
+{
+    typedef tile<N_WARPS, H, G> shape;
+    const void *kernel = (const void *)columns_kernel<N_WARPS, H, G>;
+    const size_t shared = sizeof(float) * N_WARPS * shape::ROWS * shape::STRIDE;
+    const dim3 grid((a->e.N + shape::OUTPUTS - 1) / shape::OUTPUTS,
+                    (a->n_rows + shape::ROWS - 1) / shape::ROWS);
+    cudaError_t rc = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+
+    if (rc != cudaSuccess)
+        return rc;
+    return launch_waiting(kernel, grid, 32 * N_WARPS, shared, cuda->compute, a);
+}
+
+/* The largest tile, which reads least, of which there is one for almost every
+ * multiprocessor. */
+template <int N_WARPS>
+static cudaError_t launch_columns(const struct vibe_cuda *cuda,
+                                  struct columns *a)
+{
+    const unsigned enough = (unsigned)cuda->n_sm * 3 / 4;
+    const unsigned eights = (a->n_rows + 7) / 8;
+    const unsigned pairs = (a->e.N + 31) / 32;
+
+    if (N_WARPS == WARPS && eights > 2 && (eights + 2) / 3 * pairs >= enough)
+        return launch_tiles<WARPS, 2, 3>(cuda, a);
+    if (eights > 1 && (eights + 1) / 2 * pairs >= enough)
+        return launch_tiles<N_WARPS, 2, 2>(cuda, a);
+    if (eights * pairs >= enough)
+        return launch_tiles<N_WARPS, 2, 1>(cuda, a);
+    if (eights > 1 && (eights + 1) / 2 * 2 * pairs >= enough)
+        return launch_tiles<N_WARPS, 1, 2>(cuda, a);
+    return launch_tiles<N_WARPS, 1, 1>(cuda, a);
+}
+
+cudaError_t vibe_cuda_columns(const struct vibe_cuda *cuda,
+                              const struct vibe_cuda_product *p)
+{
+    struct columns a = {(const unsigned short *)p->w->part[0].data,
+                        view_of(p->x),
+                        epilogue_of(p),
+                        (unsigned)p->w->K,
+                        (unsigned)vibe_cuda_stride(p->w->K),
+                        (unsigned)(p->x->B * p->x->T)};
+
+    return a.K > LONG_K ? launch_columns<MANY>(cuda, &a)
+                        : launch_columns<WARPS>(cuda, &a);
+}
