@@ -288,10 +288,11 @@ void vibe_window(struct vibe_stream *s, const struct vibe_tensor *win,
         s->be->ops->window(s, win, state, past, x);
 }
 
-void vibe_mixer(struct vibe_stream *s, const struct vibe_tensor *y,
-                const struct vibe_tensor *normed,
-                const struct vibe_tensor *state, const struct vibe_tensor *past,
-                const struct vibe_tensor *x, const struct vibe_mixer *w)
+static void check_mixer(const struct vibe_tensor *y,
+                        const struct vibe_tensor *normed,
+                        const struct vibe_tensor *state,
+                        const struct vibe_tensor *past,
+                        const struct vibe_tensor *x)
 {
     assert(is_alike(y, x) && is_alike(normed, x) && is_alike(state, past));
     assert(is_rows(past, x->B, VIBE_MIXER_TAPS - 1) && past->C == x->C);
@@ -299,20 +300,30 @@ void vibe_mixer(struct vibe_stream *s, const struct vibe_tensor *y,
     assert(normed->data != x->data && state->data != past->data);
     assert(is_plain(y) && is_plain(normed) && is_plain(state) &&
            is_plain(past) && is_plain(x));
+    (void)y, (void)normed, (void)state, (void)past, (void)x;
+}
+
+void vibe_mixer(struct vibe_stream *s, const struct vibe_tensor *y,
+                const struct vibe_tensor *normed,
+                const struct vibe_tensor *state, const struct vibe_tensor *past,
+                const struct vibe_tensor *x, const struct vibe_mixer *w)
+{
+    check_mixer(y, normed, state, past, x);
     if (is_live(s))
         s->be->ops->mixer(s, y, normed, state, past, x, w);
 }
 
-void vibe_ffn(struct vibe_stream *s, const struct vibe_tensor *y,
-              const struct vibe_tensor *x, const struct vibe_matrix *up,
-              const struct vibe_matrix *down, const struct vibe_tensor *room)
+void vibe_block(struct vibe_stream *s, const struct vibe_tensor *y,
+                const struct vibe_tensor *state, const struct vibe_tensor *past,
+                const struct vibe_tensor *x, const struct vibe_block *w,
+                const struct vibe_block_room *room)
 {
-    check_product(room, x, up, VIBE_GELU, NULL);
-    check_product(y, room, down, VIBE_ADD, NULL);
-    assert(is_alike(y, x) && y->data != x->data && is_plain(x));
-    assert(up->bias && down->bias && down->gamma);
+    check_mixer(y, room->normed, state, past, x);
+    check_product(room->hidden, room->normed, &w->up, VIBE_GELU, NULL);
+    check_product(y, room->hidden, &w->down, VIBE_ADD, NULL);
+    assert(w->up.bias && w->down.bias && w->down.gamma);
     if (is_live(s))
-        s->be->ops->ffn(s, y, x, up, down, room);
+        s->be->ops->block(s, y, state, past, x, w, room);
 }
 
 void vibe_solver_step(struct vibe_stream *s, const struct vibe_tensor *x,

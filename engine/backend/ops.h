@@ -84,6 +84,17 @@ struct vibe_mixer {
     float eps;                 /* of both norms */
 };
 
+/* Weights of vibe_block. */
+struct vibe_block {
+    struct vibe_mixer mixer;
+    struct vibe_matrix up, down; /* [H][C] with bias; [C][H], gamma too */
+};
+
+/* What a block may overwrite. */
+struct vibe_block_room {
+    const struct vibe_tensor *normed, *hidden; /* [B][T][C], [B][T][H] */
+};
+
 struct vibe_device_reading;
 struct vibe_span;
 struct vibe_graph; /* captured work, see vibe_graph_run */
@@ -188,9 +199,11 @@ struct vibe_ops {
                   const struct vibe_tensor *state,
                   const struct vibe_tensor *past, const struct vibe_tensor *x,
                   const struct vibe_mixer *w);
-    void (*ffn)(struct vibe_stream *s, const struct vibe_tensor *y,
-                const struct vibe_tensor *x, const struct vibe_matrix *up,
-                const struct vibe_matrix *down, const struct vibe_tensor *room);
+    void (*block)(struct vibe_stream *s, const struct vibe_tensor *y,
+                  const struct vibe_tensor *state,
+                  const struct vibe_tensor *past, const struct vibe_tensor *x,
+                  const struct vibe_block *w,
+                  const struct vibe_block_room *room);
     void (*solver_step)(struct vibe_stream *s, const struct vibe_tensor *x,
                         const struct vibe_tensor *m1,
                         const struct vibe_tensor *v, const float *cfg_scale,
@@ -357,16 +370,14 @@ void vibe_mixer(struct vibe_stream *s, const struct vibe_tensor *y,
                 const struct vibe_tensor *x, const struct vibe_mixer *w);
 
 /*
- * y += gamma * (W2 gelu(W1 x + b1) + b2), as vibe_linear (T = 1) or vibe_gemm
- * would one after the other.
- *
- *   y, x   [B][T][C], not overlapping
- *   up     [H][C] with b1; down [C][H] with b2 and gamma
- *   room   [B][T][H] that may be overwritten
+ * A block of a codec: vibe_mixer to y and room->normed, then
+ * y += gamma * (W2 gelu(W1 normed + b1) + b2), as vibe_linear (T = 1) or
+ * vibe_gemm would one after the other.  Tensors as for vibe_mixer.
  */
-void vibe_ffn(struct vibe_stream *s, const struct vibe_tensor *y,
-              const struct vibe_tensor *x, const struct vibe_matrix *up,
-              const struct vibe_matrix *down, const struct vibe_tensor *room);
+void vibe_block(struct vibe_stream *s, const struct vibe_tensor *y,
+                const struct vibe_tensor *state, const struct vibe_tensor *past,
+                const struct vibe_tensor *x, const struct vibe_block *w,
+                const struct vibe_block_room *room);
 
 /*
  * Guide and step: v = v_neg + cfg_scale * (v_pos - v_neg),

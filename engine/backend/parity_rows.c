@@ -384,31 +384,38 @@ static const size_t mixers[][2] = {
     {1, 1},    {3, 7},    {6, 100},  {5, 33},    {7, 1030}, {9, 300}, {2, 1532},
 };
 
+static void make_mixer(struct vibe_lab *lab, struct vibe_mixer both[VIBE_SIDES],
+                       size_t C)
+{
+    float *norm[VIBE_SIDES], *taps[VIBE_SIDES], *bias[VIBE_SIDES];
+    float *gamma[VIBE_SIDES], *next[VIBE_SIDES];
+
+    vibe_lab_floats(lab, norm, C);
+    vibe_lab_floats(lab, taps, VIBE_MIXER_TAPS * C);
+    vibe_lab_floats(lab, bias, C);
+    vibe_lab_floats(lab, gamma, C);
+    vibe_lab_floats(lab, next, C);
+    for (int side = 0; side < VIBE_SIDES; side++)
+        both[side] = (struct vibe_mixer){norm[side],  taps[side], bias[side],
+                                         gamma[side], next[side], 1e-5f};
+}
+
 static void run_mixer(struct vibe_lab *lab, size_t T, size_t C)
 {
     const size_t p = VIBE_MIXER_TAPS - 1;
     struct vibe_tensor x[VIBE_SIDES], y[VIBE_SIDES], normed[VIBE_SIDES];
     struct vibe_tensor state[VIBE_SIDES], past[VIBE_SIDES];
-    float *norm[VIBE_SIDES], *taps[VIBE_SIDES], *bias[VIBE_SIDES];
-    float *gamma[VIBE_SIDES], *next[VIBE_SIDES];
+    struct vibe_mixer w[VIBE_SIDES];
 
     vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 2, T, C);
     vibe_lab_tensor(lab, past, VIBE_FILL_RANDOM, 2, p, C);
     vibe_lab_tensor(lab, state, VIBE_FILL_POISON, 2, p, C);
     vibe_lab_tensor(lab, y, VIBE_FILL_POISON, 2, T, C);
     vibe_lab_tensor(lab, normed, VIBE_FILL_POISON, 2, T, C);
-    vibe_lab_floats(lab, norm, C);
-    vibe_lab_floats(lab, taps, VIBE_MIXER_TAPS * C);
-    vibe_lab_floats(lab, bias, C);
-    vibe_lab_floats(lab, gamma, C);
-    vibe_lab_floats(lab, next, C);
-    for (int side = 0; side < VIBE_SIDES; side++) {
-        const struct vibe_mixer w = {norm[side],  taps[side], bias[side],
-                                     gamma[side], next[side], 1e-5f};
-
+    make_mixer(lab, w, C);
+    for (int side = 0; side < VIBE_SIDES; side++)
         vibe_mixer(&lab->s[side], &y[side], &normed[side], &state[side],
-                   &past[side], &x[side], &w);
-    }
+                   &past[side], &x[side], &w[side]);
     /* nine roundings of numbers below 16, and the norm of each column */
     vibe_lab_compare(lab, "mixer", y, 9.0 * 0x1p-20 + 7.0 * norm_bound(C),
                      "2x%zu of %zu", T, C);
@@ -432,14 +439,14 @@ static void mixer(struct vibe_lab *lab)
 static const struct {
     size_t T, C;
     enum vibe_dtype dtype;
-} ffns[] = {
+} blocks[] = {
     {1, 64, VIBE_BF16},   {17, 32, VIBE_BF16},    {40, 64, VIBE_BF16},
     {33, 128, VIBE_BF16}, {20, 32, VIBE_F8_E4M3}, {19, 64, VIBE_F32},
     {21, 36, VIBE_BF16},  {17, 160, VIBE_BF16},
 };
 
-static void run_ffn(struct vibe_lab *lab, size_t T, size_t C,
-                    enum vibe_dtype dtype)
+static void make_ffn(struct vibe_lab *lab, struct vibe_block both[VIBE_SIDES],
+                     size_t C, enum vibe_dtype dtype)
 {
     const struct vibe_lab_matrix up = {.dtype = dtype,
                                        .N = 4 * C,
@@ -456,31 +463,54 @@ static void run_ffn(struct vibe_lab *lab, size_t T, size_t C,
                                          .n_scales = dtype == VIBE_F8_E4M3,
                                          .has_bias = 1,
                                          .has_gamma = 1};
-    struct vibe_tensor x[VIBE_SIDES], y[VIBE_SIDES], room[VIBE_SIDES];
     struct vibe_matrix *w1[VIBE_SIDES], *w2[VIBE_SIDES];
-    double size;
 
-    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 2, T, C);
-    vibe_lab_tensor(lab, y, VIBE_FILL_RANDOM, 2, T, C);
-    vibe_lab_tensor(lab, room, VIBE_FILL_POISON, 2, T, 4 * C);
     vibe_lab_matrix(lab, w1, &up);
     vibe_lab_matrix(lab, w2, &down);
-    for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++)
-        vibe_ffn(&lab->s[side], &y[side], &x[side], w1[side], w2[side],
-                 &room[side]);
-    /* hidden values have deviation sqrt(C) / 3 and sums 2 sqrt(C) / 3 of them;
-     * of every product 2^-17 is lost, here of all at once twice over */
-    size = 0.67 * sqrt((double)C) * 0.33 * sqrt((double)C);
-    vibe_lab_compare(lab, "ffn", y, 8.0 * size * 0x1p-17, "2x%zu of %zu %s", T,
-                     C, vibe_dtype_name(dtype));
+    for (int side = 0; side < VIBE_SIDES; side++) {
+        both[side].up = *w1[side];
+        both[side].down = *w2[side];
+    }
+}
+
+static void run_block(struct vibe_lab *lab, size_t T, size_t C,
+                      enum vibe_dtype dtype)
+{
+    const size_t p = VIBE_MIXER_TAPS - 1;
+    struct vibe_tensor x[VIBE_SIDES], y[VIBE_SIDES], normed[VIBE_SIDES];
+    struct vibe_tensor hidden[VIBE_SIDES], state[VIBE_SIDES], past[VIBE_SIDES];
+    struct vibe_mixer mixer[VIBE_SIDES];
+    struct vibe_block w[VIBE_SIDES];
+    /* deviations of hidden values, and of sums over them */
+    const double size = 0.33 * sqrt((double)C) * 0.67 * sqrt((double)C);
+
+    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 2, T, C);
+    vibe_lab_tensor(lab, past, VIBE_FILL_RANDOM, 2, p, C);
+    vibe_lab_tensor(lab, state, VIBE_FILL_POISON, 2, p, C);
+    vibe_lab_tensor(lab, y, VIBE_FILL_POISON, 2, T, C);
+    vibe_lab_tensor(lab, normed, VIBE_FILL_POISON, 2, T, C);
+    vibe_lab_tensor(lab, hidden, VIBE_FILL_POISON, 2, T, 4 * C);
+    make_mixer(lab, mixer, C);
+    make_ffn(lab, w, C, dtype);
+    for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
+        const struct vibe_block_room room = {&normed[side], &hidden[side]};
+
+        w[side].mixer = mixer[side];
+        vibe_block(&lab->s[side], &y[side], &state[side], &past[side], &x[side],
+                   &w[side], &room);
+    }
+    /* of every product 2^-17 is lost, here of all at once twice over */
+    vibe_lab_compare(lab, "block", y, 8.0 * size * 0x1p-17, "2x%zu of %zu %s",
+                     T, C, vibe_dtype_name(dtype));
+    vibe_lab_compare(lab, "block", state, norm_bound(C), "state of %zu", C);
     vibe_lab_clear(lab);
 }
 
-static void ffn(struct vibe_lab *lab)
+static void block(struct vibe_lab *lab)
 {
-    for (size_t i = 0; i < sizeof(ffns) / sizeof(*ffns); i++)
+    for (size_t i = 0; i < sizeof(blocks) / sizeof(*blocks); i++)
         if (!lab->err.code)
-            run_ffn(lab, ffns[i].T, ffns[i].C, ffns[i].dtype);
+            run_block(lab, blocks[i].T, blocks[i].C, blocks[i].dtype);
 }
 
 static void solver_step(struct vibe_lab *lab)
@@ -519,6 +549,6 @@ static void noise(struct vibe_lab *lab)
 
 vibe_parity_case *const vibe_parity_rows[] = {
     rmsnorm,     modulate, add_silu, affine_copy_zero,
-    attention,   window,   mixer,    ffn,
+    attention,   window,   mixer,    block,
     solver_step, noise,    NULL,
 };

@@ -86,7 +86,7 @@ void vibe_conv_block_bind(struct vibe_loader *l, struct vibe_conv_block *block)
         .has_bias = 1,
         .gamma = "ffn_gamma",
     };
-    struct vibe_mixer *mixer = &block->mixer;
+    struct vibe_mixer *mixer = &block->w.mixer;
 
     vibe_load_vector(l, &mixer->norm, "norm.weight", block->C);
     vibe_load_taps(l, &mixer->taps, "mixer.conv.conv.conv.weight", block->C,
@@ -94,8 +94,8 @@ void vibe_conv_block_bind(struct vibe_loader *l, struct vibe_conv_block *block)
     vibe_load_vector(l, &mixer->bias, "mixer.conv.conv.conv.bias", block->C);
     vibe_load_vector(l, &mixer->gamma, "gamma", block->C);
     vibe_load_vector(l, &mixer->next_norm, "ffn_norm.weight", block->C);
-    vibe_load_matrix(l, &block->up, &up);
-    vibe_load_matrix(l, &block->down, &down);
+    vibe_load_matrix(l, &block->w.up, &up);
+    vibe_load_matrix(l, &block->w.down, &down);
 }
 
 void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
@@ -151,7 +151,7 @@ void vibe_conv_block_forward(const struct vibe_conv_block *block,
                                            block->C);
     struct vibe_tensor hidden = vibe_dense(scratch->hidden, x->B, x->T,
                                            4 * block->C);
+    const struct vibe_block_room room = {.normed = &normed, .hidden = &hidden};
 
-    vibe_mixer(s, y, &normed, &now, &past, x, &block->mixer);
-    vibe_ffn(s, y, &normed, &block->up, &block->down, &hidden);
+    vibe_block(s, y, &now, &past, x, &block->w, &room);
 }

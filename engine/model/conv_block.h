@@ -30,8 +30,7 @@ struct vibe_conv {
 struct vibe_conv_block {
     size_t C;
     size_t state_at;
-    struct vibe_mixer mixer;
-    struct vibe_matrix up, down; /* [4C][C], [C][4C] */
+    struct vibe_block w; /* H = 4C */
 };
 
 /* Device memory for what lives during one layer. */

@@ -72,7 +72,7 @@ static int make_stage(struct vibe_conv_stack *stack,
         stack->block[stage][j] = (struct vibe_conv_block){
             .C = C,
             .state_at = take_state(stack, VIBE_MIXER_TAPS - 1, C),
-            .mixer.eps = config->layernorm_eps,
+            .w.mixer.eps = config->layernorm_eps,
         };
     return VIBE_OK;
 }

@@ -384,18 +384,21 @@ static void mixer(struct vibe_stream *s, const struct vibe_tensor *y,
     rmsnorm(s, normed, y, w->next_norm, w->eps);
 }
 
-static void ffn(struct vibe_stream *s, const struct vibe_tensor *y,
-                const struct vibe_tensor *x, const struct vibe_matrix *up,
-                const struct vibe_matrix *down, const struct vibe_tensor *room)
+static void block(struct vibe_stream *s, const struct vibe_tensor *y,
+                  const struct vibe_tensor *state,
+                  const struct vibe_tensor *past, const struct vibe_tensor *x,
+                  const struct vibe_block *w,
+                  const struct vibe_block_room *room)
 {
     const struct vibe_ops *ops = s->be->ops;
 
+    ops->mixer(s, y, room->normed, state, past, x, &w->mixer);
     if (x->T == 1) {
-        ops->linear(s, room, x, up, VIBE_GELU, NULL);
-        ops->linear(s, y, room, down, VIBE_ADD, NULL);
+        ops->linear(s, room->hidden, room->normed, &w->up, VIBE_GELU, NULL);
+        ops->linear(s, y, room->hidden, &w->down, VIBE_ADD, NULL);
     } else {
-        ops->gemm(s, room, x, up, VIBE_GELU, NULL);
-        ops->gemm(s, y, room, down, VIBE_ADD, NULL);
+        ops->gemm(s, room->hidden, room->normed, &w->up, VIBE_GELU, NULL);
+        ops->gemm(s, y, room->hidden, &w->down, VIBE_ADD, NULL);
     }
 }
 
@@ -447,7 +450,7 @@ void vibe_cpu_reference_init(struct vibe_ops *ops)
     ops->attention = attention;
     ops->window = window;
     ops->mixer = mixer;
-    ops->ffn = ffn;
+    ops->block = block;
     ops->solver_step = solver_step;
     ops->noise = noise;
 }

@@ -79,31 +79,36 @@ static int is_plain_bf16(const struct vibe_matrix *w)
 
 /* Many narrow rows are the work of one kernel: few of them, or wide ones, are
  * bound by reading weights. */
-static int is_narrow_ffn(const struct vibe_cuda *cuda,
-                         const struct vibe_tensor *y,
-                         const struct vibe_tensor *x,
-                         const struct vibe_matrix *up,
-                         const struct vibe_matrix *down)
+static int is_narrow(const struct vibe_cuda *cuda, const struct vibe_tensor *x,
+                     const struct vibe_block *w)
 {
     const size_t few = 16;
 
     return cuda->cc >= 80 && vibe_cuda_compiled_for() >= 80 && x->T > few &&
-           (x->C == 32 || x->C == 64 || x->C == 128) && up->N == 4 * x->C &&
-           is_even(y) && is_even(x) && is_plain_bf16(up) && is_plain_bf16(down);
+           (x->C == 32 || x->C == 64 || x->C == 128) && w->up.N == 4 * x->C &&
+           is_plain_bf16(&w->up) && is_plain_bf16(&w->down);
 }
 
-static void ffn(struct vibe_stream *s, const struct vibe_tensor *y,
-                const struct vibe_tensor *x, const struct vibe_matrix *up,
-                const struct vibe_matrix *down, const struct vibe_tensor *room)
+static void block(struct vibe_stream *s, const struct vibe_tensor *y,
+                  const struct vibe_tensor *state,
+                  const struct vibe_tensor *past, const struct vibe_tensor *x,
+                  const struct vibe_block *w,
+                  const struct vibe_block_room *room)
 {
-    if (is_narrow_ffn(vibe_cuda_of(s->be), y, x, up, down)) {
-        vibe_cuda_latch(s, vibe_cuda_ffn(queue(s), y, x, up, down), "ffn");
-    } else if (x->T == 1) {
-        vibe_cuda_linear(s, room, x, up, VIBE_GELU, NULL);
-        vibe_cuda_linear(s, y, room, down, VIBE_ADD, NULL);
+    if (is_narrow(vibe_cuda_of(s->be), x, w) && is_even(y) && is_even(state) &&
+        is_even(past) && is_even(x)) {
+        vibe_cuda_latch(s, vibe_cuda_block(queue(s), y, state, past, x, w),
+                        "block");
+        return;
+    }
+    mixer(s, y, room->normed, state, past, x, &w->mixer);
+    if (x->T == 1) {
+        vibe_cuda_linear(s, room->hidden, room->normed, &w->up, VIBE_GELU,
+                         NULL);
+        vibe_cuda_linear(s, y, room->hidden, &w->down, VIBE_ADD, NULL);
     } else {
-        vibe_cuda_gemm(s, room, x, up, VIBE_GELU, NULL);
-        vibe_cuda_gemm(s, y, room, down, VIBE_ADD, NULL);
+        vibe_cuda_gemm(s, room->hidden, room->normed, &w->up, VIBE_GELU, NULL);
+        vibe_cuda_gemm(s, y, room->hidden, &w->down, VIBE_ADD, NULL);
     }
 }
 
@@ -137,7 +142,7 @@ void vibe_cuda_compute_init(struct vibe_ops *ops)
     ops->attention = vibe_cuda_attention;
     ops->window = window;
     ops->mixer = mixer;
-    ops->ffn = ffn;
+    ops->block = block;
     ops->solver_step = solver_step;
     ops->noise = noise;
 }
