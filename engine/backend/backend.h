@@ -96,7 +96,7 @@ enum vibe_layout {
                                    K = 2 * in: previous column, then current */
 };
 
-/* Up to three matrices of the file that are read as one, stacked by rows. */
+/* Matrices of the file that are read as one, stacked by rows. */
 struct vibe_matrix_part {
     const void *data;   /* as in the file; borrowed as long as the matrix */
     const float *scale; /* [n_scales], host, or NULL for 1 */
@@ -110,7 +110,7 @@ struct vibe_matrix_part {
     size_t n; /* rows of this part */
 };
 
-enum { VIBE_MATRIX_PARTS = 3 };
+enum { VIBE_MATRIX_PARTS = 8 };
 
 /* Bytes of rows first .. first + n - 1 of K columns; of BF16_PACKED in whole
  * blocks, of which first begins one. */

@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "engine/backend/ops.h"
@@ -27,9 +28,7 @@ enum {
 
 struct head_layer {
     const float *norm;
-    struct vibe_matrix modulation; /* [3H][H]: shift, scale, gate */
     struct vibe_matrix gate_up, down;
-    struct vibe_tensor at_steps; /* [2D][group][3H], owned */
 };
 
 struct vibe_diffusion {
@@ -37,8 +36,11 @@ struct vibe_diffusion {
     size_t max_D, D; /* dialogues: room for, of the current call */
     struct vibe_matrix noisy_proj, cond_proj, time_in, time_out;
     struct head_layer *layers; /* [head_layers], owned */
-    struct head_layer last;    /* no norm, no gate, no ffn */
     struct vibe_matrix v_proj;
+    /* [n_stacks], owned: shift, scale and gate of the layers, then shift and
+     * scale of v_proj, as many of them as go into one matrix */
+    struct vibe_matrix *adaln;
+    size_t n_stacks;
     struct vibe_params params;
 
     /* scratch, owned; [2][D] are the rows of a step */
@@ -51,7 +53,14 @@ struct vibe_diffusion {
     struct vibe_dpm_solver solver; /* n_steps 0: not prepared */
     struct vibe_tensor tau;        /* [1][n_steps][H] */
     struct vibe_tensor c;          /* [2D][group][H] */
+    struct vibe_tensor at_steps;   /* [2D][group][modulation_channels] */
 };
+
+/* Of all layers and v_proj. */
+static size_t modulation_channels(const struct vibe_head_config *config)
+{
+    return (3 * config->head_layers + 2) * config->hidden_size;
+}
 
 static void bind_layer(struct vibe_loader *l, struct head_layer *layer,
                        const struct vibe_head_config *config)
@@ -65,9 +74,33 @@ static void bind_layer(struct vibe_loader *l, struct head_layer *layer,
     };
 
     vibe_load_vector(l, &layer->norm, "norm.weight", H);
-    vibe_load_linear(l, &layer->modulation, "adaLN_modulation.1", 3 * H, H);
     vibe_load_matrix(l, &layer->gate_up, &gate_up);
     vibe_load_linear(l, &layer->down, "ffn.down_proj", H, config->ffn_size);
+}
+
+/* The modulations of layers first, ...; what comes last is v_proj's. */
+static void bind_stack(struct vibe_loader *l, struct vibe_matrix *stack,
+                       const struct vibe_head_config *config, size_t first)
+{
+    const size_t H = config->hidden_size;
+    struct vibe_matrix_names names = {.in = H};
+    char name[VIBE_MATRIX_PARTS][64];
+
+    for (size_t i = 0; i < VIBE_MATRIX_PARTS; i++) {
+        const size_t layer = first + i;
+
+        if (layer > config->head_layers)
+            break;
+        if (layer < config->head_layers)
+            snprintf(name[i], sizeof(name[i]), "layers.%zu.adaLN_modulation.1",
+                     layer);
+        else
+            snprintf(name[i], sizeof(name[i]),
+                     "final_layer.adaLN_modulation.1");
+        names.part[i] = name[i];
+        names.rows[i] = (layer < config->head_layers ? 3 : 2) * H;
+    }
+    vibe_load_matrix(l, stack, &names);
 }
 
 static void bind(struct vibe_loader *l, void *module)
@@ -82,10 +115,10 @@ static void bind(struct vibe_loader *l, void *module)
     vibe_load_linear(l, &head->cond_proj, "cond_proj", H, H);
     vibe_load_linear(l, &head->time_in, "t_embedder.mlp.0", H, TIME_CHANNELS);
     vibe_load_linear(l, &head->time_out, "t_embedder.mlp.2", H, H);
-    vibe_load_linear(l, &head->last.modulation,
-                     "final_layer.adaLN_modulation.1", 2 * H, H);
     vibe_load_linear(l, &head->v_proj, "final_layer.linear",
                      head->config.latent_size, H);
+    for (size_t i = 0; i < head->n_stacks; i++)
+        bind_stack(l, &head->adaln[i], &head->config, i * VIBE_MATRIX_PARTS);
     for (size_t i = 0; i < head->config.head_layers; i++) {
         vibe_loader_scope(l, "%slayers.%zu.", prefix, i);
         bind_layer(l, &head->layers[i], &head->config);
@@ -99,11 +132,14 @@ static struct vibe_diffusion *make_head(const struct vibe_head_config *config,
 {
     struct vibe_diffusion *head = calloc(1, sizeof(*head));
 
-    if (head)
+    if (head) {
+        head->n_stacks = config->head_layers / VIBE_MATRIX_PARTS + 1;
         head->layers = calloc(config->head_layers, sizeof(*head->layers));
-    if (!head || !head->layers) {
-        free(head);
+        head->adaln = calloc(head->n_stacks, sizeof(*head->adaln));
+    }
+    if (!head || !head->layers || !head->adaln) {
         vibe_fail(err, VIBE_E_NOMEM, "no memory for the diffusion head");
+        vibe_diffusion_free(head);
         return NULL;
     }
     head->config = *config;
@@ -179,9 +215,7 @@ static void unprepare(struct vibe_diffusion *head)
     vibe_dpm_solver_release(&head->solver);
     vibe_tensor_release(&head->tau, be);
     vibe_tensor_release(&head->c, be);
-    vibe_tensor_release(&head->last.at_steps, be);
-    for (size_t i = 0; i < head->config.head_layers; i++)
-        vibe_tensor_release(&head->layers[i].at_steps, be);
+    vibe_tensor_release(&head->at_steps, be);
 }
 
 void vibe_diffusion_free(struct vibe_diffusion *head)
@@ -200,6 +234,7 @@ void vibe_diffusion_free(struct vibe_diffusion *head)
     vibe_tensor_release(&head->act, be);
     vibe_params_release(&head->params);
     free(head->layers);
+    free(head->adaln);
     free(head);
 }
 
@@ -267,11 +302,8 @@ static int prepare(struct vibe_diffusion *head, struct vibe_stream *s,
         rc = vibe_tensor_init(&head->c, be, VIBE_F32, rows, group, H, err);
     head->c.is_for_products = 1;
     if (!rc)
-        rc = vibe_tensor_init(&head->last.at_steps, be, VIBE_F32, rows, group,
-                              2 * H, err);
-    for (size_t i = 0; !rc && i < head->config.head_layers; i++)
-        rc = vibe_tensor_init(&head->layers[i].at_steps, be, VIBE_F32, rows,
-                              group, 3 * H, err);
+        rc = vibe_tensor_init(&head->at_steps, be, VIBE_F32, rows, group,
+                              modulation_channels(&head->config), err);
     if (!rc)
         rc = embed_steps(head, s, err);
     return rc;
@@ -296,8 +328,7 @@ size_t vibe_diffusion_prepared_bytes(const struct vibe_diffusion *head,
 {
     const size_t H = head->config.hidden_size;
     const size_t group = n_steps < GROUP_STEPS ? n_steps : GROUP_STEPS;
-    /* of c, of the last layer's modulation and of the others' */
-    const size_t per_row = H + 2 * H + head->config.head_layers * 3 * H;
+    const size_t per_row = H + modulation_channels(&head->config);
     /* of tau, and while the steps are embedded */
     const size_t per_step = 2 * H + TIME_CHANNELS;
 
@@ -311,27 +342,30 @@ static void modulate_group(struct vibe_diffusion *head, struct vibe_stream *s,
     struct vibe_tensor tau = vibe_tensor_rows(&head->tau, first, n);
     struct vibe_tensor cond = head->cond;
     struct vibe_tensor c = vibe_tensor_rows(&head->c, 0, n);
-    struct vibe_tensor mod = vibe_tensor_rows(&head->last.at_steps, 0, n);
+    struct vibe_tensor all = vibe_tensor_rows(&head->at_steps, 0, n);
+    size_t at = 0;
 
     /* every row of a dialogue meets every step */
     cond.T = n;
     cond.stride_t = 0;
     tau = vibe_tensor_broadcast(&tau, cond.B);
     vibe_add_silu(s, &c, &cond, &tau);
-    vibe_linear(s, &mod, &c, &head->last.modulation, VIBE_STORE, NULL);
-    for (size_t i = 0; i < head->config.head_layers; i++) {
-        mod = vibe_tensor_rows(&head->layers[i].at_steps, 0, n);
-        vibe_linear(s, &mod, &c, &head->layers[i].modulation, VIBE_STORE, NULL);
+    for (size_t i = 0; i < head->n_stacks; i++) {
+        const struct vibe_tensor some = vibe_tensor_channels(&all, at,
+                                                             head->adaln[i].N);
+
+        vibe_linear(s, &some, &c, &head->adaln[i], VIBE_STORE, NULL);
+        at += head->adaln[i].N;
     }
 }
 
 /* Part k (shift, scale, gate) of a layer's modulation at one step, [2][D]. */
 static struct vibe_tensor modulation(const struct vibe_diffusion *head,
-                                     const struct head_layer *layer,
-                                     size_t step, size_t k)
+                                     size_t layer, size_t step, size_t k)
 {
-    size_t H = head->config.hidden_size;
-    struct vibe_tensor t = vibe_tensor_channels(&layer->at_steps, k * H, H);
+    const size_t H = head->config.hidden_size;
+    struct vibe_tensor t = vibe_tensor_channels(&head->at_steps,
+                                                (3 * layer + k) * H, H);
 
     t = vibe_tensor_rows(&t, step, 1);
     t.B = 2;
@@ -341,18 +375,18 @@ static struct vibe_tensor modulation(const struct vibe_diffusion *head,
     return t;
 }
 
-/* y = epilogue(W m), m = norm(u) * (1 + scale) + shift. */
+/* y = epilogue(W m), m = norm(u) * (1 + scale) + shift; past the last layer
+ * the norm has no weights. */
 static void multiply_modulated(struct vibe_diffusion *head,
                                struct vibe_stream *s,
-                               const struct vibe_tensor *y,
-                               const struct head_layer *layer, size_t step,
-                               const struct vibe_matrix *w,
+                               const struct vibe_tensor *y, size_t layer,
+                               size_t step, const struct vibe_matrix *w,
                                enum vibe_epilogue epilogue)
 {
     struct vibe_tensor shift = modulation(head, layer, step, 0);
     struct vibe_tensor scale = modulation(head, layer, step, 1);
     const struct vibe_norm norm = {
-        .w = layer->norm,
+        .w = layer < head->config.head_layers ? head->layers[layer].norm : NULL,
         .eps = head->config.rms_norm_eps,
         .shift = &shift,
         .scale = &scale,
@@ -376,15 +410,15 @@ static void predict(struct vibe_diffusion *head, struct vibe_stream *s,
     vibe_linear(s, &head->u, &both, &head->noisy_proj, VIBE_STORE, NULL);
     for (size_t i = 0; i < head->config.head_layers; i++) {
         const struct head_layer *layer = &head->layers[i];
-        struct vibe_tensor gate = modulation(head, layer, step, 2);
+        struct vibe_tensor gate = modulation(head, i, step, 2);
 
-        multiply_modulated(head, s, &head->act, layer, step, &layer->gate_up,
+        multiply_modulated(head, s, &head->act, i, step, &layer->gate_up,
                            VIBE_SWIGLU);
         vibe_linear(s, &head->u, &head->act, &layer->down, VIBE_GATE_ADD,
                     &gate);
     }
-    multiply_modulated(head, s, &head->v, &head->last, step, &head->v_proj,
-                       VIBE_STORE);
+    multiply_modulated(head, s, &head->v, head->config.head_layers, step,
+                       &head->v_proj, VIBE_STORE);
 }
 
 /* Lay the scratch out for D dialogues. */
@@ -398,9 +432,7 @@ static void fit(struct vibe_diffusion *head, size_t D)
         steps[i]->T = D;
         steps[i]->stride_b = D * steps[i]->stride_t;
     }
-    for (size_t i = 0; i < head->config.head_layers; i++)
-        head->layers[i].at_steps.B = 2 * D;
-    head->last.at_steps.B = 2 * D;
+    head->at_steps.B = 2 * D;
     head->cond.B = 2 * D;
     head->c.B = 2 * D;
     head->m1.B = D;
@@ -434,10 +466,10 @@ void vibe_diffusion_sample(struct vibe_diffusion *head, struct vibe_stream *s,
 
 size_t vibe_diffusion_frame_bytes(const struct vibe_diffusion *head)
 {
-    size_t bytes = head->cond_proj.bytes + head->last.modulation.bytes;
+    size_t bytes = head->cond_proj.bytes;
 
-    for (size_t i = 0; i < head->config.head_layers; i++)
-        bytes += head->layers[i].modulation.bytes;
+    for (size_t i = 0; i < head->n_stacks; i++)
+        bytes += head->adaln[i].bytes;
     return bytes;
 }
 
