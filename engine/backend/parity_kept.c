@@ -89,9 +89,9 @@ static void write(struct vibe_stream *s, const struct vibe_tensor *y,
 static int is_same(const struct kept *p)
 {
     const int is_float = p->dtype == VIBE_F32 || p->dtype == VIBE_F16;
-    const int is_column = p->dtype == VIBE_BF16 && p->K % 4 == 0;
+    const int is_small = p->is_gemm && ((p->T > 4 && p->T <= 16) || p->N <= 4);
 
-    return !is_float && !(p->is_gemm && p->T > 4 && p->T <= 16 && !is_column);
+    return !is_float && !is_small;
 }
 
 static void run_kept(struct vibe_lab *lab, const struct kept *p)
