@@ -18,7 +18,7 @@
 enum {
     PARTIAL_BYTES = 64 << 20,
     LIBRARY_BYTES = 32 << 20,
-    SUM_BYTES = 42 << 20,
+    SUM_BYTES = 82 << 20,
 };
 
 /* Elements of the matrices of a layer. */

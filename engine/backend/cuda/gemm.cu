@@ -375,22 +375,47 @@ __global__ void __launch_bounds__(FFMA_THREADS)
             store_two(a.e, m, n, sums[n], sums[n + 1]);
 }
 
-__global__ void __launch_bounds__(ROUND_THREADS)
-    round_kernel(__nv_bfloat16 *out, struct view x, unsigned T, unsigned K,
-                 unsigned stride)
-{
-    const unsigned m = blockIdx.x;
-    const float *in = x.data + row_at(x, T, m);
-
-    for (unsigned k = threadIdx.x; k < stride; k += ROUND_THREADS)
-        out[(size_t)m * stride + k] = __float2bfloat16_rn(
-            k < K ? high_of(in[k], x.is_split) : 0.0f);
-}
-
 __device__ static inline unsigned bf16_pair(float lo, float hi)
 {
     return __bfloat16_as_ushort(__float2bfloat16_rn(lo)) |
            (unsigned)__bfloat16_as_ushort(__float2bfloat16_rn(hi)) << 16;
+}
+
+/* Rows to bf16, a thread eight neighbours, by pieces of 16 bytes where rows of
+ * x are aligned. */
+struct rounding {
+    uint4 *out;
+    struct view x;
+    unsigned T, K, eights; /* of a row */
+    int is_aligned;
+};
+
+__global__ void __launch_bounds__(ROUND_THREADS)
+    round_kernel(const __grid_constant__ struct rounding a)
+{
+    const unsigned m = blockIdx.y;
+    const unsigned i = blockIdx.x * ROUND_THREADS + threadIdx.x;
+    const float *in = a.x.data + row_at(a.x, a.T, m) + 8 * i;
+    float v[8] = {};
+
+    wait_for_inputs();
+    if (i >= a.eights)
+        return;
+    if (a.is_aligned && 8 * i + 8 <= a.K) {
+        *(float4 *)v = *(const float4 *)in;
+        *(float4 *)(v + 4) = *(const float4 *)(in + 4);
+    } else {
+#pragma unroll
+        for (unsigned j = 0; j < 8; j++)
+            if (8 * i + j < a.K)
+                v[j] = in[j];
+    }
+#pragma unroll
+    for (unsigned j = 0; j < 8; j++)
+        v[j] = high_of(v[j], a.x.is_split);
+    a.out[(size_t)m * a.eights + i] = make_uint4(
+        bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]), bf16_pair(v[4], v[5]),
+        bf16_pair(v[6], v[7]));
 }
 
 /* A thread makes eight neighbours of a row bf16. */
@@ -410,15 +435,71 @@ __global__ void __launch_bounds__(ROUND_THREADS)
                         bf16_pair(f[4], f[5]), bf16_pair(f[6], f[7]));
 }
 
+struct finishing {
+    struct epilogue e;
+    const void *sums;
+    unsigned stride; /* of sums */
+    int is_aligned;  /* y, to 16 bytes */
+};
+
 __global__ void __launch_bounds__(ROUND_THREADS)
-    finish_kernel(const __grid_constant__ struct epilogue e, const float *sums)
+    finish_kernel(const __grid_constant__ struct finishing a)
 {
     const unsigned n = 2 * (blockIdx.x * ROUND_THREADS + threadIdx.x);
     const unsigned m = blockIdx.y;
-    const float *row = sums + (size_t)m * e.N;
+    const float *row = (const float *)a.sums + (size_t)m * a.stride;
 
-    if (n < e.N)
-        store_two(e, m, n, row[n], n + 1 < e.N ? row[n + 1] : 0.0f);
+    wait_for_inputs();
+    if (n < a.e.N)
+        store_two(a.e, m, n, row[n], n + 1 < a.e.N ? row[n + 1] : 0.0f);
+}
+
+/* silu(z) * z' of four neighbouring pairs of bf16 sums. */
+__global__ void __launch_bounds__(ROUND_THREADS)
+    finish_pairs_kernel(const __grid_constant__ struct finishing a)
+{
+    const unsigned n = 8 * (blockIdx.x * ROUND_THREADS + threadIdx.x);
+    const unsigned m = blockIdx.y;
+    float *y = a.e.y.data + row_at(a.e.y, a.e.T, m) + n / 2;
+    float out[4];
+    uint4 u;
+
+    wait_for_inputs();
+    if (n >= a.e.N)
+        return;
+    u = *(const uint4 *)((const __nv_bfloat16 *)a.sums + (size_t)m * a.stride +
+                         n);
+#pragma unroll
+    for (unsigned j = 0; j < 4; j++) {
+        const unsigned pair = j == 0 ? u.x : j == 1 ? u.y : j == 2 ? u.z : u.w;
+        const unsigned at = min(n + 2 * j, a.e.N - 2);
+        float z[2] = {__uint_as_float(pair << 16),
+                      __uint_as_float(pair & 0xFFFF0000u)};
+
+#pragma unroll
+        for (unsigned i = 0; i < 2; i++) {
+            if (a.e.scale)
+                z[i] *= a.e.scale[at + i];
+            if (a.e.bias)
+                z[i] += a.e.bias[at + i];
+        }
+        out[j] = kept(silu(z[0]) * z[1], a.e.y.is_split);
+    }
+    if (a.is_aligned && n + 8 <= a.e.N) {
+        *(float4 *)y = *(const float4 *)out;
+        return;
+    }
+#pragma unroll
+    for (unsigned j = 0; j < 4; j++)
+        if (n + 2 * j < a.e.N)
+            y[j] = out[j];
+}
+
+/* Whether rows can be had by 16 bytes. */
+static int is_aligned(const struct vibe_tensor *t)
+{
+    return (size_t)t->data % 16 == 0 && t->stride_b % 4 == 0 &&
+           t->stride_t % 4 == 0;
 }
 
 static struct gemm args_of(const struct vibe_cuda_product *p, size_t first,
@@ -435,8 +516,7 @@ static struct gemm args_of(const struct vibe_cuda_product *p, size_t first,
     a.end = (unsigned)(first + n_rows);
     a.slices = 1;
     a.steps_per_slice = (a.K + BK - 1) / BK;
-    a.is_aligned = a.K % 4 == 0 && (size_t)p->x->data % 16 == 0 &&
-                   p->x->stride_b % 4 == 0 && p->x->stride_t % 4 == 0;
+    a.is_aligned = a.K % 4 == 0 && is_aligned(p->x);
     a.partial = NULL;
     a.done = NULL;
     return a;
@@ -556,10 +636,19 @@ cudaError_t vibe_cuda_few(const struct vibe_cuda *cuda,
 cudaError_t vibe_cuda_round(const struct vibe_cuda *cuda, void *out,
                             const struct vibe_tensor *x)
 {
-    round_kernel<<<(unsigned)(x->B * x->T), ROUND_THREADS, 0, cuda->compute>>>(
-        (__nv_bfloat16 *)out, view_of(x), (unsigned)x->T, (unsigned)x->C,
-        (unsigned)vibe_cuda_stride(x->C));
-    return cudaGetLastError();
+    struct rounding a;
+    dim3 grid;
+
+    a.out = (uint4 *)out;
+    a.x = view_of(x);
+    a.T = (unsigned)x->T;
+    a.K = (unsigned)x->C;
+    a.eights = (unsigned)vibe_cuda_stride(x->C) / 8;
+    a.is_aligned = is_aligned(x);
+    grid = dim3((a.eights + ROUND_THREADS - 1) / ROUND_THREADS,
+                (unsigned)(x->B * x->T));
+    return launch_waiting((const void *)round_kernel, grid, ROUND_THREADS, 0,
+                          cuda->compute, &a);
 }
 
 cudaError_t vibe_cuda_expand(const struct vibe_cuda *cuda, void *out,
@@ -582,14 +671,34 @@ cudaError_t vibe_cuda_expand(const struct vibe_cuda *cuda, void *out,
     return cudaGetLastError();
 }
 
+static cudaError_t launch_finish(const void *kernel,
+                                 const struct vibe_cuda *cuda,
+                                 const struct vibe_cuda_product *p,
+                                 const void *sums, unsigned of_thread)
+{
+    const unsigned of_block = of_thread * ROUND_THREADS;
+    struct finishing a;
+
+    a.e = epilogue_of(p);
+    a.sums = sums;
+    a.stride = (unsigned)vibe_cuda_stride(a.e.N);
+    a.is_aligned = is_aligned(p->y);
+    return launch_waiting(
+        kernel,
+        dim3((a.e.N + of_block - 1) / of_block, (unsigned)(p->x->B * p->x->T)),
+        ROUND_THREADS, 0, cuda->compute, &a);
+}
+
 cudaError_t vibe_cuda_finish(const struct vibe_cuda *cuda,
                              const struct vibe_cuda_product *p,
                              const float *sums)
 {
-    const struct epilogue e = epilogue_of(p);
-    const dim3 grid((e.N / 2 + ROUND_THREADS) / ROUND_THREADS,
-                    (unsigned)(p->x->B * p->x->T));
+    return launch_finish((const void *)finish_kernel, cuda, p, sums, 2);
+}
 
-    finish_kernel<<<grid, ROUND_THREADS, 0, cuda->compute>>>(e, sums);
-    return cudaGetLastError();
+cudaError_t vibe_cuda_finish_pairs(const struct vibe_cuda *cuda,
+                                   const struct vibe_cuda_product *p,
+                                   const void *sums)
+{
+    return launch_finish((const void *)finish_pairs_kernel, cuda, p, sums, 8);
 }

@@ -11,13 +11,16 @@
 #include <string.h>
 
 #include "engine/backend/cuda/matrix.h"
+#include "engine/base/size.h"
 
 enum { N_PLANS = 32 };
 
 /* How the library multiplies one shape: as it would the whole matrix, without
  * sums split over K, so that a piece of it gets the same bits. */
 struct lt_plan {
-    size_t M, N, K, whole_N;
+    size_t M, N, K, whole_N, stride; /* of y */
+    enum vibe_dtype dtype;           /* of y */
+    int has_bias;
     cublasLtMatrixLayout_t w, x, y;
     cublasLtMatmulAlgo_t algo;
     int is_refused; /* there is no such algorithm */
@@ -26,7 +29,7 @@ struct lt_plan {
 struct vibe_cuda_lt {
     void *library; /* NULL where there is none */
     cublasLtHandle_t handle;
-    cublasLtMatmulDesc_t product;
+    cublasLtMatmulDesc_t product[2]; /* without and with a bias */
     cublasLtMatmulPreference_t preference;
     struct lt_plan plans[N_PLANS];
     size_t n_plans; /* ever made; plan i is plans[i % N_PLANS] */
@@ -74,32 +77,58 @@ static int find_functions(struct vibe_cuda_lt *lt)
            find(so, &lt->matmul, "cublasLtMatmul");
 }
 
-/* A handle, and W transposed times x with float sums. */
-static int make_handle(struct vibe_cuda_lt *lt)
+/* W transposed times x, in float. */
+static int make_product(struct vibe_cuda_lt *lt, cublasLtMatmulDesc_t *product,
+                        cublasLtEpilogue_t epilogue)
 {
     const cublasOperation_t transposed = CUBLAS_OP_T;
+
+    return lt->desc_create(product, CUBLAS_COMPUTE_32F, CUDA_R_32F) ||
+           lt->desc_set(*product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
+                        sizeof(transposed)) ||
+           lt->desc_set(*product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                        sizeof(epilogue));
+}
+
+static int prefer(struct vibe_cuda_lt *lt,
+                  cublasLtMatmulPreferenceAttributes_t what, const void *value,
+                  size_t size)
+{
+    return lt->preference_set(lt->preference, what, value, size);
+}
+
+static int make_preference(struct vibe_cuda_lt *lt)
+{
     const uint64_t workspace = VIBE_CUDA_LT_WORKSPACE;
     const uint32_t unsplit = CUBLASLT_REDUCTION_SCHEME_NONE;
+    const uint32_t alignment = VIBE_CUDA_LT_ALIGNMENT;
 
+    return lt->preference_create(&lt->preference) ||
+           prefer(lt, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
+                  sizeof(workspace)) ||
+           prefer(lt, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &unsplit,
+                  sizeof(unsplit)) ||
+           prefer(lt, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &alignment,
+                  sizeof(alignment)) ||
+           prefer(lt, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &alignment,
+                  sizeof(alignment));
+}
+
+static int make_handle(struct vibe_cuda_lt *lt)
+{
     return lt->create(&lt->handle) ||
-           lt->desc_create(&lt->product, CUBLAS_COMPUTE_32F, CUDA_R_32F) ||
-           lt->desc_set(lt->product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
-                        sizeof(transposed)) ||
-           lt->preference_create(&lt->preference) ||
-           lt->preference_set(lt->preference,
-                              CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                              &workspace, sizeof(workspace)) ||
-           lt->preference_set(lt->preference,
-                              CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                              &unsplit, sizeof(unsplit));
+           make_product(lt, &lt->product[0], CUBLASLT_EPILOGUE_DEFAULT) ||
+           make_product(lt, &lt->product[1], CUBLASLT_EPILOGUE_BIAS) ||
+           make_preference(lt);
 }
 
 static void close_library(struct vibe_cuda_lt *lt)
 {
     if (lt->preference)
         lt->preference_destroy(lt->preference);
-    if (lt->product)
-        lt->desc_destroy(lt->product);
+    for (size_t i = 0; i < 2; i++)
+        if (lt->product[i])
+            lt->desc_destroy(lt->product[i]);
     if (lt->handle)
         lt->destroy(lt->handle);
     dlclose(lt->library);
@@ -167,13 +196,15 @@ void vibe_cuda_lt_free(struct vibe_cuda *cuda)
 
 /* The library counts columns first: y [N x M] = W [K x N]^T x [K x M]. */
 static int make_layouts(const struct vibe_cuda_lt *lt, struct lt_plan *plan,
-                        size_t N)
+                        size_t N, size_t stride)
 {
+    const cudaDataType_t y = plan->dtype == VIBE_BF16 ? CUDA_R_16BF
+                                                      : CUDA_R_32F;
     int64_t K = (int64_t)plan->K;
 
     return lt->layout_create(&plan->w, CUDA_R_16BF, plan->K, N, K) ||
            lt->layout_create(&plan->x, CUDA_R_16BF, plan->K, plan->M, K) ||
-           lt->layout_create(&plan->y, CUDA_R_32F, N, plan->M, (int64_t)N);
+           lt->layout_create(&plan->y, y, N, plan->M, (int64_t)stride);
 }
 
 /* Choose as for the whole matrix. */
@@ -182,55 +213,66 @@ static int make_plan(struct vibe_cuda_lt *lt, struct lt_plan *plan)
     cublasLtMatmulHeuristicResult_t found;
     int n = 0;
 
-    if (make_layouts(lt, plan, plan->whole_N) ||
-        lt->find_algo(lt->handle, lt->product, plan->w, plan->x, plan->y,
-                      plan->y, lt->preference, 1, &found, &n) ||
+    if (make_layouts(lt, plan, plan->whole_N,
+                     vibe_size_round(plan->whole_N, 16)) ||
+        lt->find_algo(lt->handle, lt->product[plan->has_bias], plan->w, plan->x,
+                      plan->y, plan->y, lt->preference, 1, &found, &n) ||
         n == 0)
         return 1;
     plan->algo = found.algo;
-    if (plan->N == plan->whole_N)
-        return 0;
     release_layouts(lt, plan);
-    return make_layouts(lt, plan, plan->N);
+    return make_layouts(lt, plan, plan->N, plan->stride);
 }
 
-static const struct lt_plan *plan_for(struct vibe_cuda_lt *lt, size_t M,
-                                      const struct vibe_matrix *w)
+static int is_plan_for(const struct lt_plan *plan, const struct lt_plan *wanted)
 {
-    const size_t K = vibe_cuda_stride(w->K);
+    return plan->M == wanted->M && plan->N == wanted->N &&
+           plan->K == wanted->K && plan->whole_N == wanted->whole_N &&
+           plan->stride == wanted->stride && plan->dtype == wanted->dtype &&
+           plan->has_bias == wanted->has_bias;
+}
+
+static const struct lt_plan *plan_for(struct vibe_cuda_lt *lt,
+                                      const struct lt_plan *wanted)
+{
     struct lt_plan *plan;
 
-    for (size_t i = 0; i < N_PLANS; i++) {
-        plan = &lt->plans[i];
-        if (plan->M == M && plan->N == w->N && plan->K == K &&
-            plan->whole_N == w->whole_N)
-            return plan;
-    }
+    for (size_t i = 0; i < N_PLANS; i++)
+        if (is_plan_for(&lt->plans[i], wanted))
+            return &lt->plans[i];
     plan = &lt->plans[lt->n_plans++ % N_PLANS];
     release_layouts(lt, plan);
-    *plan = (struct lt_plan){
-        .M = M,
-        .N = w->N,
-        .K = K,
-        .whole_N = w->whole_N,
-    };
+    *plan = *wanted;
     plan->is_refused = make_plan(lt, plan);
     return plan;
 }
 
-int vibe_cuda_lt_multiply(struct vibe_cuda *cuda, float *sums, const void *x,
+int vibe_cuda_lt_multiply(struct vibe_cuda *cuda,
+                          const struct vibe_cuda_lt_output *y, const void *x,
                           size_t M, const struct vibe_matrix *w,
                           void *workspace)
 {
     const float one = 1.0f;
-    const float zero = 0.0f;
+    const float kept = y->is_added ? 1.0f : 0.0f;
     struct vibe_cuda_lt *lt = cuda->lt;
-    const struct lt_plan *plan = plan_for(lt, M, w);
+    const struct lt_plan wanted = {
+        .M = M,
+        .N = w->N,
+        .K = vibe_cuda_stride(w->K),
+        .whole_N = w->whole_N,
+        .stride = y->stride,
+        .dtype = y->dtype,
+        .has_bias = y->bias != NULL,
+    };
+    const struct lt_plan *plan = plan_for(lt, &wanted);
+    const cublasLtMatmulDesc_t product = lt->product[wanted.has_bias];
 
-    if (plan->is_refused)
+    if (plan->is_refused ||
+        (y->bias && lt->desc_set(product, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                 &y->bias, sizeof(const void *))))
         return 1;
-    return lt->matmul(lt->handle, lt->product, &one, w->part[0].data, plan->w,
-                      x, plan->x, &zero, sums, plan->y, sums, plan->y,
+    return lt->matmul(lt->handle, product, &one, w->part[0].data, plan->w, x,
+                      plan->x, &kept, y->data, plan->y, y->data, plan->y,
                       &plan->algo, workspace, VIBE_CUDA_LT_WORKSPACE,
                       cuda->compute) != CUBLAS_STATUS_SUCCESS;
 }

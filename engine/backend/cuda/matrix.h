@@ -118,21 +118,37 @@ cudaError_t vibe_cuda_finish(const struct vibe_cuda *cuda,
                              const struct vibe_cuda_product *p,
                              const float *sums);
 
+/* The same of VIBE_SWIGLU for bf16 sums [B * T][stride of N]. */
+cudaError_t vibe_cuda_finish_pairs(const struct vibe_cuda *cuda,
+                                   const struct vibe_cuda_product *p,
+                                   const void *sums);
+
 /* The architecture these kernels were compiled for, 90 for compute_90: it may
  * be older than the GPU, and then lacks its instructions.  0 on error. */
 int vibe_cuda_compiled_for(void);
 
+/* Where the library's sums go: [M][stride] f32 or bf16, aligned to
+ * VIBE_CUDA_LT_ALIGNMENT bytes like its rows. */
+struct vibe_cuda_lt_output {
+    void *data;
+    size_t stride;
+    enum vibe_dtype dtype;
+    const float *bias; /* [N] or NULL; to f32 only */
+    int is_added;      /* to what is there */
+};
+
 /*
- * sums [M][N] = x [M][stride of K] bf16 times the transpose of w, by cuBLASLt.
+ * y [M][N] = x [M][stride of K] bf16 times the transpose of w, by cuBLASLt.
  *
  *   workspace   VIBE_CUDA_LT_WORKSPACE bytes
  *
  * Returns 1, with nothing done, where the library refuses; it must be there.
  */
-enum { VIBE_CUDA_LT_WORKSPACE = 32 << 20 };
+enum { VIBE_CUDA_LT_WORKSPACE = 32 << 20, VIBE_CUDA_LT_ALIGNMENT = 16 };
 
 int vibe_cuda_lt_is_there(struct vibe_cuda *cuda);
-int vibe_cuda_lt_multiply(struct vibe_cuda *cuda, float *sums, const void *x,
+int vibe_cuda_lt_multiply(struct vibe_cuda *cuda,
+                          const struct vibe_cuda_lt_output *y, const void *x,
                           size_t M, const struct vibe_matrix *w,
                           void *workspace);
 void vibe_cuda_lt_free(struct vibe_cuda *cuda);

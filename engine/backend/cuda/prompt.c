@@ -1,12 +1,22 @@
-/* Products with the rows of a prompt by cuBLASLt, which takes bf16 and leaves
- * float sums: x is rounded, weights of other dtypes are expanded, and sums are
- * finished, in blocks of outputs small enough to stay in the second cache. */
+/*
+ * Products with the rows of a prompt by cuBLASLt, which takes bf16: x is
+ * rounded, weights of other dtypes are expanded.
+ *
+ * Float sums go to y at once where the library can do all that is left; others
+ * are finished, in blocks of outputs that stay in the second cache.  Sums of
+ * pairs, the widest products, are rounded to bf16, as x has been: half the
+ * bytes, in blocks wide enough to fill a large GPU many times over.
+ */
+#include <stdint.h>
+
 #include "engine/backend/cuda/matrix.h"
 #include "engine/base/size.h"
 
 enum { BLOCK_UNIT = 256 }; /* outputs: whole tiles of the library's kernels */
 
-static const size_t block_bytes = (size_t)40 << 20; /* of sums, about */
+/* Of sums, about; of sums of pairs. */
+static const size_t block_bytes = (size_t)40 << 20;
+static const size_t pairs_bytes = (size_t)80 << 20;
 
 /* One dialogue's product, and its scratch memory. */
 struct job {
@@ -16,14 +26,40 @@ struct job {
     char *x, *weights, *sums, *workspace;
 };
 
-/* Outputs of a block, of equal ones; the sums do not depend on it. */
-static size_t block_rows(size_t T, size_t N)
+static enum vibe_dtype dtype_of_sums(const struct vibe_cuda_product *p)
 {
-    const size_t most = block_bytes / sizeof(float) / T / BLOCK_UNIT + 1;
-    const size_t units = (N + BLOCK_UNIT - 1) / BLOCK_UNIT;
-    const size_t n_blocks = (units + most - 1) / most;
+    return p->epilogue == VIBE_SWIGLU ? VIBE_BF16 : VIBE_F32;
+}
 
+/* Outputs of a block, of equal ones; the sums do not depend on it. */
+static size_t block_rows(const struct vibe_cuda_product *p)
+{
+    const enum vibe_dtype dtype = dtype_of_sums(p);
+    const size_t bytes = dtype == VIBE_BF16 ? pairs_bytes : block_bytes;
+    const size_t most = bytes / vibe_dtype_size(dtype) / p->x->T / BLOCK_UNIT +
+                        1;
+    const size_t units = (p->w->N + BLOCK_UNIT - 1) / BLOCK_UNIT;
+    size_t n_blocks = (units + most - 1) / most;
+
+    /* nor are more weights expanded at once than of a product back from them */
+    if (p->epilogue == VIBE_SWIGLU && p->w->part[0].dtype != VIBE_BF16 &&
+        n_blocks < 2)
+        n_blocks = 2;
     return (units + n_blocks - 1) / n_blocks * BLOCK_UNIT;
+}
+
+/* Whether nothing is left to do after sums that go to y, or are added to it. */
+static int is_direct(const struct vibe_cuda_product *p)
+{
+    const size_t floats = VIBE_CUDA_LT_ALIGNMENT / sizeof(float);
+    const struct vibe_matrix *w = p->w;
+
+    if (p->y->is_for_products || w->part[0].dtype != VIBE_BF16 ||
+        w->part[0].scale || (uintptr_t)p->y->data % VIBE_CUDA_LT_ALIGNMENT ||
+        p->y->stride_t % floats || p->y->stride_t < w->N)
+        return 0;
+    return p->epilogue == VIBE_STORE ||
+           (p->epilogue == VIBE_ADD && !w->gamma && !w->bias);
 }
 
 static int make_room(struct job *job)
@@ -34,17 +70,49 @@ static int make_room(struct job *job)
     const size_t x = vibe_size_round(p->x->T * row, 256);
     const size_t weights = is_expanded ? vibe_size_round(job->rows * row, 256)
                                        : 0;
-    const size_t sums = vibe_size_round(p->x->T * job->rows * sizeof(float),
-                                        256);
+    const size_t sum = vibe_dtype_size(dtype_of_sums(p));
+    const size_t sums = is_direct(p) ? 0 : p->x->T * job->rows * sum;
 
-    job->x = vibe_cuda_scratch(job->s,
-                               x + weights + sums + VIBE_CUDA_LT_WORKSPACE);
+    job->x = vibe_cuda_scratch(job->s, x + weights +
+                                           vibe_size_round(sums, 256) +
+                                           VIBE_CUDA_LT_WORKSPACE);
     if (!job->x)
         return 1;
     job->weights = job->x + x;
     job->sums = job->weights + weights;
-    job->workspace = job->sums + sums;
+    job->workspace = job->sums + vibe_size_round(sums, 256);
     return 0;
+}
+
+/* A block's sums, into the scratch memory.  Returns 1 where the library
+ * cannot. */
+static int multiply_sums(const struct job *job, const struct vibe_matrix *w)
+{
+    const struct vibe_cuda_lt_output sums = {
+        .data = job->sums,
+        .stride = vibe_cuda_stride(w->N),
+        .dtype = dtype_of_sums(job->p),
+    };
+
+    return vibe_cuda_lt_multiply(vibe_cuda_of(job->s->be), &sums, job->x,
+                                 job->p->x->T, w, job->workspace);
+}
+
+/* All outputs, into y.  Returns 1 where the library cannot, with y as it
+ * was. */
+static int multiply_directly(const struct job *job)
+{
+    const struct vibe_cuda_product *p = job->p;
+    const struct vibe_cuda_lt_output y = {
+        .data = p->y->data,
+        .stride = p->y->stride_t,
+        .dtype = VIBE_F32,
+        .bias = p->w->bias,
+        .is_added = p->epilogue == VIBE_ADD,
+    };
+
+    return vibe_cuda_lt_multiply(vibe_cuda_of(job->s->be), &y, job->x, p->x->T,
+                                 p->w, job->workspace);
 }
 
 /* Outputs first .. first + n - 1.  Returns 1 where the library cannot, with y
@@ -76,12 +144,12 @@ static int multiply_block(const struct job *job, size_t first, size_t n)
         rc = vibe_cuda_expand(cuda, job->weights, &w);
         w.part[0].data = job->weights;
     }
-    if (rc == cudaSuccess &&
-        vibe_cuda_lt_multiply(cuda, (float *)(void *)job->sums, job->x, p->x->T,
-                              &w, job->workspace))
+    if (rc == cudaSuccess && multiply_sums(job, &w))
         return 1;
-    if (rc == cudaSuccess)
-        rc = vibe_cuda_finish(cuda, &block, (float *)(void *)job->sums);
+    if (rc == cudaSuccess && p->epilogue == VIBE_SWIGLU)
+        rc = vibe_cuda_finish_pairs(cuda, &block, job->sums);
+    else if (rc == cudaSuccess)
+        rc = vibe_cuda_finish(cuda, &block, (const float *)(void *)job->sums);
     vibe_cuda_latch(job->s, rc, "gemm");
     return 0;
 }
@@ -91,12 +159,14 @@ static int multiply_dialogue(struct vibe_stream *s,
                              const struct vibe_cuda_product *p)
 {
     const size_t N = p->w->N;
-    struct job job = {.s = s, .p = p, .rows = block_rows(p->x->T, N)};
+    struct job job = {.s = s, .p = p, .rows = block_rows(p)};
 
     if (make_room(&job))
         return 0;
     vibe_cuda_latch(s, vibe_cuda_round(vibe_cuda_of(s->be), job.x, p->x),
                     "gemm");
+    if (is_direct(p))
+        return multiply_directly(&job);
     for (size_t first = 0; first < N && !s->err.code; first += job.rows) {
         const size_t left = N - first;
 
