@@ -140,6 +140,29 @@ enum vibe_exit vibe_cli_fail_engine(const struct vibe_engine_options *wanted,
     return vibe_cli_fail_by(why, VIBE_EXIT_INPUT, wanted->model);
 }
 
+/* What was measured and chosen. */
+static void tell_of_share(struct vibe_cli *cli,
+                          const struct vibe_engine *engine)
+{
+    char rates[128] = "";
+    struct vibe_cpu_share share;
+    double all;
+
+    vibe_engine_cpu_share(engine, &share);
+    all = (double)(share.bytes + share.streamed_bytes);
+    if (all <= 0)
+        return; /* and no option is needed */
+    if (share.cpu_rate > 0)
+        snprintf(rates, sizeof(rates),
+                 " (measured: %.1f GB/s beside a link of %.1f GB/s, which has "
+                 "%.1f GB/s alone)",
+                 1e-9 * share.cpu_rate, 1e-9 * share.link_rate,
+                 1e-9 * share.alone_rate);
+    vibe_log(&cli->log, VIBE_LOG_INFO,
+             "the CPU multiplies %.0f %% of the %.1f MiB that do not stay%s",
+             100 * (double)share.bytes / all, all / (1 << 20), rates);
+}
+
 enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
                                     struct vibe_cli *cli, enum vibe_cli_use use,
                                     struct vibe_failure *why)
@@ -158,5 +181,7 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
         wanted.precision.lm = VIBE_WEIGHTS_F32;
     if (vibe_engine_open(out, &wanted, &err) != VIBE_OK)
         return vibe_cli_fail_engine(&wanted, &err, why);
+    if (wanted.streaming.cpu_layers != 0)
+        tell_of_share(cli, *out);
     return VIBE_EXIT_OK;
 }

@@ -141,7 +141,9 @@ struct vibe_options {
     int pin_memory;         /* enum vibe_switch */
     int64_t clear_interval; /* layer transfers; 0: never */
     int64_t ring_slots;
-    int64_t chunk_mib; /* 0: as usual */
+    int64_t chunk_mib;  /* 0: as usual */
+    int64_t cpu_layers; /* or VIBE_LAYERS_AUTO */
+    int is_hybrid;      /* the latter */
     int is_prefetching, is_async, is_stats, is_profile, is_plan, is_print_table;
 
     /* Output */

@@ -68,6 +68,11 @@ static const struct vibe_choice layer_words[] = {
     {NULL, 0, 0},
 };
 
+static const struct vibe_choice auto_word[] = {
+    {"auto", VIBE_LAYERS_AUTO, 0},
+    {NULL, 0, 0},
+};
+
 static const struct vibe_choice memory_modes[] = {
     {"lightweight", VIBE_MEMORY_LIGHTWEIGHT, 0},
     {"beefy", VIBE_MEMORY_BEEFY, 0},
@@ -520,6 +525,28 @@ const struct vibe_option vibe_option_rows[] = {
         .max = 1024,
         .help = "streamed weights are copied in chunks of at most so many MiB; "
                 "32, or less where they would not fit",
+    },
+    {
+        .names = "--cpu-layers",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_INT,
+        .offset = AT(cpu_layers),
+        .meta = "N",
+        .def = "0",
+        .min = 0,
+        .max = 1 << 20,
+        .note = "or \"auto\"",
+        .choices = auto_word,
+        .help = "have the CPU multiply so many layers' worth of the rows that "
+                "would be streamed; auto: as many as are measured to be worth "
+                "it, which may be none.  Samples depend on how many they are",
+    },
+    {
+        .names = "--hybrid",
+        .group = VIBE_GROUP_DEVICE,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_hybrid),
+        .help = "the same as --cpu-layers auto",
     },
     {
         .names = "--stats",

@@ -92,6 +92,8 @@ enum vibe_exit vibe_residency_fill(struct vibe_engine_options *out,
     /* of which 0 is never, not as usual */
     out->streaming.clear_interval = o->clear_interval ? (int)o->clear_interval
                                                       : -1;
+    out->streaming.cpu_layers = o->is_hybrid ? VIBE_LAYERS_AUTO
+                                             : (double)o->cpu_layers;
     plan->ring_slots = (size_t)o->ring_slots;
     plan->chunk_bytes = (size_t)o->chunk_mib << 20;
     if (has_reserve) /* of which 0 is none, not as usual */

@@ -33,8 +33,18 @@ static void print_layers(FILE *out, const struct vibe_engine *engine, size_t n)
     }
 }
 
+static void print_share(FILE *out, const struct vibe_engine *engine)
+{
+    struct vibe_cpu_share share;
+
+    vibe_engine_cpu_share(engine, &share);
+    if (share.bytes)
+        fprintf(out, "cpu      %.1f MiB multiplied by the CPU in each frame\n",
+                megabytes(share.bytes));
+}
+
 static void print_text(FILE *out, const struct vibe_engine_stats *s,
-                       double seconds)
+                       const struct vibe_engine *engine, double seconds)
 {
     fprintf(out, "layers   %.1f of %zu resident, %.0f MiB; %.0f MiB streamed",
             s->gpu_layers, s->n_layers, megabytes(s->resident_bytes),
@@ -48,6 +58,7 @@ static void print_text(FILE *out, const struct vibe_engine_stats *s,
                 s->transfers, 1e-9 * (double)s->bytes,
                 seconds > 0 ? 1e-9 * (double)s->bytes / seconds : 0,
                 1e-9 * s->link, 100 * link_busy(s, seconds));
+        print_share(out, engine);
         fprintf(out,
                 "waiting  %.3f s of the host for chunks; %zu resident "
                 "pieces given up\n",
@@ -90,12 +101,15 @@ static void print_json(const struct vibe_engine_stats *s,
 {
     json_t *body = json_object();
     json_t *object = json_object();
+    struct vibe_cpu_share share;
 
+    vibe_engine_cpu_share(engine, &share);
     vibe_json_count(body, "layers", s->n_layers);
     vibe_json_number(body, "gpu_layers", s->gpu_layers);
     vibe_json_text(body, "path", s->path);
     vibe_json_count(body, "resident_bytes", s->resident_bytes);
     vibe_json_count(body, "streamed_bytes", s->streamed_bytes);
+    vibe_json_count(body, "cpu_bytes", share.bytes);
     vibe_json_count(body, "chunks", s->n_chunks);
     vibe_json_count(body, "transfers", (size_t)s->transfers);
     vibe_json_count(body, "h2d_bytes", (size_t)s->bytes);
@@ -130,7 +144,7 @@ void vibe_stats_print(struct vibe_cli *cli, const struct vibe_engine *engine,
         print_json(&stats, engine, seconds, o->is_profile);
         return;
     }
-    print_text(cli->log.out, &stats, seconds);
+    print_text(cli->log.out, &stats, engine, seconds);
     if (o->is_profile)
         print_layers(cli->log.out, engine, stats.n_layers);
 }

@@ -67,6 +67,24 @@ void vibe_engine_stats(const struct vibe_engine *engine,
         count_memory(out, engine);
 }
 
+void vibe_engine_cpu_share(const struct vibe_engine *engine,
+                           struct vibe_cpu_share *out)
+{
+    const struct vibe_streaming *streaming = &engine->models.streaming;
+    const struct vibe_share_rates *rates = &streaming->stats.rates;
+    struct vibe_offload_stats count = {0};
+
+    if (streaming->offload)
+        vibe_offload_count(streaming->offload, &count);
+    *out = (struct vibe_cpu_share){
+        .bytes = count.lent_bytes,
+        .streamed_bytes = count.streamed_bytes,
+        .cpu_rate = rates->host,
+        .link_rate = rates->link,
+        .alone_rate = rates->alone,
+    };
+}
+
 void vibe_engine_layer_stats(const struct vibe_engine *engine, size_t layer,
                              struct vibe_layer_stats *out)
 {

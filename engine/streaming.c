@@ -5,6 +5,7 @@
 #include "engine/backend/ops.h"
 #include "engine/base/clock.h"
 #include "engine/base/error.h"
+#include "engine/hybrid.h"
 #include "engine/model/qwen2.h"
 
 enum {
@@ -58,6 +59,28 @@ static int done(struct vibe_supply *supply, struct vibe_error *err)
     return vibe_offload_done(of_supply(supply)->offload, err);
 }
 
+static size_t lent_from(struct vibe_supply *supply, size_t number)
+{
+    return vibe_offload_end(of_supply(supply)->offload, number);
+}
+
+static void begin(struct vibe_supply *supply, struct vibe_stream *s,
+                  size_t number, const struct vibe_tensor *y,
+                  const struct vibe_tensor *x, enum vibe_epilogue epilogue)
+{
+    struct vibe_streaming *st = of_supply(supply);
+
+    if (s->err.code == VIBE_OK)
+        vibe_offload_pass_by(st->offload, &s->err);
+    vibe_hybrid_begin(st->hybrid, s, number, y, x, epilogue);
+}
+
+static void finish(struct vibe_supply *supply, struct vibe_stream *s,
+                   size_t number, const struct vibe_tensor *y)
+{
+    vibe_hybrid_finish(of_supply(supply)->hybrid, s, number, y);
+}
+
 /* Remember a matrix; its rows stay where the checkpoint is mapped. */
 static int offer(void *user, size_t number,
                  const struct vibe_matrix_source *src, struct vibe_error *err)
@@ -73,6 +96,17 @@ static int offer(void *user, size_t number,
     sources[number] = *src;
     st->n = number + 1;
     return vibe_matrix_measure(st->be, src, NULL, NULL, err);
+}
+
+/* Give the CPU its rows of a matrix. */
+static int lend(struct vibe_streaming *st, size_t number,
+                const struct vibe_matrix_source *src, struct vibe_error *err)
+{
+    const size_t first = vibe_offload_end(st->offload, number);
+
+    if (first == src->N)
+        return VIBE_OK;
+    return vibe_hybrid_take(st->hybrid, number, src, first, err);
 }
 
 static int load(void *user, struct vibe_matrix *m, size_t number,
@@ -91,6 +125,8 @@ static int load(void *user, struct vibe_matrix *m, size_t number,
     st->be->purpose = VIBE_FOR_LM_ROWS;
     rc = vibe_offload_fill(st->offload, number, err);
     st->be->purpose = purpose;
+    if (rc == VIBE_OK && st->hybrid)
+        rc = lend(st, number, src, err);
     if (rc != VIBE_OK)
         vibe_matrix_release(m, st->be);
     return rc;
@@ -123,7 +159,7 @@ static int fill(void *user, size_t matrix, size_t first, size_t n, void *device,
 /* Attention is kept: small matrices between which the large ones stream. */
 static int make_table(const struct vibe_streaming *st,
                       struct vibe_residency *table,
-                      const struct vibe_streaming_options *options,
+                      const struct vibe_streaming_options *options, double lent,
                       struct vibe_error *err)
 {
     struct vibe_residency_matrix *matrix = calloc(st->n, sizeof(*matrix));
@@ -136,6 +172,7 @@ static int make_table(const struct vibe_streaming *st,
                                             : chunk_bytes,
         .granule = ALIGNMENT,
         .budget = options->budget,
+        .lent = lent,
     };
     int rc;
 
@@ -150,6 +187,55 @@ static int make_table(const struct vibe_streaming *st,
     rc = vibe_residency_init(table, &in, err);
     free(matrix);
     return rc;
+}
+
+/* Choose what of a table is lent to the CPU. */
+static int choose_lent(struct vibe_streaming *st, double *lent,
+                       const struct vibe_residency *table,
+                       const struct vibe_streaming_options *options,
+                       struct vibe_error *err)
+{
+    const double all = (double)(table->resident_bytes + table->streamed_bytes);
+    const double layer = all * VIBE_LM_MATRICES / (double)st->n;
+    int rc;
+
+    *lent = 0;
+    if (options->cpu_layers == 0 || !table->n_chunks)
+        return VIBE_OK;
+    rc = vibe_hybrid_open(&st->hybrid, st->be, st->sources, st->n,
+                          options->cpu_threads, options->rows, err);
+    if (rc != VIBE_OK)
+        return rc;
+    *lent = options->cpu_layers * layer / (double)table->streamed_bytes;
+    if (*lent > 1)
+        *lent = 1;
+    if (*lent > 0)
+        return VIBE_OK;
+    rc = vibe_hybrid_measure(st->hybrid, &st->stats.rates, err);
+    *lent = rc == VIBE_OK ? vibe_share_choose(&st->stats.rates) : 0;
+    return rc;
+}
+
+/* The table, and the CPU where something is lent to it. */
+static int share(struct vibe_streaming *st, struct vibe_residency *table,
+                 const struct vibe_streaming_options *options,
+                 struct vibe_error *err)
+{
+    double lent;
+    int rc = make_table(st, table, options, 0, err);
+
+    if (rc == VIBE_OK)
+        rc = choose_lent(st, &lent, table, options, err);
+    if (rc != VIBE_OK || lent <= 0) {
+        vibe_hybrid_free(st->hybrid);
+        st->hybrid = NULL;
+        return rc;
+    }
+    vibe_residency_release(table);
+    st->supply.lent_from = lent_from;
+    st->supply.begin = begin;
+    st->supply.finish = finish;
+    return make_table(st, table, options, lent, err);
 }
 
 int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
@@ -175,9 +261,9 @@ int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
     st->store = (struct vibe_params_store){
         .offer = offer, .load = load, .user = st};
     rc = vibe_qwen2_offer(w, config, &st->store, err);
-    if (rc == VIBE_OK)
-        rc = make_table(st, &table, options, err);
     be->purpose = VIBE_FOR_RING;
+    if (rc == VIBE_OK)
+        rc = share(st, &table, options, err);
     if (rc == VIBE_OK)
         rc = vibe_offload_open(&st->offload, be, be->transfer, &source, &table,
                                &options->offload, err);
@@ -203,6 +289,7 @@ int vibe_streaming_make_room(void *user, size_t bytes, size_t *freed,
 
 void vibe_streaming_release(struct vibe_streaming *st)
 {
+    vibe_hybrid_free(st->hybrid);
     vibe_offload_free(st->offload);
     free(st->sources);
     *st = (struct vibe_streaming){0};

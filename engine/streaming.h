@@ -8,10 +8,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/backend/backend.h"
+#include "engine/backend/ops.h"
 #include "engine/model/params.h"
 #include "offload/offload.h"
+#include "offload/share.h"
 
+struct vibe_hybrid;
 struct vibe_lm_config;
 struct vibe_weights;
 
@@ -20,6 +22,11 @@ struct vibe_streaming_options {
     size_t chunk_bytes; /* of a copy; 0: 32 MB */
     int clear_interval; /* layers streamed from one clear to the next, see
                            vibe_streaming_stats; 0: 50, negative: never */
+    double cpu_layers;  /* layers' worth of what streams that the CPU multiplies
+                           in a step; 0: none, negative: as many as measuring
+                           says are worth it */
+    int cpu_threads;    /* see hybrid.h */
+    size_t rows;        /* of a step, at most */
     struct vibe_offload_options offload;
 };
 
@@ -29,7 +36,8 @@ struct vibe_streaming_options {
  */
 struct vibe_streaming_stats {
     uint64_t layer_transfers, clears;
-    double clear_s; /* all of them */
+    double clear_s;                /* all of them */
+    struct vibe_share_rates rates; /* 0: not measured */
 };
 
 struct vibe_streaming {
@@ -38,8 +46,9 @@ struct vibe_streaming {
     struct vibe_matrix_source *sources; /* [n], owned; parts are the weights' */
     size_t n;
     struct vibe_offload *offload;
-    uint64_t clear_interval; /* 0: never */
-    size_t layer;            /* that was transferred last */
+    struct vibe_hybrid *hybrid; /* NULL: nothing is lent to the CPU */
+    uint64_t clear_interval;    /* 0: never */
+    size_t layer;               /* that was transferred last */
     struct vibe_streaming_stats stats;
     struct vibe_supply supply;      /* ops call it */
     struct vibe_params_store store; /* the model's loader calls it */

@@ -47,6 +47,9 @@ struct vibe_weight_streaming {
     int is_synchronous; /* compute nothing while copying */
     int clear_interval; /* layers streamed from one trim of the memory pool to
                            the next; 0: 50, negative: never */
+    double cpu_layers;  /* layers' worth of what does not stay that the CPU
+                           multiplies itself, see hybrid.h: 0 none, negative: as
+                           many as are measured to be worth it */
 };
 
 struct vibe_engine_options {
@@ -162,6 +165,17 @@ struct vibe_engine_stats {
 
 void vibe_engine_stats(const struct vibe_engine *engine,
                        struct vibe_engine_stats *out);
+
+/* What the CPU does in each frame of what would have to be copied. */
+struct vibe_cpu_share {
+    size_t bytes, streamed_bytes; /* that it multiplies, that are copied */
+    /* bytes per second: the CPU's and the link's while both worked, and the
+     * link's alone; 0 where nothing was measured */
+    double cpu_rate, link_rate, alone_rate;
+};
+
+void vibe_engine_cpu_share(const struct vibe_engine *engine,
+                           struct vibe_cpu_share *out);
 
 /* The same for one layer; transfers is of chunks. */
 struct vibe_layer_stats {

@@ -34,6 +34,7 @@ struct vibe_arena {
     pthread_mutex_t lock; /* of what follows */
     struct vibe_arena_chunk *first, *last;
     struct vibe_arena_chunk *unfilled; /* the first without a final place */
+    struct vibe_arena_chunk *lent;     /* a list of their own */
     int is_stopping;
     pthread_t thread;
     int has_thread;
@@ -76,6 +77,16 @@ static void join(struct vibe_arena *arena)
     arena->has_thread = 0;
 }
 
+static void free_chunks(struct vibe_arena_chunk *chunk)
+{
+    while (chunk) {
+        struct vibe_arena_chunk *next = chunk->next;
+
+        free(chunk);
+        chunk = next;
+    }
+}
+
 void vibe_arena_free(struct vibe_arena *arena)
 {
     if (!arena)
@@ -84,12 +95,8 @@ void vibe_arena_free(struct vibe_arena *arena)
     arena->is_stopping = 1;
     pthread_mutex_unlock(&arena->lock);
     join(arena);
-    while (arena->first) {
-        struct vibe_arena_chunk *next = arena->first->next;
-
-        free(arena->first);
-        arena->first = next;
-    }
+    free_chunks(arena->first);
+    free_chunks(arena->lent);
     while (arena->slabs) {
         struct slab *next = arena->slabs->next;
 
@@ -114,6 +121,12 @@ int vibe_arena_add(struct vibe_arena_chunk **out, struct vibe_arena *arena,
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for a chunk");
     chunk->arena = arena;
     chunk->piece = *piece;
+    *out = chunk;
+    if (piece->is_lent) {
+        chunk->next = arena->lent;
+        arena->lent = chunk;
+        return VIBE_OK;
+    }
     pthread_mutex_lock(&arena->lock);
     if (arena->last)
         arena->last->next = chunk;
@@ -123,7 +136,6 @@ int vibe_arena_add(struct vibe_arena_chunk **out, struct vibe_arena *arena,
     if (!arena->unfilled)
         arena->unfilled = chunk;
     pthread_mutex_unlock(&arena->lock);
-    *out = chunk;
     return VIBE_OK;
 }
 

@@ -58,7 +58,7 @@ int vibe_arena_open(struct vibe_arena **out, struct vibe_backend *be,
 void vibe_arena_free(struct vibe_arena *arena);
 
 /*
- * Add a chunk, at first to be laid out by its user.
+ * Add a chunk, at first to be laid out by its user; one that is lent stays so.
  *
  *   out   borrowed until vibe_arena_free
  *
@@ -84,7 +84,7 @@ void vibe_arena_lay(const struct vibe_arena_chunk *chunk, void *out);
 
 size_t vibe_arena_chunk_bytes(const struct vibe_arena_chunk *chunk);
 
-/* Bytes of chunks by place. */
+/* Bytes of chunks by place, those that are lent aside. */
 void vibe_arena_count(struct vibe_arena *arena, size_t bytes[VIBE_N_PLACES]);
 
 /*

@@ -16,7 +16,7 @@ enum { HOST_SHARE = 16, HOST_MARGIN = 256 << 20 };
 struct held {
     void *device;                   /* resident and filled */
     struct vibe_arena_chunk *chunk; /* streamed */
-    size_t index;                   /* of the chunk, in the ring */
+    size_t index;                   /* of the chunk, in the ring as loaded */
 };
 
 struct vibe_offload {
@@ -27,8 +27,10 @@ struct vibe_offload {
     struct vibe_residency table;
     struct held *held; /* [table.n_pieces] */
     uint64_t *copies;  /* [n_matrices] */
+    size_t *ends;      /* [n_matrices] see vibe_offload_end */
     size_t at;         /* piece that was taken last */
     int is_from_ring;  /* it is a chunk */
+    int has_lent;      /* the ring is loaded with chunks that are lent, too */
     struct vibe_arena *arena;
     struct vibe_ring *ring; /* NULL while nothing streams */
     size_t n_demoted;
@@ -64,15 +66,10 @@ static size_t host_limit(const struct vibe_offload_options *options)
 /* Put every chunk without one in the arena, in the order of their use. */
 static int add_chunks(struct vibe_offload *o, struct vibe_error *err)
 {
-    size_t n = 0;
-
     for (size_t i = 0; i < o->table.n_pieces; i++) {
         int rc = VIBE_OK;
 
-        if (o->table.pieces[i].is_resident)
-            continue;
-        o->held[i].index = n++;
-        if (!o->held[i].chunk)
+        if (!o->table.pieces[i].is_resident && !o->held[i].chunk)
             rc = vibe_arena_add(&o->held[i].chunk, o->arena,
                                 &o->table.pieces[i], err);
         if (rc != VIBE_OK)
@@ -99,22 +96,33 @@ static int open_ring(struct vibe_offload *o, struct vibe_error *err)
 /* Tell the ring what to stream, as the table has it. */
 static int load_ring(struct vibe_offload *o, struct vibe_error *err)
 {
+    const size_t most = o->table.n_chunks + o->table.n_lent;
     struct vibe_arena_chunk **chunks = calloc(
-        o->table.n_chunks, sizeof(struct vibe_arena_chunk *));
+        most, sizeof(struct vibe_arena_chunk *));
+    size_t n = 0;
     int rc = VIBE_OK;
 
     if (!chunks)
-        return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu chunks",
-                         o->table.n_chunks);
+        return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu chunks", most);
     if (!o->ring)
         rc = open_ring(o, err);
-    for (size_t i = 0; i < o->table.n_pieces; i++)
-        if (!o->table.pieces[i].is_resident)
-            chunks[o->held[i].index] = o->held[i].chunk;
-    if (rc == VIBE_OK)
-        rc = vibe_ring_load(o->ring, chunks, o->table.n_chunks, err);
+    for (size_t i = 0; i < o->table.n_pieces; i++) {
+        const struct vibe_piece *p = &o->table.pieces[i];
+
+        if (p->is_resident || (p->is_lent && !o->has_lent))
+            continue;
+        o->held[i].index = n;
+        chunks[n++] = o->held[i].chunk;
+    }
+    if (rc == VIBE_OK && n)
+        rc = vibe_ring_load(o->ring, chunks, n, err);
     free(chunks);
     return rc;
+}
+
+static int is_streaming(const struct vibe_offload *o)
+{
+    return o->table.n_chunks + o->table.n_lent > 0;
 }
 
 /* What a start and a demotion share: chunks in the arena, and then the ring
@@ -123,11 +131,21 @@ static int stream_chunks(struct vibe_offload *o, struct vibe_error *err)
 {
     int rc = add_chunks(o, err);
 
-    if (rc == VIBE_OK && o->table.n_chunks)
+    if (rc == VIBE_OK && is_streaming(o))
         rc = load_ring(o, err);
     if (rc == VIBE_OK && o->table.n_chunks)
         vibe_arena_fill(o->arena);
     return rc;
+}
+
+static void find_ends(struct vibe_offload *o)
+{
+    for (size_t i = 0; i < o->table.n_pieces; i++) {
+        const struct vibe_piece *p = &o->table.pieces[i];
+
+        if (!p->is_lent)
+            o->ends[p->matrix] = p->first + p->n;
+    }
 }
 
 static int allocate(struct vibe_offload *o, struct vibe_error *err)
@@ -142,9 +160,12 @@ static int allocate(struct vibe_offload *o, struct vibe_error *err)
 
     o->held = calloc(o->table.n_pieces, sizeof(*o->held));
     o->copies = calloc(o->table.input.n_matrices, sizeof(*o->copies));
-    if (!o->held || !o->copies)
+    o->ends = calloc(o->table.input.n_matrices, sizeof(*o->ends));
+    if (!o->held || !o->copies || !o->ends)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu pieces",
                          o->table.n_pieces);
+    find_ends(o);
+    o->has_lent = o->table.n_lent > 0; /* a prompt comes first */
     rc = vibe_arena_open(&o->arena, o->be, o->move, &o->source.out, &arena,
                          err);
     return rc == VIBE_OK ? stream_chunks(o, err) : rc;
@@ -197,6 +218,7 @@ void vibe_offload_free(struct vibe_offload *o)
     vibe_residency_release(&o->table);
     free(o->held);
     free(o->copies);
+    free(o->ends);
     free(o);
 }
 
@@ -240,11 +262,31 @@ static size_t find_piece(const struct vibe_offload *o, size_t matrix,
     return i;
 }
 
+/* Stream from now on what is lent as well, or what is not. */
+static int turn(struct vibe_offload *o, int has_lent, struct vibe_error *err)
+{
+    if (o->has_lent == has_lent)
+        return VIBE_OK;
+    o->has_lent = has_lent;
+    return load_ring(o, err);
+}
+
+int vibe_offload_pass_by(struct vibe_offload *o, struct vibe_error *err)
+{
+    return turn(o, 0, err);
+}
+
+size_t vibe_offload_end(const struct vibe_offload *o, size_t matrix)
+{
+    return o->ends[matrix];
+}
+
 int vibe_offload_take(struct vibe_offload *o, struct vibe_taken *out,
                       size_t matrix, size_t first, struct vibe_error *err)
 {
     const size_t i = find_piece(o, matrix, first);
     const struct vibe_piece *p = &o->table.pieces[i];
+    int rc = VIBE_OK;
 
     o->at = i;
     o->is_from_ring = !p->is_resident;
@@ -252,6 +294,10 @@ int vibe_offload_take(struct vibe_offload *o, struct vibe_taken *out,
         .device = o->held[i].device, .n = p->n, .is_streamed = !p->is_resident};
     if (p->is_resident)
         return VIBE_OK;
+    if (p->is_lent)
+        rc = turn(o, 1, err);
+    if (rc != VIBE_OK)
+        return rc;
     o->copies[matrix]++;
     return vibe_ring_take(o->ring, &out->device, o->held[i].index, err);
 }
@@ -320,7 +366,7 @@ int vibe_offload_demote(struct vibe_offload *o, size_t bytes, size_t *freed,
 
 int vibe_offload_is_streaming(const struct vibe_offload *o)
 {
-    return o->table.n_chunks > 0;
+    return is_streaming(o);
 }
 
 void vibe_offload_settle(struct vibe_offload *o)
@@ -349,6 +395,7 @@ void vibe_offload_count(struct vibe_offload *o, struct vibe_offload_stats *out)
     *out = (struct vibe_offload_stats){
         .resident_bytes = o->table.resident_bytes,
         .streamed_bytes = o->table.streamed_bytes,
+        .lent_bytes = o->table.lent_bytes,
         .n_chunks = o->table.n_chunks,
         .slots = o->ring ? o->options.slots : 0,
         .slot_bytes = o->table.slot_bytes,

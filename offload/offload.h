@@ -56,7 +56,8 @@ const char *vibe_path_name(enum vibe_path path);
 
 struct vibe_offload_stats {
     enum vibe_path path;
-    size_t resident_bytes, streamed_bytes; /* streamed once in each pass */
+    size_t resident_bytes, streamed_bytes; /* streamed once in each frame */
+    size_t lent_bytes;                     /* see residency.h */
     size_t n_chunks, slots, slot_bytes;
     size_t place_bytes[VIBE_N_PLACES]; /* of chunks, on the host */
     uint64_t transfers, bytes;         /* since the start */
@@ -101,7 +102,8 @@ struct vibe_taken {
 /*
  * Take the piece of a matrix that begins with row first, for what the compute
  * queue does from now on.  In a pass over the model pieces are taken in the
- * order of the table; what else is right as well, but waits.
+ * order of the table; what else is right as well, but waits.  A pass takes
+ * either all pieces that are lent or none: to change one's mind waits, too.
  *
  * Errors: VIBE_E_DEVICE
  */
@@ -134,6 +136,13 @@ uint64_t vibe_offload_copies(const struct vibe_offload *o, size_t matrix);
 
 /* The table as it is now. */
 const struct vibe_residency *vibe_offload_table(const struct vibe_offload *o);
+
+/* Rows of a matrix before those that are lent: all of them, where none is. */
+size_t vibe_offload_end(const struct vibe_offload *o, size_t matrix);
+
+/* The pass that is going on takes nothing lent.
+ * Errors: VIBE_E_NOMEM, VIBE_E_DEVICE */
+int vibe_offload_pass_by(struct vibe_offload *o, struct vibe_error *err);
 
 /*
  * Measure the link: bytes per second from pinned memory to the device, the

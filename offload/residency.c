@@ -46,12 +46,14 @@ static size_t count_blocks(const struct vibe_residency_input *in, size_t matrix)
 struct cut {
     const struct vibe_residency_input *in;
     struct vibe_piece *pieces; /* NULL: only count */
-    size_t n_pieces, n_chunks;
-    size_t resident_bytes, streamed_bytes;
+    size_t n_pieces, n_chunks, n_lent;
+    size_t resident_bytes, streamed_bytes, lent_bytes;
 };
 
+enum kind { RESIDENT, STREAMED, LENT };
+
 static void add_piece(struct cut *cut, size_t matrix, size_t first, size_t n,
-                      int is_resident)
+                      enum kind kind)
 {
     const size_t bytes = bytes_of(cut->in, matrix, first, n);
 
@@ -61,24 +63,51 @@ static void add_piece(struct cut *cut, size_t matrix, size_t first, size_t n,
             .first = first,
             .n = n,
             .bytes = bytes,
-            .is_resident = is_resident,
+            .is_resident = kind == RESIDENT,
+            .is_lent = kind == LENT,
         };
     cut->n_pieces++;
-    if (is_resident) {
+    switch (kind) {
+    case RESIDENT:
         cut->resident_bytes += vibe_size_round(bytes, cut->in->granule);
         return;
+    case STREAMED:
+        cut->n_chunks++;
+        cut->streamed_bytes += bytes;
+        return;
+    case LENT:
+        cut->n_lent++;
+        cut->lent_bytes += bytes;
+        return;
     }
-    cut->n_chunks++;
-    cut->streamed_bytes += bytes;
 }
 
 /* Rows first .. end - 1 in pieces of at most step rows. */
 static void add_pieces(struct cut *cut, size_t matrix, size_t first, size_t end,
-                       size_t step, int is_resident)
+                       size_t step, enum kind kind)
 {
     for (; first < end; first += step)
         add_piece(cut, matrix, first, end - first < step ? end - first : step,
-                  is_resident);
+                  kind);
+}
+
+/* Rows first .. N - 1, which are not resident: in blocks of at most rows, as
+ * large as each other where some are lent. */
+static void add_streamed(struct cut *cut, size_t matrix, size_t first,
+                         size_t rows)
+{
+    const size_t N = cut->in->matrix[matrix].N;
+    const size_t kept = vibe_size_round(
+        (size_t)((1 - cut->in->lent) * (double)(N - first)),
+        VIBE_RESIDENCY_UNIT);
+    const size_t end = kept < N - first ? first + kept : N;
+    const size_t n_blocks = (end - first + rows - 1) / rows;
+
+    if (end < N && n_blocks)
+        rows = vibe_size_round((end - first + n_blocks - 1) / n_blocks,
+                               VIBE_RESIDENCY_UNIT);
+    add_pieces(cut, matrix, first, end, rows, STREAMED);
+    add_pieces(cut, matrix, end, N, rows, LENT);
 }
 
 /* How many blocks stream, among the kept matrices and the others. */
@@ -110,8 +139,9 @@ static void cut_all(struct cut *cut, const struct share *share)
         seen[kind] += n_blocks;
         resident = n_blocks - (seen[kind] * part / all - before);
         border = resident == n_blocks ? N : resident * rows;
-        add_pieces(cut, i, 0, border, is_whole ? N : RESIDENT_BLOCKS * rows, 1);
-        add_pieces(cut, i, border, N, rows, 0);
+        add_pieces(cut, i, 0, border, is_whole ? N : RESIDENT_BLOCKS * rows,
+                   RESIDENT);
+        add_streamed(cut, i, border, rows);
     }
 }
 
@@ -155,6 +185,13 @@ static size_t largest_block(const struct vibe_residency_input *in)
     return most;
 }
 
+static enum kind kind_of(const struct vibe_piece *piece)
+{
+    if (piece->is_resident)
+        return RESIDENT;
+    return piece->is_lent ? LENT : STREAMED;
+}
+
 /* Measure the table and take what was measured. */
 static void take_counts(struct vibe_residency *r)
 {
@@ -163,11 +200,13 @@ static void take_counts(struct vibe_residency *r)
 
     for (size_t i = 0; i < r->n_pieces; i++)
         add_piece(&cut, pieces[i].matrix, pieces[i].first, pieces[i].n,
-                  pieces[i].is_resident);
+                  kind_of(&pieces[i]));
     r->n_chunks = cut.n_chunks;
+    r->n_lent = cut.n_lent;
     r->resident_bytes = cut.resident_bytes;
     r->streamed_bytes = cut.streamed_bytes;
-    r->slot_bytes = cut.n_chunks ? largest_block(&r->input) : 0;
+    r->lent_bytes = cut.lent_bytes;
+    r->slot_bytes = cut.n_chunks + cut.n_lent ? largest_block(&r->input) : 0;
 }
 
 int vibe_residency_init(struct vibe_residency *r,
@@ -261,7 +300,8 @@ int vibe_residency_demote(struct vibe_residency *r, size_t i,
     memcpy(pieces + i + n, r->pieces + i + 1,
            (r->n_pieces - i - 1) * sizeof(*pieces));
     cut.pieces = pieces + i;
-    add_pieces(&cut, piece.matrix, piece.first, piece.first + piece.n, rows, 0);
+    add_pieces(&cut, piece.matrix, piece.first, piece.first + piece.n, rows,
+               STREAMED);
     free(r->pieces);
     r->pieces = pieces;
     r->n_pieces += n - 1;

@@ -6,6 +6,10 @@
  * the rest are streamed.  Streamed pieces, the chunks, are about equally large
  * and spread evenly over the matrices, so that a ring of few of them keeps the
  * link busy.  Where a piece is, this table alone says.
+ *
+ * A share of the streamed rows of each matrix, the last of them, may be lent
+ * to the host, which multiplies them itself in a frame; they are streamed for
+ * prompts only.
  */
 #ifndef VIBE_OFFLOAD_RESIDENCY_H
 #define VIBE_OFFLOAD_RESIDENCY_H
@@ -22,6 +26,7 @@ struct vibe_piece {
     size_t first, n; /* rows */
     size_t bytes;
     int is_resident;
+    int is_lent; /* streamed, but not in a frame */
 };
 
 struct vibe_residency_matrix {
@@ -39,15 +44,18 @@ struct vibe_residency_input {
     size_t chunk_bytes; /* of a chunk, at most, where a unit of rows allows */
     size_t granule;     /* device allocations are rounded up to this; 1: not */
     size_t budget;      /* bytes that resident pieces may take, rounded up */
+    double lent;        /* share of the streamed rows: 0 .. 1 */
 };
 
 struct vibe_residency {
     struct vibe_piece *pieces; /* by matrix, then by row; owned */
     size_t n_pieces;
-    size_t n_chunks;
+    size_t n_chunks;       /* that one frame copies */
+    size_t n_lent;         /* pieces */
     size_t resident_bytes; /* rounded up by piece */
-    size_t streamed_bytes; /* that one pass copies */
-    size_t slot_bytes;     /* of the largest chunk that could ever stream; 0
+    size_t streamed_bytes; /* that one frame copies */
+    size_t lent_bytes;
+    size_t slot_bytes; /* of the largest chunk that could ever stream; 0
                               while nothing streams */
     struct vibe_residency_input input; /* as given; matrix is a copy */
 };

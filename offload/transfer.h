@@ -1,14 +1,15 @@
 /*
- * transfer.h - the ten calls that move bytes between host and device.
+ * transfer.h - the calls that move bytes between host and device.
  *
  * The streaming engine knows a device by these alone: it decides what is
  * copied when, a backend fills in how.  The order of its copies and events
  * is therefore tested without a GPU, against a device that records it.
  *
- * There are two queues: copies, which copy() appends to, and computing, which
- * the backend's ops append to.  Each runs in order; only events order one
- * after the other.  A device without queues (the CPU) finishes every call
- * before it returns, and its events are then always reached.
+ * There are three queues: copies, which copy() appends to, computing, which
+ * the backend's ops append to, and aside, where the host computes for the
+ * device: call() appends to it.  Each runs in order; only events
+ * order one after the other.  A device without queues (the CPU) finishes every
+ * call before it returns, and its events are then always reached.
  */
 #ifndef VIBE_OFFLOAD_TRANSFER_H
 #define VIBE_OFFLOAD_TRANSFER_H
@@ -22,6 +23,7 @@ struct vibe_event; /* a mark in a queue; the device defines it */
 enum vibe_queue {
     VIBE_QUEUE_COPY,
     VIBE_QUEUE_COMPUTE,
+    VIBE_QUEUE_ASIDE,
     VIBE_QUEUE_HOST, /* only to wait: the calling thread */
 };
 
@@ -81,6 +83,15 @@ struct vibe_transfer {
 
     /* Release; NULL is allowed. */
     void (*event_destroy)(struct vibe_event *event);
+
+    /*
+     * Append a call of work(user) to VIBE_QUEUE_ASIDE, by a thread of the
+     * device's; work may not call the device.
+     *
+     * Errors: VIBE_E_DEVICE
+     */
+    int (*call)(struct vibe_backend *be, void (*work)(void *user), void *user,
+                struct vibe_error *err);
 
     /* Bytes of device memory that an allocation could still get. */
     size_t (*free_bytes)(struct vibe_backend *be);

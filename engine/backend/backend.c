@@ -282,6 +282,57 @@ int vibe_matrix_fill(struct vibe_backend *be,
     return be->ops->matrix_fill(be, src, first, n, device, err);
 }
 
+/* Rows first .. first + n - 1 of a part of the file, as far as it has them. */
+static struct vibe_matrix_part part_rows(const struct vibe_matrix_part *from,
+                                         size_t K, size_t first, size_t n)
+{
+    const size_t begin = first < from->n ? first : from->n;
+    struct vibe_matrix_part part = *from;
+
+    part.n = n < from->n - begin ? n : from->n - begin;
+    part.data = (const char *)from->data +
+                vibe_matrix_part_bytes(from, K, 0, begin);
+    if (from->n_scales > 1) {
+        part.scale += begin;
+        part.n_scales = part.n;
+    }
+    if (from->group_scale)
+        part.group_scale += begin * (K / from->group);
+    if (from->blocks)
+        part.blocks += begin / VIBE_PACK_BLOCK;
+    return part;
+}
+
+struct vibe_matrix_source vibe_matrix_source_rows(
+    const struct vibe_matrix_source *src, size_t first, size_t n)
+{
+    struct vibe_matrix_source rows = *src;
+    size_t at = src->is_pair ? first / 2 : first;
+    size_t left = src->is_pair ? n / 2 : n;
+
+    check_piece(src->N, first, n);
+    assert(src->layout == VIBE_LAYOUT_LINEAR);
+    assert(!src->is_pair || (!src->bias && !src->gamma));
+    rows.N = n;
+    rows.n_parts = 0;
+    if (src->bias)
+        rows.bias += first;
+    if (src->gamma)
+        rows.gamma += first;
+    for (int i = 0; i < src->n_parts; i++) {
+        const struct vibe_matrix_part part = part_rows(&src->part[i], src->K,
+                                                       at, left);
+
+        if (part.n)
+            rows.part[rows.n_parts++] = part;
+        if (src->is_pair)
+            continue;
+        left -= part.n;
+        at = at < src->part[i].n ? 0 : at - src->part[i].n;
+    }
+    return rows;
+}
+
 /* Rows first .. first + n - 1 of part i alone, which begin at *device; returns
  * how many there are. */
 static size_t take_part(struct vibe_matrix *piece, const char **device,

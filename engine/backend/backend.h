@@ -153,21 +153,6 @@ struct vibe_matrix {
     size_t number;
 };
 
-/* Hands out rows of matrices that vibe_matrix_load_small took; ops call it. */
-struct vibe_supply {
-    /*
-     * Take the piece of a matrix that begins with row first.
-     *
-     *   device   set to its rows, for the ops enqueued until done
-     *   n        set to how many there are
-     *
-     * Errors: VIBE_E_DEVICE
-     */
-    int (*take)(struct vibe_supply *supply, size_t number, size_t first,
-                const void **device, size_t *n, struct vibe_error *err);
-    int (*done)(struct vibe_supply *supply, struct vibe_error *err);
-};
-
 /* Tells the user something in one sentence, once. */
 struct vibe_notice {
     void (*tell)(void *user, const char *sentence); /* may be NULL */
@@ -297,6 +282,11 @@ size_t vibe_matrix_piece_bytes(struct vibe_backend *be,
 void vibe_matrix_lay(struct vibe_backend *be,
                      const struct vibe_matrix_source *src, size_t first,
                      size_t n, void *out);
+
+/* Rows first .. first + n - 1 of a linear matrix, of a pair of both parts, as
+ * a matrix of its own; borrows what src does. */
+struct vibe_matrix_source vibe_matrix_source_rows(
+    const struct vibe_matrix_source *src, size_t first, size_t n);
 
 /*
  * Take a matrix without its rows: what vibe_matrix_piece needs of it.

@@ -150,15 +150,62 @@ static size_t multiply_piece(struct vibe_stream *s, const struct product *p,
     return n;
 }
 
+/* Norm the rows of p, which has no norm from now on. */
+static void norm_first(struct vibe_stream *s, struct product *p)
+{
+    const struct vibe_norm *norm = p->norm;
+
+    if (norm && norm->shift)
+        vibe_modulate(s, norm->room, p->x, norm->w, norm->eps, norm->shift,
+                      norm->scale);
+    else if (norm)
+        vibe_rmsnorm(s, norm->room, p->x, norm->w, norm->eps);
+    if (norm)
+        p->x = norm->room;
+    p->norm = NULL;
+}
+
+static void multiply_pieces(struct vibe_stream *s, const struct product *p,
+                            size_t end)
+{
+    for (size_t first = 0; first < end && is_live(s);)
+        first += multiply_piece(s, p, first);
+}
+
+/* A step, of whose matrix the rows from first on are lent. */
+static void multiply_lent(struct vibe_stream *s, const struct product *p,
+                          size_t first)
+{
+    const size_t halves = p->w->is_pair ? 2 : 1;
+    struct vibe_supply *supply = p->w->supply;
+    struct vibe_tensor y = vibe_tensor_channels(p->y, first / halves,
+                                                (p->w->N - first) / halves);
+    struct product normed = *p;
+
+    assert(!p->gate);
+    norm_first(s, &normed);
+    supply->begin(supply, s, p->w->number, &y, normed.x, p->epilogue);
+    multiply_pieces(s, &normed, first);
+    supply->finish(supply, s, p->w->number, &y);
+}
+
 static void multiply(struct vibe_stream *s, const struct product *p)
 {
-    if (!p->w->supply) {
-        if (is_live(s))
-            multiply_here(s, p);
+    struct vibe_supply *supply = p->w->supply;
+    size_t end = p->w->N;
+
+    if (!is_live(s))
+        return;
+    if (!supply) {
+        multiply_here(s, p);
         return;
     }
-    for (size_t first = 0; first < p->w->N && is_live(s);)
-        first += multiply_piece(s, p, first);
+    if (supply->lent_from && !p->is_gemm)
+        end = supply->lent_from(supply, p->w->number);
+    if (end < p->w->N)
+        multiply_lent(s, p, end);
+    else
+        multiply_pieces(s, p, end);
 }
 
 void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -241,7 +288,7 @@ void vibe_affine(struct vibe_stream *s, const struct vibe_tensor *y,
 void vibe_copy(struct vibe_stream *s, const struct vibe_tensor *y,
                const struct vibe_tensor *x)
 {
-    assert(is_alike(y, x) && is_plain(y) && is_plain(x));
+    assert(is_alike(y, x));
     if (is_live(s))
         s->be->ops->copy(s, y, x);
 }

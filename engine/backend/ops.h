@@ -5,10 +5,10 @@
  * latches its error in the stream (backend.h).  Tensors are [B][T][C];
  * M = B * T counts rows.  Activations are f32; sums are f32 or wider.
  *
- * A tensor that is_for_products is written by a norm, vibe_add_silu,
- * vibe_attention or a product that does not add to it, and read by vibe_linear
- * and vibe_gemm alone, with the bits of one that is not (but for 2^-17 of a
- * product in float arithmetic).
+ * A tensor that is_for_products is written by a norm, vibe_add_silu, vibe_copy,
+ * vibe_attention or a product that does not add to it, and read by vibe_linear,
+ * vibe_gemm and vibe_copy alone, with the bits of one that is not (but for
+ * 2^-17 of a product in float arithmetic).
  *
  * The result of a row depends on that row alone: whatever else is in the
  * batch, and however many threads run, the bits are the same.
@@ -28,6 +28,37 @@ enum vibe_epilogue {
     VIBE_GATE_ADD, /* y += gate * z, gate [B][T][N] */
     VIBE_GELU,     /* y = z/2 * (1 + erf(z / sqrt 2)) */
     VIBE_SWIGLU,   /* pair: y = silu(z_gate) * z_up, y has N / 2 channels */
+};
+
+/* Hands out rows of matrices that vibe_matrix_load_small took; ops call it. */
+struct vibe_supply {
+    /*
+     * Take the piece of a matrix that begins with row first.
+     *
+     *   device   set to its rows, for the ops enqueued until done
+     *   n        set to how many there are
+     *
+     * Errors: VIBE_E_DEVICE
+     */
+    int (*take)(struct vibe_supply *supply, size_t number, size_t first,
+                const void **device, size_t *n, struct vibe_error *err);
+    int (*done)(struct vibe_supply *supply, struct vibe_error *err);
+
+    /*
+     * The last rows of a matrix may be lent: a step then takes those before
+     * them only, and has the others computed elsewhere meanwhile.
+     *
+     *   lent_from   the first of them, or N; NULL: none of any matrix is lent
+     *   begin       to compute y, the channels of those rows, behind what is on
+     *               the stream; x stays as it is until finish
+     *   finish      have the stream wait for y
+     */
+    size_t (*lent_from)(struct vibe_supply *supply, size_t number);
+    void (*begin)(struct vibe_supply *supply, struct vibe_stream *s,
+                  size_t number, const struct vibe_tensor *y,
+                  const struct vibe_tensor *x, enum vibe_epilogue epilogue);
+    void (*finish)(struct vibe_supply *supply, struct vibe_stream *s,
+                   size_t number, const struct vibe_tensor *y);
 };
 
 /*
@@ -309,7 +340,8 @@ void vibe_add_silu(struct vibe_stream *s, const struct vibe_tensor *y,
 void vibe_affine(struct vibe_stream *s, const struct vibe_tensor *y,
                  const struct vibe_tensor *x, float mul, float add);
 
-/* y = x; x may be broadcast. */
+/* y = x, or but for 2^-17 of it where one is_for_products; x may be broadcast.
+ */
 void vibe_copy(struct vibe_stream *s, const struct vibe_tensor *y,
                const struct vibe_tensor *x);
 

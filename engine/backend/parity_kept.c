@@ -2,7 +2,7 @@
  * the bits that it has of others. */
 #include "engine/backend/parity_lab.h"
 
-enum writer { NORM, MODULATE, ADD_SILU, STORE, GELU, SWIGLU };
+enum writer { NORM, MODULATE, ADD_SILU, COPY, STORE, GELU, SWIGLU };
 
 struct kept {
     enum writer writer;
@@ -72,6 +72,9 @@ static void write(struct vibe_stream *s, const struct vibe_tensor *y,
     case ADD_SILU:
         vibe_add_silu(s, y, x, &in->shift[side]);
         return;
+    case COPY:
+        vibe_copy(s, y, x);
+        return;
     case STORE:
         multiply(s, p, y, x, in->w[side], VIBE_STORE);
         return;
@@ -99,7 +102,7 @@ static void run_kept(struct vibe_lab *lab, const struct kept *p)
     const struct vibe_lab_matrix spec = {
         .dtype = p->dtype, .N = p->N, .K = p->K, .n_parts = 1, .n_scales = 1};
     struct vibe_tensor plain[VIBE_SIDES], kept[VIBE_SIDES];
-    struct vibe_tensor y[VIBE_SIDES], z[VIBE_SIDES];
+    struct vibe_tensor y[VIBE_SIDES], z[VIBE_SIDES], copy[VIBE_SIDES];
     struct vibe_matrix *w[VIBE_SIDES];
     struct inputs in;
 
@@ -108,6 +111,7 @@ static void run_kept(struct vibe_lab *lab, const struct kept *p)
     vibe_lab_tensor(lab, kept, VIBE_FILL_POISON, p->B, p->T, p->K);
     vibe_lab_tensor(lab, y, VIBE_FILL_POISON, p->B, p->T, p->N);
     vibe_lab_tensor(lab, z, VIBE_FILL_POISON, p->B, p->T, p->N);
+    vibe_lab_tensor(lab, copy, VIBE_FILL_POISON, p->B, p->T, p->K);
     vibe_lab_matrix(lab, w, &spec);
     for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
         struct vibe_stream *s = &lab->s[side];
@@ -117,6 +121,7 @@ static void run_kept(struct vibe_lab *lab, const struct kept *p)
         write(s, &kept[side], p, &in, (enum vibe_side)side);
         multiply(s, p, &y[side], &plain[side], w[side], VIBE_STORE);
         multiply(s, p, &z[side], &kept[side], w[side], VIBE_STORE);
+        vibe_copy(s, &copy[side], &kept[side]);
     }
     if (is_same(p) && !lab->err.code)
         vibe_lab_same(lab, "kept", &y[VIBE_TESTED], &z[VIBE_TESTED],
@@ -128,6 +133,10 @@ static void run_kept(struct vibe_lab *lab, const struct kept *p)
         vibe_lab_compare(
             lab, "kept", z, 8.0 * 0x1p-16, "%s M=%zux%zu K=%zu writer %d",
             vibe_dtype_name(p->dtype), p->B, p->T, p->K, (int)p->writer);
+    /* of numbers below 128, and what the writer rounds */
+    vibe_lab_compare(lab, "kept", copy, 128 * 0x1p-17,
+                     "copy M=%zux%zu K=%zu writer %d", p->B, p->T, p->K,
+                     (int)p->writer);
     vibe_lab_clear(lab);
 }
 
@@ -154,6 +163,7 @@ static void kept(struct vibe_lab *lab)
         {MODULATE, 0, 2, 1, 40, 3584, VIBE_BF16},
         {MODULATE, 0, 2, 2, 30, 9000, VIBE_BF16},
         {ADD_SILU, 0, 2, 5, 40, 257, VIBE_BF16},
+        {COPY, 0, 2, 1, 40, 264, VIBE_BF16},
         {STORE, 0, 2, 1, 18, 264, VIBE_BF16},
         {STORE, 1, 1, 30, 18, 264, VIBE_BF16},
         {GELU, 0, 11, 1, 18, 264, VIBE_F8_E4M3},

@@ -59,6 +59,14 @@ ok stats_are_an_object grep -q '^{"stats":{"layers":4,"gpu_layers":4.0,"path":"r
 ok profile_tells_each_layer grep -q '"by_layer":\[{"resident_bytes":' "$tmp/out"
 ok residency_is_inaudible cmp "$tmp/x.wav" "$tmp/y.wav"
 
+# The CPU may multiply some of what does not stay; here it rounds alike.
+run --model "$model" --text Hello --max-frames 3 -o "$tmp/c.wav" -ngl 0 --cpu-layers 3 --stats
+ok the_share_is_told grep -qE "the CPU multiplies [1-9][0-9]* % of the [0-9.]+ MiB that do not stay$" "$tmp/err"
+ok a_share_of_the_cpu_sounds_the_same cmp "$tmp/x.wav" "$tmp/c.wav"
+ok stats_count_the_share grep -qE "^cpu      [0-9.]+ MiB multiplied by the CPU" "$tmp/err"
+run --model "$model" --text Hello --max-frames 3 -o "$tmp/c.wav" -ngl 2 --hybrid
+ok a_measured_share_is_told grep -qE "do not stay \(measured: [0-9.]+ GB/s beside a link of " "$tmp/err"
+
 # Layers may be split among devices; two times the CPU will do.
 run --model "$model" --text Hello --max-frames 3 -o "$tmp/z.wav" -q --devices cpu,cpu
 ok a_split_model_sounds_the_same cmp "$tmp/x.wav" "$tmp/z.wav"

@@ -149,6 +149,49 @@ static void ways_of_copying_do_not_change_a_sample(void **state)
         check(*state, &cases[i]);
 }
 
+/* Both sides of the split are the CPU here, and round alike. */
+static void rows_lent_to_the_cpu_do_not_change_a_sample_there(void **state)
+{
+    static const struct vibe_weight_streaming cases[] = {
+        {.is_on = 1, .chunk_bytes = 16 << 10, .cpu_layers = 1.3},
+        {.is_on = 1, .chunk_bytes = 16 << 10, .cpu_layers = 99},
+        {.is_on = 1,
+         .chunk_bytes = 16 << 10,
+         .resident_bytes = 100000,
+         .cpu_layers = 2},
+    };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        check(f, &cases[i]);
+        assert_true(f->stats.lent_bytes > 0);
+    }
+}
+
+static void rows_that_are_lent_are_copied_for_prompts_only(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_weight_streaming streaming = {.is_on = 1, .cpu_layers = 99};
+
+    speak(f, &f->streamed, models[0], &streaming);
+    assert_int_equal(f->stats.streamed_bytes, 0);
+    assert_true(f->stats.lent_bytes > 0);
+    /* the prompt, and what was copied ahead for another one */
+    assert_true(f->stats.bytes >= f->stats.lent_bytes);
+    assert_true(f->stats.bytes < 2 * f->stats.lent_bytes);
+}
+
+static void measuring_chooses_what_is_lent(void **state)
+{
+    struct fixture *f = *state;
+
+    check(f, &(const struct vibe_weight_streaming){
+                 .is_on = 1, .chunk_bytes = 16 << 10, .cpu_layers = -1});
+    assert_true(f->clears.rates.alone > 0);
+    assert_true(f->clears.rates.link > 0);
+    assert_true(f->clears.rates.host > 0);
+}
+
 static void growing_keys_and_values_demote_unheard(void **state)
 {
     struct fixture *f = *state;
@@ -198,6 +241,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(residency_does_not_change_a_sample),
     cmocka_unit_test(ring_and_chunk_sizes_do_not_change_a_sample),
     cmocka_unit_test(ways_of_copying_do_not_change_a_sample),
+    cmocka_unit_test(rows_lent_to_the_cpu_do_not_change_a_sample_there),
+    cmocka_unit_test(rows_that_are_lent_are_copied_for_prompts_only),
+    cmocka_unit_test(measuring_chooses_what_is_lent),
     cmocka_unit_test(growing_keys_and_values_demote_unheard),
     cmocka_unit_test(the_pool_is_trimmed_every_so_many_layers),
     cmocka_unit_test(a_pass_copies_what_is_not_resident),

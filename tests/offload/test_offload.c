@@ -117,13 +117,17 @@ static int open_all(struct fixture *f)
     return rc;
 }
 
-/* Use every row once, in order. */
-static int pass(struct fixture *f)
+/* Use every row once, in order; of a frame none that is lent. */
+static int pass_rows(struct fixture *f, int is_frame)
 {
     for (size_t m = 0; m < MATRICES; m++) {
+        const size_t end = is_frame ? vibe_offload_end(f->o, m)
+                                    : f->matrix[m].N;
         struct vibe_taken taken;
 
-        for (size_t row = 0; row < f->matrix[m].N; row += taken.n) {
+        if (end < f->matrix[m].N && vibe_offload_pass_by(f->o, &f->err))
+            return f->err.code;
+        for (size_t row = 0; row < end; row += taken.n) {
             struct use *u = &f->uses[f->n_uses++];
 
             if (vibe_offload_take(f->o, &taken, m, row, &f->err))
@@ -135,6 +139,11 @@ static int pass(struct fixture *f)
         }
     }
     return VIBE_OK;
+}
+
+static int pass(struct fixture *f)
+{
+    return pass_rows(f, 0);
 }
 
 /* Passes, some of them behind a wait of the host; all uses saw their rows. */
@@ -170,6 +179,49 @@ static void every_use_sees_its_rows_for_all_budgets(void **state)
         check_both_ways(f);
     f->in.budget = SIZE_MAX;
     check_both_ways(f);
+}
+
+static void prompts_and_frames_see_their_rows_whatever_is_lent(void **state)
+{
+    static const int is_frame[] = {0, 0, 1, 1, 1, 0, 1, 0, 0};
+    struct fixture *f = *state;
+
+    for (int tenths = 1; tenths <= 10; tenths += 3)
+        for (f->d.is_eager = 0; f->d.is_eager < 2; f->d.is_eager++) {
+            f->in.lent = 0.1 * tenths;
+            assert_int_equal(open_all(f), VIBE_OK);
+            for (size_t i = 0; i < sizeof(is_frame) / sizeof(*is_frame); i++)
+                assert_int_equal(pass_rows(f, is_frame[i]), VIBE_OK);
+            fake_sync(&f->d);
+            assert_int_equal(f->n_seen, f->n_uses);
+            assert_int_equal(f->n_wrong, 0);
+            vibe_offload_free(f->o);
+            f->o = NULL;
+            f->n_uses = f->n_seen = 0;
+        }
+}
+
+static void what_is_lent_is_not_copied_in_frames(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_offload_stats before, after;
+
+    f->in.lent = 0.5;
+    assert_int_equal(open_all(f), VIBE_OK);
+    assert_int_equal(pass_rows(f, 0), VIBE_OK);
+    assert_int_equal(pass_rows(f, 1), VIBE_OK);
+    vibe_offload_count(f->o, &before);
+    assert_int_equal(pass_rows(f, 1), VIBE_OK);
+    vibe_offload_count(f->o, &after);
+    fake_sync(&f->d);
+
+    assert_true(after.lent_bytes > 0);
+    assert_int_equal(after.transfers - before.transfers, after.n_chunks);
+    assert_int_equal(after.bytes - before.bytes, after.streamed_bytes);
+    assert_int_equal(after.place_bytes[VIBE_PLACE_FILE] +
+                         after.place_bytes[VIBE_PLACE_PAGEABLE] +
+                         after.place_bytes[VIBE_PLACE_PINNED],
+                     after.streamed_bytes);
 }
 
 static void every_use_sees_its_rows_for_all_rings(void **state)
@@ -343,6 +395,8 @@ static void every_failure_is_told_and_leaks_nothing(void **state)
 
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(every_use_sees_its_rows_for_all_budgets),
+    VIBE_TEST(prompts_and_frames_see_their_rows_whatever_is_lent),
+    VIBE_TEST(what_is_lent_is_not_copied_in_frames),
     VIBE_TEST(every_use_sees_its_rows_for_all_rings),
     VIBE_TEST(every_use_sees_its_rows_for_all_chunks),
     VIBE_TEST(all_pinned_is_copied_directly),

@@ -88,7 +88,8 @@ static void check_cover(const struct fixture *f)
         assert_int_equal(row, f->matrix[m].N);
     }
     assert_int_equal(i, r->n_pieces);
-    assert_int_equal(r->resident_bytes + r->streamed_bytes, all_bytes(f, 0));
+    assert_int_equal(r->resident_bytes + r->streamed_bytes + r->lent_bytes,
+                     all_bytes(f, 0));
 }
 
 static void what_fits_is_one_piece_each(void **state)
@@ -125,6 +126,49 @@ static void allocations_are_rounded_in_the_budget(void **state)
     make(f, all_bytes(f, 0) / 2);
     assert_int_equal(f->r.resident_bytes % 4096, 0);
     assert_true(f->r.resident_bytes <= all_bytes(f, 0) / 2);
+}
+
+static void a_share_of_what_streams_is_lent(void **state)
+{
+    struct fixture *f = *state;
+    const size_t all = all_bytes(f, 0);
+
+    for (int tenths = 1; tenths <= 10; tenths++) {
+        const double lent = 0.1 * tenths;
+        double streamed;
+
+        f->in.lent = lent;
+        make(f, all / 3);
+        check_cover(f);
+        streamed = (double)(all - f->r.resident_bytes);
+        /* a unit of each matrix may be missing */
+        assert_true((double)f->r.lent_bytes <= lent * streamed + 1);
+        assert_true((double)(f->r.lent_bytes + (size_t)N * 64 * ROW) >=
+                    lent * streamed);
+        assert_true(f->r.slot_bytes <= f->in.chunk_bytes);
+        vibe_residency_release(&f->r);
+    }
+}
+
+static void nothing_is_lent_of_what_stays(void **state)
+{
+    struct fixture *f = *state;
+
+    f->in.lent = 0.5;
+    make(f, all_bytes(f, 0));
+    check_cover(f);
+    assert_int_equal(f->r.n_lent, 0);
+}
+
+static void lent_rows_are_the_last_of_their_matrix(void **state)
+{
+    struct fixture *f = *state;
+
+    f->in.lent = 0.4;
+    make(f, all_bytes(f, 0) / 2);
+    for (size_t i = 1; i < f->r.n_pieces; i++)
+        if (f->r.pieces[i].matrix == f->r.pieces[i - 1].matrix)
+            assert_true(f->r.pieces[i].is_lent >= f->r.pieces[i - 1].is_lent);
 }
 
 static void kept_matrices_stream_last(void **state)
@@ -217,6 +261,9 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(what_fits_is_one_piece_each),
     VIBE_TEST(every_budget_is_kept_and_used),
     VIBE_TEST(allocations_are_rounded_in_the_budget),
+    VIBE_TEST(a_share_of_what_streams_is_lent),
+    VIBE_TEST(nothing_is_lent_of_what_stays),
+    VIBE_TEST(lent_rows_are_the_last_of_their_matrix),
     VIBE_TEST(kept_matrices_stream_last),
     VIBE_TEST(chunks_are_spread_evenly),
     VIBE_TEST(a_small_matrix_is_never_cut),

@@ -231,7 +231,8 @@ static int event_wait(struct vibe_event *event, enum vibe_queue queue,
     int rc = VIBE_OK;
 
     pthread_mutex_lock(&d->lock);
-    note(d, "wWh"[queue]);
+    assert_int_not_equal(queue, VIBE_QUEUE_ASIDE);
+    note(d, "wW?h"[queue]);
     if (fails(d)) {
         rc = vibe_fail(err, VIBE_E_DEVICE, "the fake wait fails");
     } else if (queue == VIBE_QUEUE_HOST) {

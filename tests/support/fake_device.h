@@ -28,7 +28,7 @@ struct fake_queue {
 
 struct fake_device {
     pthread_mutex_t lock;
-    struct fake_queue queue[2]; /* VIBE_QUEUE_COPY, _COMPUTE */
+    struct fake_queue queue[2]; /* VIBE_QUEUE_COPY, _COMPUTE; not _ASIDE */
     int is_eager;
     double link_bps; /* 0: no time passes */
     double host_s;   /* when the host goes on */

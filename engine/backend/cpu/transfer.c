@@ -68,6 +68,14 @@ static void event_destroy(struct vibe_event *event)
     free(event);
 }
 
+static int cpu_call(struct vibe_backend *be, void (*work)(void *user),
+                    void *user, struct vibe_error *err)
+{
+    (void)be, (void)err;
+    work(user);
+    return VIBE_OK;
+}
+
 static size_t free_bytes(struct vibe_backend *be)
 {
     long pages = sysconf(_SC_AVPHYS_PAGES);
@@ -87,5 +95,6 @@ const struct vibe_transfer vibe_cpu_transfer = {
     .event_record = event_record,
     .event_wait = event_wait,
     .event_destroy = event_destroy,
+    .call = cpu_call,
     .free_bytes = free_bytes,
 };

@@ -115,6 +115,8 @@ static int make_streams(struct vibe_cuda *cuda, struct vibe_error *err)
     if (rc == cudaSuccess)
         rc = cudaStreamCreateWithFlags(&cuda->copy, cudaStreamNonBlocking);
     if (rc == cudaSuccess)
+        rc = cudaStreamCreateWithFlags(&cuda->aside, cudaStreamNonBlocking);
+    if (rc == cudaSuccess)
         cuda->done = vibe_cuda_take(cuda,
                                     VIBE_CUDA_COUNTERS * sizeof(*cuda->done));
     if (rc == cudaSuccess && !cuda->done)
@@ -162,6 +164,8 @@ static void cuda_close(struct vibe_backend *be)
         cudaStreamDestroy(cuda->compute);
     if (cuda->copy)
         cudaStreamDestroy(cuda->copy);
+    if (cuda->aside)
+        cudaStreamDestroy(cuda->aside);
     free(cuda);
 }
 

@@ -18,7 +18,7 @@ struct vibe_cuda {
     int device;
     int n_sm; /* multiprocessors */
     int cc;   /* compute capability, 86 for 8.6 */
-    cudaStream_t compute, copy;
+    cudaStream_t compute, copy, aside;
     cudaMemPool_t pool;          /* of what comes and goes; or NULL */
     struct vibe_heap *heap;      /* of the device's memory */
     struct vibe_heap *host_heap; /* of the host's, for what is kept there */

@@ -115,7 +115,7 @@ __global__ void copy(const __grid_constant__ struct element e)
     const size_t i = begin();
 
     if (i < e.n)
-        *at(e.y, i) = *at(e.a, i);
+        *at(e.y, i) = kept(meant(*at(e.a, i), e.a.is_split), e.y.is_split);
 }
 
 cudaError_t vibe_cuda_copy(cudaStream_t stream, const struct vibe_tensor *y,

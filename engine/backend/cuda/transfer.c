@@ -79,7 +79,16 @@ static int event_create(struct vibe_event **out, struct vibe_backend *be,
 static cudaStream_t stream_of(const struct vibe_event *event,
                               enum vibe_queue queue)
 {
-    return queue == VIBE_QUEUE_COPY ? event->cuda->copy : event->cuda->compute;
+    switch (queue) {
+    case VIBE_QUEUE_COPY:
+        return event->cuda->copy;
+    case VIBE_QUEUE_ASIDE:
+        return event->cuda->aside;
+    case VIBE_QUEUE_COMPUTE:
+    case VIBE_QUEUE_HOST:
+        break;
+    }
+    return event->cuda->compute;
 }
 
 static int event_record(struct vibe_event *event, enum vibe_queue queue,
@@ -107,6 +116,14 @@ static void event_destroy(struct vibe_event *event)
     free(event);
 }
 
+static int call(struct vibe_backend *be, void (*work)(void *user), void *user,
+                struct vibe_error *err)
+{
+    bind(be);
+    return failed(cudaLaunchHostFunc(vibe_cuda_of(be)->aside, work, user), err,
+                  "work of the host");
+}
+
 static size_t free_bytes(struct vibe_backend *be)
 {
     return vibe_cuda_free_bytes(vibe_cuda_of(be));
@@ -122,5 +139,6 @@ const struct vibe_transfer vibe_cuda_transfer = {
     .event_record = event_record,
     .event_wait = event_wait,
     .event_destroy = event_destroy,
+    .call = call,
     .free_bytes = free_bytes,
 };

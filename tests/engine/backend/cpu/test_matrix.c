@@ -186,6 +186,64 @@ static void scales_follow_the_rows_of_each_part(void **state)
     }
 }
 
+static void some_rows_are_a_matrix_of_their_own(void **state)
+{
+    enum { K = 3, A = 64, B = 96, N = A + B };
+    static uint16_t weights[N * K];
+    static float bias[N], scales[B];
+    const struct vibe_matrix_source src = {
+        .part = {{.data = weights, .dtype = VIBE_BF16, .n = A},
+                 {.data = weights + A * K,
+                  .dtype = VIBE_BF16,
+                  .n = B,
+                  .scale = scales,
+                  .n_scales = B}},
+        .n_parts = 2,
+        .N = N,
+        .K = K,
+        .bias = bias,
+    };
+    const struct vibe_matrix_source last = vibe_matrix_source_rows(&src, 128,
+                                                                   N - 128);
+    const struct vibe_matrix_source most = vibe_matrix_source_rows(&src, 0,
+                                                                   128);
+
+    (void)state;
+    assert_int_equal(last.n_parts, 1);
+    assert_int_equal(last.part[0].n, N - 128);
+    assert_ptr_equal(last.part[0].data, weights + (size_t)128 * K);
+    assert_ptr_equal(last.part[0].scale, scales + 64);
+    assert_int_equal(last.part[0].n_scales, N - 128);
+    assert_ptr_equal(last.bias, bias + 128);
+    assert_int_equal(most.n_parts, 2);
+    assert_int_equal(most.part[0].n, A);
+    assert_int_equal(most.part[1].n, 64);
+    assert_ptr_equal(most.part[1].data, weights + (size_t)A * K);
+}
+
+static void some_rows_of_a_pair_have_both_halves(void **state)
+{
+    enum { K = 3, A = 96, N = 2 * A };
+    static uint16_t weights[N * K];
+    const struct vibe_matrix_source src = {
+        .part = {{.data = weights, .dtype = VIBE_BF16, .n = A},
+                 {.data = weights + A * K, .dtype = VIBE_BF16, .n = A}},
+        .n_parts = 2,
+        .N = N,
+        .K = K,
+        .is_pair = 1,
+    };
+    const struct vibe_matrix_source rows = vibe_matrix_source_rows(&src, 128,
+                                                                   64);
+
+    (void)state;
+    assert_int_equal(rows.n_parts, 2);
+    assert_int_equal(rows.part[0].n, 32);
+    assert_int_equal(rows.part[1].n, 32);
+    assert_ptr_equal(rows.part[0].data, weights + (size_t)64 * K);
+    assert_ptr_equal(rows.part[1].data, weights + (size_t)(A + 64) * K);
+}
+
 static void linear_weights_stay_where_they_are(void **state)
 {
     struct fixture *f = *state;
@@ -205,6 +263,8 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(convolution_reads_out_in_taps),
     VIBE_TEST(transposed_convolution_reads_in_out_taps),
     VIBE_TEST(scales_follow_the_rows_of_each_part),
+    VIBE_TEST(some_rows_are_a_matrix_of_their_own),
+    VIBE_TEST(some_rows_of_a_pair_have_both_halves),
     VIBE_TEST(linear_weights_stay_where_they_are),
 };
 
