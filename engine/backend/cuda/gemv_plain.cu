@@ -121,6 +121,77 @@ __device__ static inline void accumulate(float sums[M][OUTPUTS],
     }
 }
 
+/* Values of a warp: output r of row m is value m * OUTPUTS + r, which belongs
+ * to the lane of that number. */
+template <int M> struct values {
+    enum { COUNT = M * OUTPUTS, MINE = (COUNT + 31) / 32 };
+
+    float v[MINE];
+    struct operands o[MINE];
+
+    /* What outputs from first on need, ahead of their sums. */
+    __device__ inline void read_ahead(const gemv &a, unsigned first,
+                                      unsigned lane)
+    {
+#pragma unroll
+        for (int j = 0; j < MINE; j++) {
+            const unsigned m = (lane + 32 * j) / OUTPUTS;
+            const unsigned n = first + lane % OUTPUTS;
+
+            if (m < a.n_rows && n < a.e.N)
+                o[j] = read_operands(a.e, a.y_at[m], a.gate_at[m], n);
+        }
+    }
+
+    __device__ inline void add_lanes(const float sums[M][OUTPUTS],
+                                     unsigned lane)
+    {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            const float sum = vibe_warp_sum(sums[i / OUTPUTS][i % OUTPUTS]);
+
+            if (lane == i % 32)
+                v[i / 32] = sum;
+        }
+    }
+
+    /* Add the slices' values, which meet in parts, a row for each warp. */
+    __device__ inline void add_slices(float (*parts)[COUNT], unsigned slices,
+                                      unsigned warp, unsigned lane)
+    {
+#pragma unroll
+        for (int j = 0; j < MINE; j++)
+            if (lane + 32 * j < COUNT)
+                parts[warp][lane + 32 * j] = v[j];
+        __syncthreads();
+        if (warp % slices != 0)
+            return;
+#pragma unroll
+        for (int j = 0; j < MINE; j++)
+            for (unsigned s = 1; s < slices && lane + 32 * j < COUNT; s++)
+                v[j] += parts[warp + s][lane + 32 * j];
+    }
+
+    __device__ inline void store(const gemv &a, unsigned first, unsigned lane)
+    {
+#pragma unroll
+        for (int j = 0; j < MINE; j++) {
+            const unsigned m = (lane + 32 * j) / OUTPUTS;
+            const unsigned n = first + lane % OUTPUTS;
+            const bool is_stored = m < a.n_rows && n < a.e.N;
+            const float z = is_stored ? v[j] * o[j].scale + o[j].bias : 0.0f;
+            const float up = __shfl_xor_sync(0xFFFFFFFFu, z, 1);
+
+            if (!is_stored)
+                continue;
+            if (a.e.kind != VIBE_SWIGLU)
+                put(a.e.y, a.y_at[m] + n, finished(a.e.kind, o[j], z));
+            else if (n % 2 == 0)
+                put(a.e.y, a.y_at[m] + n / 2, silu(z) * up);
+        }
+    }
+};
+
 /*
  * bytes: the weights once; x comes from the caches.  M is n_rows rounded up:
  * rows past it repeat the last and are not stored.
@@ -129,88 +200,42 @@ template <int dtype, int M>
 __global__ void __launch_bounds__(THREADS, M <= 8 ? 2 : 1)
     gemv_kernel(const __grid_constant__ struct gemv a)
 {
-    enum { VALUES = M * OUTPUTS, MINE = (VALUES + 31) / 32 };
-
-    __shared__ float parts[2][WARPS][VALUES];
+    __shared__ float parts[2][WARPS][values<M>::COUNT];
     const unsigned lane = threadIdx.x % 32;
     const unsigned warp = threadIdx.x / 32;
     const unsigned slice = warp % a.slices;
-    const unsigned group = warp / a.slices;
-    const unsigned n_groups = WARPS / a.slices;
     const unsigned n_steps = (a.K + STEP - 1) / STEP;
     const unsigned stride = batch<dtype, M>::STEPS * a.slices;
-    unsigned unit = blockIdx.x;
+    const unsigned group = warp / a.slices * OUTPUTS;
+    const unsigned of_unit = WARPS / a.slices * OUTPUTS;
     unsigned side = 0;
     batch<dtype, M> now, next;
 
-    load_batch(now, a, (unit * n_groups + group) * OUTPUTS, slice, lane);
+    load_batch(now, a, blockIdx.x * of_unit + group, slice, lane);
     let_next_start();
     wait_for_inputs();
 
-    for (; unit < a.n_units; unit += gridDim.x, side ^= 1) {
-        const unsigned first = (unit * n_groups + group) * OUTPUTS;
+    for (unsigned unit = blockIdx.x; unit < a.n_units;
+         unit += gridDim.x, side ^= 1) {
+        const unsigned first = unit * of_unit + group;
         float sums[M][OUTPUTS] = {};
-        float mine[MINE] = {};
-        struct operands operands[MINE];
+        values<M> mine = {};
 
-        if (slice == 0) {
-#pragma unroll
-            for (int j = 0; j < MINE; j++) {
-                const unsigned m = (lane + 32 * j) / OUTPUTS;
-                const unsigned n = first + lane % OUTPUTS;
-
-                if (m < a.n_rows && n < a.e.N)
-                    operands[j] = read_operands(a.e, a.y_at[m], a.gate_at[m],
-                                                n);
-            }
-        }
+        if (slice == 0)
+            mine.read_ahead(a, first, lane);
         for (unsigned step = slice; step < n_steps; step += stride) {
             if (step + stride < n_steps)
                 load_batch(next, a, first, step + stride, lane);
             else if (unit + gridDim.x < a.n_units)
-                load_batch(next, a, first + gridDim.x * n_groups * OUTPUTS,
-                           slice, lane);
+                load_batch(next, a, first + gridDim.x * of_unit, slice, lane);
             accumulate<dtype, M>(sums, now, a, step, lane);
             now = next;
         }
-
-        /* value m * OUTPUTS + r goes to the lane of that number */
-#pragma unroll
-        for (int i = 0; i < VALUES; i++) {
-            const float v = vibe_warp_sum(sums[i / OUTPUTS][i % OUTPUTS]);
-
-            if (lane == i % 32)
-                mine[i / 32] = v;
-        }
-        if (a.slices > 1) {
-#pragma unroll
-            for (int j = 0; j < MINE; j++)
-                if (lane + 32 * j < VALUES)
-                    parts[side][warp][lane + 32 * j] = mine[j];
-            __syncthreads();
-        }
-        if (slice != 0)
-            continue;
-#pragma unroll
-        for (int j = 0; j < MINE; j++) {
-            const unsigned i = lane + 32 * j;
-            const unsigned m = i / OUTPUTS;
-            const unsigned n = first + i % OUTPUTS;
-            const bool is_stored = m < a.n_rows && n < a.e.N;
-            float z = mine[j], up;
-
-            for (unsigned s = 1; s < a.slices && i < VALUES; s++)
-                z += parts[side][warp + s][i];
-            if (is_stored)
-                z = z * operands[j].scale + operands[j].bias;
-            up = __shfl_xor_sync(0xFFFFFFFFu, z, 1);
-            if (!is_stored)
-                continue;
-            if (a.e.kind != VIBE_SWIGLU)
-                put(a.e.y, a.y_at[m] + n, finished(a.e.kind, operands[j], z));
-            else if (n % 2 == 0)
-                put(a.e.y, a.y_at[m] + n / 2, silu(z) * up);
-        }
+        mine.add_lanes(sums, lane);
+        if (a.slices > 1)
+            mine.add_slices(parts[side], a.slices, warp, lane);
+        if (slice == 0)
+            mine.store(a, first, lane);
     }
 }
 
