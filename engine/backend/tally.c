@@ -108,7 +108,9 @@ static size_t floats_bytes(size_t n)
 static size_t scale_bytes(enum vibe_dtype dtype,
                           const struct vibe_matrix_source *src)
 {
-    int is_scaled = dtype == VIBE_F8_E4M3 || dtype == VIBE_I8;
+    int is_scaled = dtype == VIBE_I8 ||
+                    (dtype == VIBE_F8_E4M3 &&
+                     vibe_matrix_gpu_dtype(src) != VIBE_F8_E4M3);
 
     if (dtype == VIBE_I4)
         return floats_bytes(src->N * ((src->K + I4_GROUP - 1) / I4_GROUP));

@@ -37,20 +37,18 @@ struct gemm {
 };
 
 #if __CUDA_ARCH__ >= 800
-/* Two neighbouring weights as bf16. */
+/* Two neighbouring weights as bf16, of which the first is even. */
 template <int dtype>
 __device__ static inline unsigned weight_pair(const unsigned char *p)
 {
     if constexpr (dtype == VIBE_BF16) {
         return *(const unsigned *)p;
-    } else if constexpr (dtype == VIBE_I8) {
-        return pack(weight_at<VIBE_I8>(p, 0), weight_at<VIBE_I8>(p, 1));
     } else {
-        const unsigned u = *(const unsigned short *)p;
-        unsigned even, odd;
+        const size_t second = (size_t)p & 2;
+        unsigned pairs[2];
 
-        spread_f8(even, odd, u);
-        return pack(halves(even).x, halves(odd).x);
+        format<dtype>::expand4(pairs, *(const unsigned *)(p - second));
+        return second ? pairs[1] : pairs[0];
     }
 }
 

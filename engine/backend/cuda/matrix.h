@@ -5,9 +5,11 @@
  * the file, but gate and up of a pair take turns (row 2 j is gate j, 2 j + 1
  * up j), so that one warp has both halves of an output.  A row has
  * vibe_cuda_stride(K) elements of which those past K are zero.  Convolutions
- * are [N][taps][in] as on the CPU.  bias, gamma and part[0].scale are [N] in
- * the same order; float8 always has scales, 256 times those of the file: its
- * kernels read the bits as float16, which is 1 / 256 of the weight.
+ * are [N][taps][in] as on the CPU.  Four neighbours of float8 or int8 are a
+ * word that is cheap to expand (lay_bytes in memory.c, byte_weights in
+ * weights.cuh).  bias, gamma and part[0].scale are [N] in the order of rows;
+ * int8 always has scales, 64 times those of the file: its kernels multiply by
+ * 1 / 64 of a number.
  */
 #ifndef VIBE_CUDA_MATRIX_H
 #define VIBE_CUDA_MATRIX_H

@@ -125,7 +125,7 @@ static int is_scaled(const struct plan *plan)
     for (int i = 0; i < plan->src->n_parts; i++)
         if (plan->src->part[i].scale)
             return 1;
-    return plan->dtype == VIBE_F8_E4M3;
+    return plan->dtype == VIBE_I8;
 }
 
 /* Append an array of N floats. */
@@ -283,11 +283,47 @@ static void lay_transposed(char *out, const struct plan *plan, size_t n)
     }
 }
 
-static void lay_row(char *out, const struct plan *plan, size_t n)
+/* What bits p leave to be put into v, see below. */
+static uint32_t left_of(uint32_t p, uint32_t v)
 {
-    size_t used = plan->src->K * plan->size;
+    const uint32_t swapped = (v & 0x00FF00FF) << 8 | (v >> 8 & 0x00FF00FF);
 
-    memset(out + used, 0, plan->row_bytes - used);
+    return p ^ swapped ^ v << 4;
+}
+
+/*
+ * Four float8 as weights.cuh takes them: each half of a word has two, the first
+ * with its sign in bit 15 and the rest in bits 10 .. 4.  The second one has
+ * these bits in (half with its bytes swapped) ^ half << 4: the free bits of the
+ * half are what makes that so.
+ */
+static uint32_t braid(uint32_t v)
+{
+    const uint32_t first = (v & 0xFF) | (v & 0xFF00) << 8;
+    const uint32_t second = (v >> 16 & 0xFF) | (v >> 8 & 0xFF0000);
+    const uint32_t p = (second & 0x00800080) << 8 | (second & 0x007F007F) << 4;
+    uint32_t out = (first & 0x00800080) << 8 | (first & 0x007F007F) << 4;
+    uint32_t left = left_of(p, out);
+
+    out |= (left >> 4 & 0x08080808) | (left >> 8 & 0x00070007);
+    return out | (left_of(p, out) << 8 & 0x70007000);
+}
+
+/* Give a row of bytes the form in which they are multiplied. */
+static void lay_bytes(char *row, const struct plan *plan)
+{
+    uint32_t *words = (uint32_t *)(void *)row;
+
+    if (plan->dtype == VIBE_F8_E4M3)
+        for (size_t i = 0; i < plan->row_bytes / 4; i++)
+            words[i] = braid(words[i]);
+    else if (plan->dtype == VIBE_I8)
+        for (size_t i = 0; i < plan->row_bytes / 4; i++)
+            words[i] ^= 0x80808080; /* 128 more */
+}
+
+static void lay_elements(char *out, const struct plan *plan, size_t n)
+{
     switch (plan->src->layout) {
     case VIBE_LAYOUT_LINEAR:
         lay_linear(out, plan, n);
@@ -299,6 +335,15 @@ static void lay_row(char *out, const struct plan *plan, size_t n)
         lay_transposed(out, plan, n);
         return;
     }
+}
+
+static void lay_row(char *out, const struct plan *plan, size_t n)
+{
+    size_t used = plan->src->K * plan->size;
+
+    lay_elements(out, plan, n);
+    memset(out + used, 0, plan->row_bytes - used);
+    lay_bytes(out, plan);
 }
 
 /* Rows from .. end - 1. */
@@ -330,7 +375,7 @@ static int send_rows(struct vibe_cuda *cuda, char *device,
 static float scale_of(const struct plan *plan, size_t n)
 {
     const struct vibe_matrix_part *part = plan->src->part;
-    float unit = plan->dtype == VIBE_F8_E4M3 ? 256.0f : 1.0f;
+    float unit = plan->dtype == VIBE_I8 ? 64.0f : 1.0f;
 
     /* the only part of a convolution may count channels, not rows */
     for (n = source_row(plan->src, n);

@@ -47,25 +47,12 @@ __device__ static inline void multiply(float c[4], const unsigned a[4],
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-/* Two bf16 times a power of two, exact but for overflow. */
-__device__ static inline unsigned scaled_pair(unsigned pair, unsigned factor)
+/* a * b + c of two bf16 each. */
+__device__ static inline unsigned fma_pairs(unsigned a, unsigned b, unsigned c)
 {
     unsigned u;
 
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;"
-        : "=r"(u)
-        : "r"(pair), "r"(factor), "r"(0x80008000u));
-    return u;
-}
-
-/* Two bf16, each less its neighbour in the other pair. */
-__device__ static inline unsigned difference_of_pairs(unsigned a, unsigned b)
-{
-    unsigned u;
-
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;"
-        : "=r"(u)
-        : "r"(b), "r"(0xBF80BF80u), "r"(a));
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(u) : "r"(a), "r"(b), "r"(c));
     return u;
 }
 

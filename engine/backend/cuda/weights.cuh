@@ -66,15 +66,65 @@ __device__ static inline float2 halves(unsigned u)
     return __half22float2(h);
 }
 
-/* Four e4m3 as float16 with the same bits are 1 / 256 of them, subnormals
- * too.  even gets bytes 0 and 2, odd 1 and 3. */
-__device__ static inline void spread_f8(unsigned &even, unsigned &odd,
-                                        unsigned u)
-{
-    const unsigned v = u << 8;
+/*
+ * Eight-bit weights lie in words of four neighbours (memory.c), which become
+ * two pairs of bf16 in few instructions: too small, but right once multiplied
+ * by FACTOR and moved by OFFSET, both bf16.
+ */
+template <int dtype> struct byte_weights;
 
-    even = (v & 0x80008000u) | ((v >> 1) & 0x3F803F80u);
-    odd = (u & 0x80008000u) | ((u >> 1) & 0x3F803F80u);
+/* A byte's sign and other seven bits, moved to where a bf16 has its own, are
+ * 2^-120 of it, subnormals too.  The first pair lies so; the second comes out
+ * of what else is in the word. */
+template <> struct byte_weights<VIBE_F8_E4M3> {
+    enum { FACTOR = 0x7B80, OFFSET = 0x8000 }; /* 2^120, -0 */
+
+    __device__ static inline void tiny_pairs(unsigned pairs[2], unsigned v)
+    {
+        const unsigned mask = 0x87F087F0u;
+
+        pairs[0] = v & mask;
+        pairs[1] = (__byte_perm(v, 0, 0x2301) ^ (v << 4)) & mask;
+    }
+};
+
+/* 128 more than the number in the lowest bits of a bf16 is 2^-133 of that.  It
+ * becomes 2^-6 of the number. */
+template <> struct byte_weights<VIBE_I8> {
+    enum { FACTOR = 0x7F00, OFFSET = 0xC000 }; /* 2^127, -2 */
+
+    __device__ static inline void tiny_pairs(unsigned pairs[2], unsigned v)
+    {
+        pairs[0] = __byte_perm(v, 0, 0x4140);
+        pairs[1] = __byte_perm(v, 0, 0x4342);
+    }
+};
+
+__device__ static inline float low_bf16(unsigned pair)
+{
+    return __uint_as_float(pair << 16);
+}
+
+__device__ static inline float high_bf16(unsigned pair)
+{
+    return __uint_as_float(pair & 0xFFFF0000u);
+}
+
+/* The four weights of a word. */
+template <int dtype>
+__device__ static inline void widen4(float f[4], unsigned v)
+{
+    typedef byte_weights<dtype> weights;
+    const float factor = low_bf16(weights::FACTOR);
+    const float offset = low_bf16(weights::OFFSET);
+    unsigned pairs[2];
+
+    weights::tiny_pairs(pairs, v);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        f[2 * i] = fmaf(low_bf16(pairs[i]), factor, offset);
+        f[2 * i + 1] = fmaf(high_bf16(pairs[i]), factor, offset);
+    }
 }
 
 template <int dtype>
@@ -87,8 +137,8 @@ __device__ static inline void widen8(float f[8], const weights8<dtype> &w)
     } else if constexpr (dtype == VIBE_BF16) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            f[2 * i] = __uint_as_float(w.u[i] << 16);
-            f[2 * i + 1] = __uint_as_float(w.u[i] & 0xFFFF0000u);
+            f[2 * i] = low_bf16(w.u[i]);
+            f[2 * i + 1] = high_bf16(w.u[i]);
         }
     } else if constexpr (dtype == VIBE_F16) {
 #pragma unroll
@@ -98,24 +148,9 @@ __device__ static inline void widen8(float f[8], const weights8<dtype> &w)
             f[2 * i] = v.x;
             f[2 * i + 1] = v.y;
         }
-    } else if constexpr (dtype == VIBE_I8) {
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            f[i] = (float)(signed char)(w.u[i / 4] >> (8 * (i % 4)));
     } else {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            unsigned even, odd;
-            float2 a, b;
-
-            spread_f8(even, odd, w.u[i]);
-            a = halves(even);
-            b = halves(odd);
-            f[4 * i] = a.x;
-            f[4 * i + 1] = b.x;
-            f[4 * i + 2] = a.y;
-            f[4 * i + 3] = b.y;
-        }
+        widen4<dtype>(f, w.u[0]);
+        widen4<dtype>(f + 4, w.u[1]);
     }
 }
 
@@ -129,13 +164,11 @@ __device__ static inline float weight_at(const void *w, size_t i)
         return __uint_as_float((unsigned)((const unsigned short *)w)[i] << 16);
     } else if constexpr (dtype == VIBE_F16) {
         return __half2float(((const __half *)w)[i]);
-    } else if constexpr (dtype == VIBE_I8) {
-        return (float)((const signed char *)w)[i];
     } else {
-        unsigned even, odd;
+        float f[4];
 
-        spread_f8(even, odd, ((const unsigned char *)w)[i]);
-        return halves(even).x;
+        widen4<dtype>(f, ((const unsigned *)w)[i / 4]);
+        return i % 4 < 2 ? f[i % 2] : f[2 + i % 2];
     }
 }
 
@@ -190,7 +223,8 @@ template <> struct format<VIBE_BF16> {
 #endif
 };
 
-template <> struct format<VIBE_F8_E4M3> {
+/* What formats of a byte share. */
+template <int dtype> struct byte_format {
     enum { ROW_BYTES = TILE_K };
 
     __device__ static inline unsigned place(unsigned piece, unsigned)
@@ -198,55 +232,34 @@ template <> struct format<VIBE_F8_E4M3> {
         return piece;
     }
 #if __CUDA_ARCH__ >= 800
-    /* A byte moved into a bf16 is 2^-120 of what it says, subnormals too;
-     * scales expect 2^-8 of it. */
+    __device__ static inline void expand4(unsigned pairs[2], unsigned v)
+    {
+        typedef byte_weights<dtype> weights;
+
+        weights::tiny_pairs(pairs, v);
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            pairs[i] = fma_pairs(pairs[i], weights::FACTOR * 0x10001u,
+                                 weights::OFFSET * 0x10001u);
+    }
+
     __device__ static inline void expand(unsigned pairs[8],
                                          const unsigned char *row, unsigned,
                                          unsigned q)
     {
-        const unsigned two_to_112 = 0x77807780u;
         unsigned u[4];
 
         read_16_bytes(u, row + 16 * q);
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const unsigned v = __byte_perm(u[i / 2], 0,
-                                           i % 2 ? 0x3424 : 0x1404);
-
-            pairs[i] = scaled_pair((v & 0x80008000u) | ((v >> 4) & 0x07F007F0u),
-                                   two_to_112);
-        }
+        for (int i = 0; i < 4; i++)
+            expand4(pairs + 2 * i, u[i]);
     }
 #endif
 };
 
-template <> struct format<VIBE_I8> {
-    enum { ROW_BYTES = TILE_K };
-
-    __device__ static inline unsigned place(unsigned piece, unsigned)
-    {
-        return piece;
-    }
-#if __CUDA_ARCH__ >= 800
-    /* The low 7 bits behind the exponent of 128 are 128 + those bits, bit 7
-     * there is 128 or 256: their difference is the number. */
-    __device__ static inline void expand(unsigned pairs[8],
-                                         const unsigned char *row, unsigned,
-                                         unsigned q)
-    {
-        unsigned u[4];
-
-        read_16_bytes(u, row + 16 * q);
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const unsigned v = __byte_perm(u[i / 2], 0,
-                                           i % 2 ? 0x4342 : 0x4140);
-
-            pairs[i] = difference_of_pairs((v & 0x007F007Fu) | 0x43004300u,
-                                           (v & 0x00800080u) | 0x43004300u);
-        }
-    }
-#endif
+template <> struct format<VIBE_F8_E4M3> : byte_format<VIBE_F8_E4M3> {
+};
+template <> struct format<VIBE_I8> : byte_format<VIBE_I8> {
 };
 
 #endif /* VIBE_CUDA_WEIGHTS_CUH */
