@@ -73,6 +73,9 @@ static void multiply(void *user)
     size_t bytes = p->N * p->K * vibe_dtype_size(p->dtype);
     size_t n_pool = pool_bytes / bytes;
 
+    /* as in a model, where only products read them */
+    x.is_for_products = !p->is_normed;
+    room.is_for_products = 1;
     for (size_t i = 0; i < p->count; i++) {
         /* as the backend lays a matrix out whose K is a multiple of 16 */
         const struct vibe_matrix w = {
@@ -302,6 +305,7 @@ int main(int argc, char **argv)
     printf("%s; memory reads %.1f GB/s\n", b.be->name, 1e-9 * b.bandwidth);
     bench_linear(&b, VIBE_BF16);
     bench_linear(&b, VIBE_F8_E4M3);
+    bench_linear(&b, VIBE_I8);
     bench_gemm(&b, VIBE_BF16);
     bench_gemm(&b, VIBE_F8_E4M3);
 

@@ -13,6 +13,7 @@ enum {
     ROWS = VIBE_CUDA_GEMV_ROWS, /* of x: two columns each */
     X_BYTES = TILE_K * 4,       /* of a row of x in a tile */
     RING_BYTES = 8 << 10,    /* of weights, for a warp, where there is room */
+    SHORT = 2,               /* slots where there is not */
     STATIC_BYTES = 17 << 10, /* of shared memory, and a little more */
     BUSY_WARPS = 16,         /* that keep a multiprocessor's memory busy */
 };
@@ -39,54 +40,43 @@ __device__ static inline size_t row_of(const decode &a, const struct view &v,
  */
 struct x_feed {
     const float *from[ROWS / 2]; /* this lane's quad of every other row */
+    unsigned to;                 /* its place in a tile */
+    unsigned at;                 /* of the first 8 of a column's neighbours */
 
     __device__ inline void open(const decode &a)
     {
+        const unsigned lane = threadIdx.x % 32;
+        const unsigned quad = lane % 16;
+        const unsigned m = min(lane / 8, a.n_rows - 1);
+
 #pragma unroll
         for (unsigned i = 0; i < ROWS / 2; i++)
-            from[i] = a.x.data + row_of(a, a.x, 2 * i + threadIdx.x % 32 / 16);
+            from[i] = a.x.data + row_of(a, a.x, 2 * i + lane / 16) + 4 * quad;
+        to = lane / 16 * X_BYTES + (quad ^ (quad / 8 * 2)) * 16;
+        at = m * X_BYTES + lane % 4 * 64 + lane % 4 / 2 * 32;
     }
 
-    __device__ static inline unsigned place(unsigned quad)
-    {
-        return quad ^ (quad / 8 * 2);
-    }
-
-    __device__ inline void fetch(unsigned char *to, const decode &a,
+    __device__ inline void fetch(unsigned char *tile_at, const decode &a,
                                  unsigned tile) const
     {
-        const unsigned quad = threadIdx.x % 16;
-        const unsigned k = tile * TILE_K + quad * 4;
+        const unsigned k = tile * TILE_K;
 
-        to += threadIdx.x % 32 / 16 * X_BYTES + place(quad) * 16;
 #pragma unroll
-        for (unsigned i = 0; i < ROWS / 2; i++) {
-            if (2 * i >= a.n_rows)
-                break;
-            if (a.is_aligned && k + 4 <= a.K) {
-                copy_async<16>(to + 2 * i * X_BYTES, from[i] + k, true);
-                continue;
-            }
-#pragma unroll
-            for (unsigned j = 0; j < 4; j++)
-                copy_async<4>(to + 2 * i * X_BYTES + 4 * j,
-                              k + j < a.K ? from[i] + k + j : a.x.data,
-                              k + j < a.K);
-        }
+        for (unsigned i = 0; i < ROWS / 2; i++)
+            if (2 * i < a.n_rows)
+                copy_async<16>(tile_at + to + 2 * i * X_BYTES, from[i] + k,
+                               k + threadIdx.x % 16 * 4 < a.K);
     }
 
     /* The part that lane's column has of its 16 neighbours. */
-    __device__ static inline void read(unsigned pairs[8],
-                                       const unsigned char *tile, bool is_split)
+    __device__ inline void read(unsigned pairs[8], const unsigned char *tile_at,
+                                bool is_split) const
     {
-        const unsigned m = threadIdx.x % 32 / 8;
-        const unsigned q = threadIdx.x % 4;
         float4 x[4];
 
 #pragma unroll
         for (unsigned i = 0; i < 4; i++)
-            x[i] = *(const float4 *)(tile + m * X_BYTES +
-                                     place(4 * q + i) * 16);
+            x[i] = *(const float4 *)(tile_at + (at ^ i / 2 * 32) + i % 2 * 16);
         part_of_x(pairs, x, threadIdx.x / 4 % 2, is_split);
     }
 };
@@ -132,46 +122,99 @@ __device__ static inline void finish_outputs(
         put(a.e.y, t.y_at + n / 2, silu(z) * up);
 }
 
-#endif
+/* The tiles that a warp takes: those of its slice, for one round of its block
+ * after the other. */
+struct route {
+    unsigned tile, round, n_rounds;
 
-#if __CUDA_ARCH__ >= 800
-/* A warp's ring, with x beside the weights. */
+    __device__ inline void open(const decode &a, unsigned rounds)
+    {
+        tile = threadIdx.x / 32;
+        round = blockIdx.x;
+        n_rounds = tile < a.n_tiles ? rounds : 0;
+    }
+
+    __device__ inline bool is_in(void) const
+    {
+        return round < n_rounds;
+    }
+
+    /* Returns whether a round begins. */
+    __device__ inline bool next(const decode &a)
+    {
+        tile += a.slices;
+        if (tile < a.n_tiles)
+            return false;
+        tile = threadIdx.x / 32;
+        round += gridDim.x;
+        return true;
+    }
+};
+
+/* A warp's ring of a.depth slots of shared memory, each for a tile of HEIGHT
+ * groups of outputs and x beside it, and the route of what is fetched next. */
 template <int dtype, int HEIGHT> struct feeder {
-    typedef ring<dtype, HEIGHT> tiles;
-
-    tiles weights;
+    enum {
+        TILE_BYTES = TILE_N * format<dtype>::ROW_BYTES,
+        X_AT = HEIGHT * TILE_BYTES,
+        FULL = RING_BYTES / X_AT, /* slots, where there is room */
+    };
+    route ahead;
+    feed<dtype> weights[HEIGHT];
     x_feed x;
-    unsigned char *slots;
+    unsigned char *begin, *end, *here;
     unsigned slot_bytes;
-    bool has_column;
 
     __device__ inline void open(const decode &a, unsigned char *memory,
-                                const path &way)
+                                unsigned n_rounds)
     {
-        slot_bytes = tiles::BYTES + even(a.n_rows) * X_BYTES;
-        slots = memory + threadIdx.x / 32 * a.depth * slot_bytes;
-        has_column = threadIdx.x % 32 / 8 < a.n_rows;
-        weights.open(a, way);
+        slot_bytes = X_AT + even(a.n_rows) * X_BYTES;
+        begin = memory + threadIdx.x / 32 * a.depth * slot_bytes;
+        end = begin + a.depth * slot_bytes;
+        here = begin;
+        ahead.open(a, n_rounds);
+        turn(a);
+    }
+
+    __device__ inline void turn(const decode &a)
+    {
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+            weights[h].turn(a, ahead.round * HEIGHT + h);
+    }
+
+    __device__ inline void fetch_weights(unsigned char *to, const decode &a)
+    {
+        if (ahead.is_in())
+#pragma unroll
+            for (unsigned h = 0; h < HEIGHT; h++)
+                weights[h].fetch(to + h * TILE_BYTES, a, ahead.tile);
+    }
+
+    __device__ inline void next(const decode &a)
+    {
+        if (ahead.next(a))
+            turn(a);
     }
 
     /* Fill the ring: what can be had before the kernel ahead has ended. */
     __device__ inline void fill_weights(const decode &a)
     {
-        for (unsigned i = 0; i < a.depth; i++) {
-            weights.fetch(slots + i * slot_bytes, a);
-            weights.next(a);
+        for (unsigned char *to = begin; to < end; to += slot_bytes) {
+            fetch_weights(to, a);
+            next(a);
         }
     }
 
     /* The rest of it, along the same way. */
-    __device__ inline void fill_x(const decode &a, path way)
+    __device__ inline void fill_x(const decode &a, route way)
     {
         x.open(a);
-        for (unsigned i = 0; i < a.depth; i++) {
+        for (unsigned char *to = begin; to < end; to += slot_bytes) {
             if (way.is_in())
-                x.fetch(slots + i * slot_bytes + tiles::BYTES, a, way.tile());
+                x.fetch(to + X_AT, a, way.tile);
             copies_end();
-            way.next();
+            way.next(a);
         }
     }
 
@@ -179,73 +222,58 @@ template <int dtype, int HEIGHT> struct feeder {
     __device__ inline void take(tile_pairs w[HEIGHT], unsigned pairs[8],
                                 const decode &a)
     {
-        unsigned char *here = slots + weights.slot * slot_bytes;
-
-        copies_wait_for(a.depth);
+        if (a.depth == FULL)
+            copies_wait<FULL - 1>();
+        else
+            copies_wait<SHORT - 1>();
         __syncwarp();
 #pragma unroll
         for (int h = 0; h < HEIGHT; h++)
-            read_tile<dtype>(w[h], here + h * tiles::TILE_BYTES);
-        if (has_column)
-            x_feed::read(pairs, here + tiles::BYTES, a.x.is_split);
+            read_tile<dtype>(w[h], here + h * TILE_BYTES);
+        x.read(pairs, here + X_AT, a.x.is_split);
         __syncwarp();
-        weights.fetch(here, a);
-        if (weights.ahead.is_in())
-            x.fetch(here + tiles::BYTES, a, weights.ahead.tile());
+        fetch_weights(here, a);
+        if (ahead.is_in())
+            x.fetch(here + X_AT, a, ahead.tile);
         copies_end();
-        weights.next(a);
-        weights.advance(a);
+        next(a);
+        here += slot_bytes;
+        if (here == end)
+            here = begin;
     }
 };
 
-/* A warp's sums of a group: outputs lane / 4 and 8 more of each tile, of x's
+/* A warp's sums of a round: outputs lane / 4 and 8 more of each tile, of x's
  * row lane % 4. */
 template <int dtype, int HEIGHT>
 __device__ static inline void add_slice(float2 sums[HEIGHT],
-                                        feeder<dtype, HEIGHT> &f,
-                                        const decode &a, unsigned n_tiles)
+                                        feeder<dtype, HEIGHT> &tiles,
+                                        const decode &a)
 {
-    float c[HEIGHT][4] = {};
-    unsigned in_fold = 0;
+    const unsigned fold = a.fold * a.slices;
 
 #pragma unroll
     for (int h = 0; h < HEIGHT; h++)
         sums[h] = make_float2(0.0f, 0.0f);
-    for (unsigned i = 0; i < n_tiles; i++) {
-        const bool is_last = ++in_fold == a.fold || i + 1 == n_tiles;
-        tile_pairs w[HEIGHT];
-        unsigned x[8] = {};
+    for (unsigned first = threadIdx.x / 32; first < a.n_tiles; first += fold) {
+        const unsigned end = min(first + fold, a.n_tiles);
+        float c[HEIGHT][4] = {};
 
-        f.take(w, x, a);
+        for (unsigned tile = first; tile < end; tile += a.slices) {
+            tile_pairs w[HEIGHT];
+            unsigned x[8];
+
+            tiles.take(w, x, a);
 #pragma unroll
-        for (int j = 0; j < 4 * HEIGHT; j++)
-            multiply_step(c[j % HEIGHT], w[j % HEIGHT], x, j / HEIGHT);
-        if (!is_last)
-            continue;
-        in_fold = 0;
+            for (int j = 0; j < 4 * HEIGHT; j++)
+                multiply_step(c[j % HEIGHT], w[j % HEIGHT], x, j / HEIGHT);
+        }
 #pragma unroll
         for (int h = 0; h < HEIGHT; h++) {
             sums[h].x += c[h][0] + c[h][1];
             sums[h].y += c[h][2] + c[h][3];
-            c[h][0] = c[h][1] = c[h][2] = c[h][3] = 0.0f;
         }
     }
-}
-
-/* The way of a warp: the tiles of its slice for every group of its block. */
-__device__ static inline path way_of(const decode &a, unsigned n_rounds)
-{
-    const unsigned warp = threadIdx.x / 32;
-    path way;
-
-    way.first = warp;
-    way.stride = a.slices;
-    way.n = (a.n_tiles + a.slices - 1 - warp) / a.slices;
-    way.group = blockIdx.x;
-    way.step = gridDim.x;
-    way.end = way.n ? n_rounds : 0;
-    way.i = 0;
-    return way;
 }
 #endif
 
@@ -262,16 +290,16 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
     const unsigned warp = threadIdx.x / 32;
     const unsigned lane = threadIdx.x % 32;
     const unsigned n_rounds = (a.n_groups + HEIGHT - 1) / HEIGHT;
-    const path way = way_of(a, n_rounds);
     const target t = target_of(a, OUTPUTS);
-    feeder<dtype, HEIGHT> f;
+    feeder<dtype, HEIGHT> tiles;
     unsigned side = 0;
 
-    f.open(a, (unsigned char *)memory, way);
-    f.fill_weights(a);
+    tiles.open(a, (unsigned char *)memory, n_rounds);
+    route way = tiles.ahead;
+    tiles.fill_weights(a);
     let_next_start();
     wait_for_inputs();
-    f.fill_x(a, way);
+    tiles.fill_x(a, way);
     for (unsigned i = blockIdx.x; i < n_rounds; i += gridDim.x, side ^= 1) {
         const unsigned n = i * OUTPUTS + t.r;
         struct operands o = {};
@@ -279,7 +307,7 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
 
         if (t.is_there && n < a.e.N)
             o = read_operands(a.e, t.y_at, t.gate_at, n);
-        add_slice(sums, f, a, way.n);
+        add_slice(sums, tiles, a);
         if (lane % 4 < a.n_rows)
 #pragma unroll
             for (unsigned h = 0; h < HEIGHT; h++) {
@@ -307,12 +335,16 @@ static size_t shared_bytes(const struct shares *s)
     return s->warps * s->depth * s->slot_bytes;
 }
 
+static size_t room_of(const struct vibe_cuda *cuda)
+{
+    return shared_limit(cuda) - STATIC_BYTES;
+}
+
 /* Two tiles at once are less work where weights are smaller than bf16 and so
  * come faster; as long as every multiprocessor has some. */
 static struct shares shares_of(const struct vibe_cuda *cuda,
                                const struct vibe_matrix *w, size_t n_rows)
 {
-    const size_t limit = shared_limit(cuda) - STATIC_BYTES;
     const size_t tile = tile_bytes(w->part[0].dtype);
     struct shares s;
 
@@ -323,18 +355,28 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
                    : 1;
     s.slot_bytes = s.height * tile + even(n_rows) * X_BYTES;
     s.depth = (unsigned)(RING_BYTES / (s.height * tile));
-    while (s.depth > 2 && shared_bytes(&s) > limit)
-        s.depth /= 2;
+    if (shared_bytes(&s) > room_of(cuda))
+        s.depth = SHORT;
     return s;
 }
 
-template <int dtype> static const void *kernel_for(const struct shares *s)
+template <int dtype, int HEIGHT>
+static const void *kernel_of(const struct shares *s)
 {
-    if (s->warps == SLICES)
-        return s->height == 1 ? (const void *)gemv_kernel<dtype, SLICES, 1>
-                              : (const void *)gemv_kernel<dtype, SLICES, 2>;
-    return s->height == 1 ? (const void *)gemv_kernel<dtype, MANY_SLICES, 1>
-                          : (const void *)gemv_kernel<dtype, MANY_SLICES, 2>;
+    return s->warps == SLICES
+               ? (const void *)gemv_kernel<dtype, SLICES, HEIGHT>
+               : (const void *)gemv_kernel<dtype, MANY_SLICES, HEIGHT>;
+}
+
+static const void *kernel_for(enum vibe_dtype dtype, const struct shares *s)
+{
+    if (dtype == VIBE_BF16)
+        return kernel_of<VIBE_BF16, 1>(s);
+    if (dtype == VIBE_I8)
+        return s->height == 1 ? kernel_of<VIBE_I8, 1>(s)
+                              : kernel_of<VIBE_I8, 2>(s);
+    return s->height == 1 ? kernel_of<VIBE_F8_E4M3, 1>(s)
+                          : kernel_of<VIBE_F8_E4M3, 2>(s);
 }
 
 cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
@@ -343,16 +385,20 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
 {
     const struct shares s = shares_of(cuda, p->w, n_rows);
     const size_t shared = shared_bytes(&s);
-    const enum vibe_dtype dtype = p->w->part[0].dtype;
-    const void *kernel = dtype == VIBE_BF16 ? kernel_for<VIBE_BF16>(&s)
-                         : dtype == VIBE_I8 ? kernel_for<VIBE_I8>(&s)
-                                            : kernel_for<VIBE_F8_E4M3>(&s);
+    const void *kernel = kernel_for(p->w->part[0].dtype, &s);
     const unsigned most = (unsigned)cuda->n_sm *
                           blocks_that_fit(cuda, shared + STATIC_BYTES,
                                           BUSY_WARPS / s.warps);
     struct decode a = decode_of(p, first, n_rows);
     const unsigned n_rounds = (a.n_groups + s.height - 1) / s.height;
+    cudaError_t rc;
 
+    if (shared > room_of(cuda) && n_rows > 2) {
+        rc = vibe_cuda_gemv(cuda, p, first, 2);
+        return rc == cudaSuccess
+                   ? vibe_cuda_gemv(cuda, p, first + 2, n_rows - 2)
+                   : rc;
+    }
     a.depth = s.depth;
     return launch_large(cuda, kernel, n_rounds < most ? n_rounds : most,
                         32 * s.warps, shared, &a);

@@ -27,6 +27,13 @@ static int is_float(const struct vibe_tensor *t)
     return !t || t->dtype == VIBE_F32;
 }
 
+/* Whether rows can be moved by 16 bytes. */
+static int is_even(const struct vibe_tensor *x)
+{
+    return x->C % 4 == 0 && (size_t)x->data % 16 == 0 && x->stride_b % 4 == 0 &&
+           x->stride_t % 4 == 0;
+}
+
 static int has_tensor_cores(const struct vibe_cuda *cuda, enum vibe_dtype dtype)
 {
     return (dtype == VIBE_BF16 || dtype == VIBE_F8_E4M3 || dtype == VIBE_I8) &&
@@ -57,7 +64,7 @@ static void multiply_few_rows(struct vibe_stream *s,
     float *partial = NULL;
     cudaError_t rc = cudaSuccess;
 
-    if (!has_tensor_cores(cuda, p->w->part[0].dtype)) {
+    if (!has_tensor_cores(cuda, p->w->part[0].dtype) || !is_even(p->x)) {
         multiply_plainly(s, p);
         return;
     }
