@@ -102,6 +102,16 @@ static void check_product(const struct vibe_tensor *y,
     (void)y, (void)x, (void)w, (void)epilogue, (void)gate;
 }
 
+static void check_normed(const struct vibe_tensor *x,
+                         const struct vibe_norm *norm)
+{
+    assert(is_alike(norm->room, x) && !norm->shift == !norm->scale);
+    assert(!norm->shift ||
+           (is_alike(norm->shift, x) && is_alike(norm->scale, x)));
+    assert(is_plain(x) && is_plain(norm->shift) && is_plain(norm->scale));
+    (void)x, (void)norm;
+}
+
 /* One of the three products. */
 struct product {
     const struct vibe_tensor *y, *x, *gate;
@@ -224,10 +234,7 @@ void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *gate)
 {
     check_product(y, x, w, epilogue, gate);
-    assert(is_alike(norm->room, x) && !norm->shift == !norm->scale);
-    assert(!norm->shift ||
-           (is_alike(norm->shift, x) && is_alike(norm->scale, x)));
-    assert(is_plain(x) && is_plain(norm->shift) && is_plain(norm->scale));
+    check_normed(x, norm);
     multiply(s, &(const struct product){.y = y,
                                         .x = x,
                                         .gate = gate,
@@ -373,16 +380,20 @@ void vibe_block(struct vibe_stream *s, const struct vibe_tensor *y,
         s->be->ops->block(s, y, state, past, x, w, room);
 }
 
-void vibe_solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
-                      const struct vibe_tensor *m1, const struct vibe_tensor *v,
-                      const float *cfg_scale,
-                      const struct vibe_solver_coef *coef)
+void vibe_solve(struct vibe_stream *s, const struct vibe_solver *solver,
+                const struct vibe_solver_coef *coef,
+                const struct vibe_tensor *u, const struct vibe_norm *norm,
+                const struct vibe_matrix *w)
 {
-    assert(is_alike(x, m1) && x->T == 1);
-    assert(v->B == 2 && v->T == x->B && v->C == x->C);
-    assert(is_plain(x) && is_plain(m1) && is_plain(v));
+    const struct vibe_tensor *x = solver->x;
+
+    assert(is_alike(x, solver->m1) && x->T == 1);
+    assert(u->B == 2 && u->T == x->B && solver->v->C == x->C && !w->supply);
+    assert(is_plain(x) && is_plain(solver->m1) && is_plain(solver->v));
+    check_normed(u, norm);
+    check_product(solver->v, u, w, VIBE_STORE, NULL);
     if (is_live(s))
-        s->be->ops->solver_step(s, x, m1, v, cfg_scale, coef);
+        s->be->ops->solve(s, solver, coef, u, norm, w);
 }
 
 void vibe_noise(struct vibe_stream *s, const struct vibe_tensor *x,

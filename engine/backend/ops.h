@@ -85,7 +85,14 @@ struct vibe_kv {
 /* Coefficients of one solver step, see model/dpm_solver.h. */
 struct vibe_solver_coef {
     float alpha, sigma; /* m0 = alpha * x - sigma * v */
-    float a, c0, c1;    /* x' = a * x + c0 * m0 + c1 * m1 */
+    float a, c0, c1;    /* x' = a * x + c0 * m0 + c1 * m1; m1 unread if c1 0 */
+};
+
+/* Where a solver stands, for D dialogues. */
+struct vibe_solver {
+    const struct vibe_tensor *x, *m1; /* [D][1][C], updated */
+    const struct vibe_tensor *v;      /* [2][D][C] that may be overwritten */
+    const float *cfg_scale;           /* [D] device */
 };
 
 /* Names one draw of noise: the same key gives the same normals everywhere. */
@@ -235,10 +242,10 @@ struct vibe_ops {
                   const struct vibe_tensor *past, const struct vibe_tensor *x,
                   const struct vibe_block *w,
                   const struct vibe_block_room *room);
-    void (*solver_step)(struct vibe_stream *s, const struct vibe_tensor *x,
-                        const struct vibe_tensor *m1,
-                        const struct vibe_tensor *v, const float *cfg_scale,
-                        const struct vibe_solver_coef *coef);
+    void (*solve)(struct vibe_stream *s, const struct vibe_solver *solver,
+                  const struct vibe_solver_coef *coef,
+                  const struct vibe_tensor *u, const struct vibe_norm *norm,
+                  const struct vibe_matrix *w);
     void (*noise)(struct vibe_stream *s, const struct vibe_tensor *x,
                   const struct vibe_noise_key *keys);
 };
@@ -412,18 +419,19 @@ void vibe_block(struct vibe_stream *s, const struct vibe_tensor *y,
                 const struct vibe_block_room *room);
 
 /*
- * Guide and step: v = v_neg + cfg_scale * (v_pos - v_neg),
+ * One step of a solver, from the last rows of the network that guides it:
+ * v = W n(u), v = v_neg + cfg_scale * (v_pos - v_neg),
  * m0 = alpha * x - sigma * v, x = a * x + c0 * m0 + c1 * m1, m1 = m0.
  *
- *   x, m1       [D][1][C] f32, updated; D dialogues
- *   v           [2][D][C]: positive, then negative
- *   cfg_scale   [D] device
- *   coef        host, read during the call
+ *   coef   host, read during the call
+ *   u      [2][D][K]: positive, then negative
+ *   norm   n, as for vibe_linear_norm
+ *   w      [C][K]
  */
-void vibe_solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
-                      const struct vibe_tensor *m1, const struct vibe_tensor *v,
-                      const float *cfg_scale,
-                      const struct vibe_solver_coef *coef);
+void vibe_solve(struct vibe_stream *s, const struct vibe_solver *solver,
+                const struct vibe_solver_coef *coef,
+                const struct vibe_tensor *u, const struct vibe_norm *norm,
+                const struct vibe_matrix *w);
 
 /* x[d] = C normals named by keys[d] (device array [B]); see backend/noise.h. */
 void vibe_noise(struct vibe_stream *s, const struct vibe_tensor *x,

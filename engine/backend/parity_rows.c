@@ -513,23 +513,62 @@ static void block(struct vibe_lab *lab)
             run_block(lab, blocks[i].T, blocks[i].C, blocks[i].dtype);
 }
 
-static void solver_step(struct vibe_lab *lab)
+static const struct {
+    size_t D, C, K;
+    enum vibe_dtype dtype;
+    int is_first; /* m1 is not there yet */
+} solves[] = {
+    {1, 64, 1536, VIBE_BF16, 0}, {3, 64, 3584, VIBE_F8_E4M3, 1},
+    {2, 9, 100, VIBE_I8, 0},     {2, 5, 37, VIBE_BF16, 1},
+    {3, 64, 48, VIBE_F32, 0},
+};
+
+static void run_solve(struct vibe_lab *lab, size_t i)
 {
-    const struct vibe_solver_coef coef = {0.93f, 0.36f, 0.68f, 0.41f, -0.09f};
+    const size_t D = solves[i].D, C = solves[i].C, K = solves[i].K;
+    const struct vibe_solver_coef coef = {0.93f, 0.36f, 0.68f, 0.41f,
+                                          solves[i].is_first ? 0.0f : -0.09f};
+    const struct vibe_lab_matrix spec = {
+        .dtype = solves[i].dtype, .N = C, .K = K, .n_parts = 1, .n_scales = 1};
+    /* v is a sum of K products of 2 and 5, and three times that, guided */
+    const double bound = 30.0 * (0x1p-16 + 4.0 * sqrt((double)K) * 0x1p-24);
     struct vibe_tensor x[VIBE_SIDES], m1[VIBE_SIDES], v[VIBE_SIDES];
+    struct vibe_tensor u[VIBE_SIDES], room[VIBE_SIDES];
+    struct vibe_tensor shift[VIBE_SIDES], scale[VIBE_SIDES];
+    struct vibe_matrix *w[VIBE_SIDES];
     float *cfg_scale[VIBE_SIDES];
 
-    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 3, 1, 64);
-    vibe_lab_tensor(lab, m1, VIBE_FILL_RANDOM, 3, 1, 64);
-    vibe_lab_tensor(lab, v, VIBE_FILL_RANDOM, 2, 3, 64);
-    vibe_lab_floats(lab, cfg_scale, 3);
-    for (int side = 0; side < VIBE_SIDES; side++)
-        vibe_solver_step(&lab->s[side], &x[side], &m1[side], &v[side],
-                         cfg_scale[side], &coef);
-    /* eight roundings of numbers below 4, or fewer if they are fused */
-    vibe_lab_compare(lab, "solver_step", x, 8.0 * 0x1p-22, "x, 3 of 64");
-    vibe_lab_compare(lab, "solver_step", m1, 8.0 * 0x1p-22, "m1, 3 of 64");
+    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, D, 1, C);
+    vibe_lab_tensor(lab, m1,
+                    solves[i].is_first ? VIBE_FILL_POISON : VIBE_FILL_RANDOM, D,
+                    1, C);
+    vibe_lab_tensor(lab, v, VIBE_FILL_POISON, 2, D, C);
+    vibe_lab_tensor(lab, u, VIBE_FILL_RANDOM, 2, D, K);
+    vibe_lab_tensor(lab, room, VIBE_FILL_POISON, 2, D, K);
+    vibe_lab_tensor(lab, shift, VIBE_FILL_RANDOM, 2, D, K);
+    vibe_lab_tensor(lab, scale, VIBE_FILL_RANDOM, 2, D, K);
+    vibe_lab_floats(lab, cfg_scale, D);
+    vibe_lab_matrix(lab, w, &spec);
+    for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
+        const struct vibe_solver solver = {&x[side], &m1[side], &v[side],
+                                           cfg_scale[side]};
+        const struct vibe_norm norm = {.eps = 1e-6f,
+                                       .shift = &shift[side],
+                                       .scale = &scale[side],
+                                       .room = &room[side]};
+
+        vibe_solve(&lab->s[side], &solver, &coef, &u[side], &norm, w[side]);
+    }
+    vibe_lab_compare(lab, "solve", x, bound, "x, %zu of %zu from %zu", D, C, K);
+    vibe_lab_compare(lab, "solve", m1, bound, "m1, %zu of %zu", D, C);
     vibe_lab_clear(lab);
+}
+
+static void solve(struct vibe_lab *lab)
+{
+    for (size_t i = 0; i < sizeof(solves) / sizeof(*solves); i++)
+        if (!lab->err.code)
+            run_solve(lab, i);
 }
 
 static void noise(struct vibe_lab *lab)
@@ -548,7 +587,7 @@ static void noise(struct vibe_lab *lab)
 }
 
 vibe_parity_case *const vibe_parity_rows[] = {
-    rmsnorm,     modulate, add_silu, affine_copy_zero,
-    attention,   window,   mixer,    block,
-    solver_step, noise,    NULL,
+    rmsnorm,   modulate, add_silu, affine_copy_zero,
+    attention, window,   mixer,    block,
+    solve,     noise,    NULL,
 };

@@ -375,30 +375,31 @@ static struct vibe_tensor modulation(const struct vibe_diffusion *head,
     return t;
 }
 
-/* y = epilogue(W m), m = norm(u) * (1 + scale) + shift; past the last layer
- * the norm has no weights. */
-static void multiply_modulated(struct vibe_diffusion *head,
-                               struct vibe_stream *s,
-                               const struct vibe_tensor *y, size_t layer,
-                               size_t step, const struct vibe_matrix *w,
-                               enum vibe_epilogue epilogue)
-{
-    struct vibe_tensor shift = modulation(head, layer, step, 0);
-    struct vibe_tensor scale = modulation(head, layer, step, 1);
-    const struct vibe_norm norm = {
-        .w = layer < head->config.head_layers ? head->layers[layer].norm : NULL,
-        .eps = head->config.rms_norm_eps,
-        .shift = &shift,
-        .scale = &scale,
-        .room = &head->m,
-    };
+/* norm(u) * (1 + scale) + shift of a layer at a step. */
+struct modulated {
+    struct vibe_tensor shift, scale;
+    struct vibe_norm norm;
+};
 
-    vibe_linear_norm(s, y, &head->u, &norm, w, epilogue, NULL);
+/* Past the last layer the norm has no weights. */
+static void modulate(struct modulated *m, const struct vibe_diffusion *head,
+                     size_t layer, size_t step)
+{
+    *m = (struct modulated){
+        .shift = modulation(head, layer, step, 0),
+        .scale = modulation(head, layer, step, 1),
+        .norm.eps = head->config.rms_norm_eps,
+        .norm.shift = &m->shift,
+        .norm.scale = &m->scale,
+        .norm.room = &head->m,
+    };
+    if (layer < head->config.head_layers)
+        m->norm.w = head->layers[layer].norm;
 }
 
-/* v = head(x) at a step of the current group, both branches. */
-static void predict(struct vibe_diffusion *head, struct vibe_stream *s,
-                    const struct vibe_tensor *x, size_t step)
+/* u of the last layer at a step of the current group, both branches. */
+static void run_layers(struct vibe_diffusion *head, struct vibe_stream *s,
+                       const struct vibe_tensor *x, size_t step)
 {
     struct vibe_tensor both = *x;
 
@@ -411,14 +412,14 @@ static void predict(struct vibe_diffusion *head, struct vibe_stream *s,
     for (size_t i = 0; i < head->config.head_layers; i++) {
         const struct head_layer *layer = &head->layers[i];
         struct vibe_tensor gate = modulation(head, i, step, 2);
+        struct modulated m;
 
-        multiply_modulated(head, s, &head->act, i, step, &layer->gate_up,
-                           VIBE_SWIGLU);
+        modulate(&m, head, i, step);
+        vibe_linear_norm(s, &head->act, &head->u, &m.norm, &layer->gate_up,
+                         VIBE_SWIGLU, NULL);
         vibe_linear(s, &head->u, &head->act, &layer->down, VIBE_GATE_ADD,
                     &gate);
     }
-    multiply_modulated(head, s, &head->v, head->config.head_layers, step,
-                       &head->v_proj, VIBE_STORE);
 }
 
 /* Lay the scratch out for D dialogues. */
@@ -446,21 +447,24 @@ void vibe_diffusion_sample(struct vibe_diffusion *head, struct vibe_stream *s,
 {
     size_t n_steps = head->solver.n_steps;
     size_t group = head->c.T;
+    const struct vibe_solver solver = {
+        .x = latent, .m1 = &head->m1, .v = &head->v, .cfg_scale = cfg_scale};
 
     assert(n_steps > 0);
     assert(latent->C == head->config.latent_size);
     assert(cond->B == 2 * latent->B && cond->C == head->config.hidden_size);
     fit(head, latent->B);
     vibe_linear(s, &head->cond, cond, &head->cond_proj, VIBE_STORE, NULL);
-    vibe_zero(s, &head->m1);
     for (size_t i = 0; i < n_steps && !s->err.code; i++) {
-        size_t left = n_steps - i;
+        const size_t left = n_steps - i;
+        struct modulated m;
 
         if (i % group == 0)
             modulate_group(head, s, i, left < group ? left : group);
-        predict(head, s, latent, i % group);
-        vibe_solver_step(s, latent, &head->m1, &head->v, cfg_scale,
-                         &head->solver.coef[i]);
+        run_layers(head, s, latent, i % group);
+        modulate(&m, head, head->config.head_layers, i % group);
+        vibe_solve(s, &solver, &head->solver.coef[i], &head->u, &m.norm,
+                   &head->v_proj);
     }
 }
 

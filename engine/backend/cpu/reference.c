@@ -402,23 +402,27 @@ static void block(struct vibe_stream *s, const struct vibe_tensor *y,
     }
 }
 
-static void solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
-                        const struct vibe_tensor *m1,
-                        const struct vibe_tensor *v, const float *cfg_scale,
-                        const struct vibe_solver_coef *coef)
+static void solve(struct vibe_stream *s, const struct vibe_solver *solver,
+                  const struct vibe_solver_coef *coef,
+                  const struct vibe_tensor *u, const struct vibe_norm *norm,
+                  const struct vibe_matrix *w)
 {
-    (void)s;
+    const struct vibe_tensor *x = solver->x;
+
+    s->be->ops->linear_norm(s, solver->v, u, norm, w, VIBE_STORE, NULL);
     for (size_t d = 0; d < x->B; d++) {
         float *now = vibe_cpu_row(x, d);
-        float *before = vibe_cpu_row(m1, d);
-        const float *pos = vibe_cpu_row(v, d);
-        const float *neg = vibe_cpu_row(v, x->B + d);
+        float *before = vibe_cpu_row(solver->m1, d);
+        const float *pos = vibe_cpu_row(solver->v, d);
+        const float *neg = vibe_cpu_row(solver->v, x->B + d);
 
         for (size_t i = 0; i < x->C; i++) {
-            float guided = neg[i] + cfg_scale[d] * (pos[i] - neg[i]);
+            float guided = neg[i] + solver->cfg_scale[d] * (pos[i] - neg[i]);
             float m0 = coef->alpha * now[i] - coef->sigma * guided;
 
-            now[i] = coef->a * now[i] + coef->c0 * m0 + coef->c1 * before[i];
+            now[i] = coef->a * now[i] + coef->c0 * m0;
+            if (coef->c1 != 0.0f)
+                now[i] += coef->c1 * before[i];
             before[i] = m0;
         }
     }
@@ -451,6 +455,6 @@ void vibe_cpu_reference_init(struct vibe_ops *ops)
     ops->window = window;
     ops->mixer = mixer;
     ops->block = block;
-    ops->solver_step = solver_step;
+    ops->solve = solve;
     ops->noise = noise;
 }

@@ -112,14 +112,18 @@ static void block(struct vibe_stream *s, const struct vibe_tensor *y,
     }
 }
 
-static void solver_step(struct vibe_stream *s, const struct vibe_tensor *x,
-                        const struct vibe_tensor *m1,
-                        const struct vibe_tensor *v, const float *cfg_scale,
-                        const struct vibe_solver_coef *coef)
+static void solve(struct vibe_stream *s, const struct vibe_solver *solver,
+                  const struct vibe_solver_coef *coef,
+                  const struct vibe_tensor *u, const struct vibe_norm *norm,
+                  const struct vibe_matrix *w)
 {
-    vibe_cuda_latch(s,
-                    vibe_cuda_solver_step(queue(s), x, m1, v, cfg_scale, coef),
-                    "solver_step");
+    if (vibe_cuda_can_solve(u, norm, w)) {
+        vibe_cuda_latch(s, vibe_cuda_solve(queue(s), solver, coef, u, norm, w),
+                        "solve");
+        return;
+    }
+    vibe_cuda_linear_norm(s, solver->v, u, norm, w, VIBE_STORE, NULL);
+    vibe_cuda_latch(s, vibe_cuda_solver_step(queue(s), solver, coef), "solve");
 }
 
 static void noise(struct vibe_stream *s, const struct vibe_tensor *x,
@@ -143,6 +147,6 @@ void vibe_cuda_compute_init(struct vibe_ops *ops)
     ops->window = window;
     ops->mixer = mixer;
     ops->block = block;
-    ops->solver_step = solver_step;
+    ops->solve = solve;
     ops->noise = noise;
 }

@@ -161,19 +161,20 @@ __global__ void solver_step(const __grid_constant__ struct solver s)
     guided = negative + s.cfg_scale[i / s.x.C] * (positive - negative);
     m0 = s.coef.alpha * *at(s.x, i) - s.coef.sigma * guided;
     *at(s.x, i) = s.coef.a * *at(s.x, i) + s.coef.c0 * m0 +
-                  s.coef.c1 * *at(s.m1, i);
+                  (s.coef.c1 == 0.0f ? 0.0f : s.coef.c1 * *at(s.m1, i));
     *at(s.m1, i) = m0;
 }
 
 cudaError_t vibe_cuda_solver_step(cudaStream_t stream,
-                                  const struct vibe_tensor *x,
-                                  const struct vibe_tensor *m1,
-                                  const struct vibe_tensor *v,
-                                  const float *cfg_scale,
+                                  const struct vibe_solver *solver,
                                   const struct vibe_solver_coef *coef)
 {
-    struct solver s = {view_of(x), view_of(m1), view_of(v),
-                       cfg_scale,  *coef,       size_of(x)};
+    struct solver s = {view_of(solver->x),
+                       view_of(solver->m1),
+                       view_of(solver->v),
+                       solver->cfg_scale,
+                       *coef,
+                       size_of(solver->x)};
 
     return launch_for(s.n, (const void *)solver_step, stream, &s);
 }

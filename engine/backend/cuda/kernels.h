@@ -32,12 +32,22 @@ cudaError_t vibe_cuda_affine(cudaStream_t stream, const struct vibe_tensor *y,
 cudaError_t vibe_cuda_copy(cudaStream_t stream, const struct vibe_tensor *y,
                            const struct vibe_tensor *x);
 cudaError_t vibe_cuda_zero(cudaStream_t stream, const struct vibe_tensor *y);
+
+/* A step from v.  solve is the whole op, for what can_solve allows: weights of
+ * 8 or 16 bits without bias, rows of up to 4096 channels aligned to 16 bytes. */
 cudaError_t vibe_cuda_solver_step(cudaStream_t stream,
-                                  const struct vibe_tensor *x,
-                                  const struct vibe_tensor *m1,
-                                  const struct vibe_tensor *v,
-                                  const float *cfg_scale,
+                                  const struct vibe_solver *solver,
                                   const struct vibe_solver_coef *coef);
+int vibe_cuda_can_solve(const struct vibe_tensor *u,
+                        const struct vibe_norm *norm,
+                        const struct vibe_matrix *w);
+cudaError_t vibe_cuda_solve(cudaStream_t stream,
+                            const struct vibe_solver *solver,
+                            const struct vibe_solver_coef *coef,
+                            const struct vibe_tensor *u,
+                            const struct vibe_norm *norm,
+                            const struct vibe_matrix *w);
+
 cudaError_t vibe_cuda_noise(cudaStream_t stream, const struct vibe_tensor *x,
                             const struct vibe_noise_key *keys);
 
