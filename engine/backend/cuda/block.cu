@@ -1,9 +1,9 @@
 /*
- * block.cu - a narrow block of a codec in one kernel: its mixer, and
+ * block.cu - a narrow block of a codec: its mixer, and
  * y += gamma * (W2 gelu(W1 normed + b1) + b2), whose hidden row is 4 C wide.
  *
  * A block makes 16 rows.  First a few threads mix and norm each of them
- * (mixer.cuh).  Then a warp takes 32 hidden channels: it multiplies all of the
+ * (mixer.cuh), unless a kernel of its own has.  Then a warp takes 32 hidden channels: it multiplies all of the
  * normed row for them and them for all of y, so hidden values stay in its
  * registers; what the warps have for y is added in their order.  Weights come
  * from the cache, each to one warp, in the order in which they lie: of 32
@@ -31,11 +31,13 @@ template <unsigned C> struct shape {
         ROUNDS = 4 * C / UNITS / WARPS,
         WIDTH = C / 4, /* threads that mix a row */
         STRIDE = C + PAD,
+        /* 128 channels leave no registers: they come mixed and normed */
+        MIXES = C < 128,
     };
 };
 
 struct block {
-    struct mixer mixer; /* its y is the block's; it has no normed */
+    struct mixer mixer;              /* its y is the block's */
     const unsigned short *up, *down; /* bf16 */
     const float *up_bias, *down_bias, *gamma;
     unsigned up_stride, down_stride; /* elements from row to row */
@@ -43,7 +45,8 @@ struct block {
 
 /* Shared memory; rows meet different banks. */
 template <unsigned C> struct rows {
-    float mixed[ROWS][C + 4], normed[ROWS][C + 4];
+    float mixed[shape<C>::MIXES ? ROWS : 1][C + 4];
+    float normed[shape<C>::MIXES ? ROWS : 1][C + 4];
     float sums[shape<C>::WARPS][ROWS][shape<C>::STRIDE];
 };
 
@@ -94,15 +97,30 @@ __device__ static inline void mix_rows(rows<C> &shared, const struct mixer &a,
     }
 }
 
+/* Normed row i of the block, the last one for those past it. */
 template <unsigned C>
-__device__ static inline void load_x(operand<C> &x,
-                                     const float (&normed)[ROWS][C + 4])
+__device__ static inline const float *normed_row(const rows<C> &shared,
+                                                 const struct mixer &a,
+                                                 unsigned m0, unsigned i)
+{
+    const unsigned m = min(m0 + i, a.n_rows - 1);
+
+    if constexpr (shape<C>::MIXES)
+        return shared.normed[i];
+    else
+        return row_at(a.normed, m / a.x.T, m % a.x.T);
+}
+
+template <unsigned C>
+__device__ static inline void load_x(operand<C> &x, const rows<C> &shared,
+                                     const struct mixer &a, unsigned m0)
 {
     const unsigned lane = threadIdx.x % 32;
 
 #pragma unroll
     for (unsigned half = 0; half < 2; half++) {
-        const float *row = &normed[lane / 4 + half * 8][lane % 4 * 8];
+        const float *row = normed_row<C>(shared, a, m0, lane / 4 + half * 8) +
+                           lane % 4 * 8;
 
 #pragma unroll
         for (unsigned k = 0; k < C / 16; k++) { /* 4 of the lane's 8 */
@@ -192,10 +210,12 @@ __device__ static inline void finish(const struct block &a,
         const unsigned c = i % (C / 4) * 4;
         const vec<4> gamma = read<4>(a.gamma + c);
         vec<4> sum = read<4>(a.down_bias + c);
-        vec<4> y = read<4>(&shared.mixed[row][c]);
+        float *to = row_at(a.mixer.y, m / a.mixer.x.T, m % a.mixer.x.T) + c;
+        vec<4> y;
 
         if (m >= a.mixer.n_rows)
             return;
+        y = read<4>(shape<C>::MIXES ? &shared.mixed[row][c] : to);
 #pragma unroll
         for (unsigned w = 0; w < shape<C>::WARPS; w++) {
             const vec<4> v = read<4>(&shared.sums[w][row][c]);
@@ -207,7 +227,7 @@ __device__ static inline void finish(const struct block &a,
 #pragma unroll
         for (unsigned e = 0; e < 4; e++)
             y.e[e] = fmaf(gamma.e[e], sum.e[e], y.e[e]);
-        write<4>(row_at(a.mixer.y, m / a.mixer.x.T, m % a.mixer.x.T) + c, y);
+        write<4>(to, y);
     }
 }
 
@@ -243,15 +263,17 @@ __global__ __launch_bounds__(shape<C>::THREADS) void block_kernel(
 
     let_next_start();
     prefetch_weights<C>(a);
-    {
+    if constexpr (shape<C>::MIXES) {
         const weights<4> w = load_weights<4>(a.mixer,
                                              threadIdx.x % shape<C>::WIDTH * 4);
 
         wait_for_inputs();
         mix_rows<C>(shared, a.mixer, w, m0);
+        __syncthreads();
+    } else {
+        wait_for_inputs();
     }
-    __syncthreads();
-    load_x<C>(x, shared.normed);
+    load_x<C>(x, shared, a.mixer, m0);
 #pragma unroll 1
     for (unsigned i = 0; i < shape<C>::ROUNDS; i++) {
         const unsigned first = (i * shape<C>::WARPS + warp) * UNITS;
@@ -288,9 +310,11 @@ cudaError_t vibe_cuda_block(cudaStream_t stream, const struct vibe_tensor *y,
                             const struct vibe_tensor *state,
                             const struct vibe_tensor *past,
                             const struct vibe_tensor *x,
-                            const struct vibe_block *w)
+                            const struct vibe_block *w,
+                            const struct vibe_tensor *normed)
 {
-    struct block a = {{chunk_of(y), chunk_of(y), chunk_of(state),
+    cudaError_t rc = cudaSuccess;
+    struct block a = {{chunk_of(y), chunk_of(normed), chunk_of(state),
                        chunk_of(past), chunk_of(x), w->mixer, (unsigned)x->C,
                        (unsigned)(x->B * x->T), 1},
                       (const unsigned short *)w->up.part[0].data,
@@ -305,5 +329,6 @@ cudaError_t vibe_cuda_block(cudaStream_t stream, const struct vibe_tensor *y,
         return launch_block<32>(stream, &a);
     if (x->C == 64)
         return launch_block<64>(stream, &a);
-    return launch_block<128>(stream, &a);
+    rc = vibe_cuda_mixer(stream, y, normed, state, past, x, &w->mixer);
+    return rc == cudaSuccess ? launch_block<128>(stream, &a) : rc;
 }

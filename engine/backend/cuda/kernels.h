@@ -115,12 +115,13 @@ cudaError_t vibe_cuda_mixer(cudaStream_t stream, const struct vibe_tensor *y,
 cudaError_t vibe_cuda_find_kernel(void);
 
 /* The op for rows of 32, 64 or 128 channels, all aligned to 16 bytes, H = 4 C
- * and bf16 weights without scales, on tensor cores; needs no room. */
+ * and bf16 weights without scales, on tensor cores. */
 cudaError_t vibe_cuda_block(cudaStream_t stream, const struct vibe_tensor *y,
                             const struct vibe_tensor *state,
                             const struct vibe_tensor *past,
                             const struct vibe_tensor *x,
-                            const struct vibe_block *w);
+                            const struct vibe_block *w,
+                            const struct vibe_tensor *normed);
 
 /* Read n_bytes, a multiple of 16, and leave a trace of them in *out. */
 cudaError_t vibe_cuda_read_all(cudaStream_t stream, const void *data,
