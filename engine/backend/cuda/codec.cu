@@ -65,8 +65,9 @@ cudaError_t vibe_cuda_window(cudaStream_t stream, const struct vibe_tensor *win,
                           stream, &a);
 }
 
-/* Sums over the threads of each row, in every one of them. */
-template <unsigned COUNT>
+/* Sums over the threads of each row, in every one of them; calls of different
+ * TURNS do not wait for each other. */
+template <unsigned COUNT, int TURN>
 __device__ static inline void sum_rows(float (&sum)[COUNT], unsigned width)
 {
     __shared__ float parts[COUNT][MAX_THREADS / 32];
@@ -96,10 +97,11 @@ __device__ static inline void sum_rows(float (&sum)[COUNT], unsigned width)
 /*
  * `width` threads make one row of y: they load the seven columns that it reads
  * and norm them, though neighbours do so too, because all columns of a chunk
- * are in the cache and the loads wait together.  N vectors of V channels a
- * thread; if one, its weights come before the inputs.
+ * are in the cache and the loads wait together.  The last FRESH of them may be
+ * of the chunk.  N vectors of V channels a thread; if one, its weights come
+ * before the inputs.
  */
-template <unsigned V, unsigned N>
+template <unsigned V, unsigned N, unsigned FRESH>
 __global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
     const __grid_constant__ struct mixer a)
 {
@@ -113,6 +115,7 @@ __global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
     vec<V> y[N];
     weights<V> w = {};
     float squares[TAPS] = {};
+    float fresh[FRESH] = {};
     float sum[1] = {};
 
     let_next_start();
@@ -129,9 +132,12 @@ __global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
 #pragma unroll
     for (unsigned i = 0; i < N; i++)
 #pragma unroll
-        for (unsigned j = 0; j < TAPS; j++)
-            squares[j] = add_squares<V>(squares[j], column[i][j]);
-    sum_rows<TAPS>(squares, a.width);
+        for (unsigned j = 0; j < FRESH; j++)
+            fresh[j] = add_squares<V>(fresh[j], column[i][TAPS - FRESH + j]);
+    sum_rows<FRESH, 0>(fresh, a.width);
+#pragma unroll
+    for (unsigned j = 0; j < FRESH; j++)
+        squares[TAPS - FRESH + j] = fresh[j];
 #pragma unroll
     for (unsigned i = 0; i < N; i++) {
         const unsigned c = (i * a.width + lane) * V;
@@ -146,7 +152,7 @@ __global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
         write<V>(row_at(a.y, b, t) + c, y[i]);
         sum[0] = add_squares<V>(sum[0], y[i]);
     }
-    sum_rows<1>(sum, a.width);
+    sum_rows<1, 1>(sum, a.width);
 #pragma unroll
     for (unsigned i = 0; i < N; i++) {
         const unsigned c = (i * a.width + lane) * V;
@@ -159,7 +165,7 @@ __global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
     }
 }
 
-template <unsigned V, unsigned N>
+template <unsigned V, unsigned N, unsigned FRESH>
 static cudaError_t launch_mixer(cudaStream_t stream, struct mixer *a)
 {
     unsigned threads;
@@ -170,7 +176,7 @@ static cudaError_t launch_mixer(cudaStream_t stream, struct mixer *a)
     if (a->width > MAX_THREADS)
         return cudaErrorNotSupported;
     threads = max(a->width, (unsigned)THREADS);
-    return launch_waiting((const void *)mixer_kernel<V, N>,
+    return launch_waiting((const void *)mixer_kernel<V, N, FRESH>,
                           dim3((a->n_rows * a->width + threads - 1) / threads),
                           threads, 0, stream, a);
 }
@@ -194,8 +200,10 @@ cudaError_t vibe_cuda_mixer(cudaStream_t stream, const struct vibe_tensor *y,
 
     if (x->C % 4 || !is_even(a.y) || !is_even(a.normed) || !is_even(a.state) ||
         !is_even(a.past) || !is_even(a.x))
-        return launch_mixer<1, 4>(stream, &a);
-    if (x->C <= 4 * MAX_THREADS)
-        return launch_mixer<4, 1>(stream, &a);
-    return launch_mixer<4, 2>(stream, &a);
+        return launch_mixer<1, 4, TAPS>(stream, &a);
+    if (x->C > 4 * MAX_THREADS)
+        return launch_mixer<4, 2, TAPS>(stream, &a);
+    if (x->T == 1)
+        return launch_mixer<4, 1, 1>(stream, &a);
+    return launch_mixer<4, 1, TAPS>(stream, &a);
 }
