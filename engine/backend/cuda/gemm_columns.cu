@@ -36,7 +36,9 @@ template <int N_WARPS, int H, int G> struct tile {
         ROWS = 8 * G,
         STRIDE = OUTPUTS + PAD,
         IS_LARGE = N_WARPS == MANY && H * G > 1,
-        UNITS = HELD / H / (IS_LARGE ? 2 : 1),
+        UNITS = G == 3 ? 2 : HELD / H / (IS_LARGE ? 2 : 1),
+        AHEAD = 4 - G, /* units whose x is on its way */
+        BLOCKS = N_WARPS == MANY || G == 2 ? 1 : 2, /* of a multiprocessor */
     };
 };
 
@@ -102,47 +104,45 @@ __device__ static inline void multiply_unit(float c[H][G][4],
             }
 }
 
-/* A pair of outputs of one row and what they need, read ahead of the sums. */
+/* Output n of row m and the next one: what they need, ahead of the sums. */
 struct pair {
-    size_t y_at;
     struct operands o[2];
-    unsigned n;
-    bool is_there;
 };
+
+__device__ static inline bool is_there(const struct columns &a, unsigned m,
+                                       unsigned n)
+{
+    return m < a.n_rows && n < a.e.N;
+}
 
 __device__ static inline struct pair read_pair(const struct columns &a,
                                                unsigned m, unsigned n)
 {
     struct pair p = {};
 
-    p.n = n;
-    p.is_there = m < a.n_rows && n < a.e.N;
-    if (!p.is_there)
-        return p;
-    p.y_at = row_at(a.e.y, a.e.T, m);
 #pragma unroll
     for (unsigned i = 0; i < 2; i++)
-        if (n + i < a.e.N)
-            p.o[i] = read_operands(a.e, p.y_at, row_at(a.e.gate, a.e.T, m),
-                                   n + i);
+        if (is_there(a, m, n + i))
+            p.o[i] = read_operands(a.e, row_at(a.e.y, a.e.T, m),
+                                   row_at(a.e.gate, a.e.T, m), n + i);
     return p;
 }
 
-__device__ static inline void store_pair(const struct columns &a,
-                                         const struct pair &p, float2 sum)
+__device__ static inline void store_pair(const struct columns &a, unsigned m,
+                                         unsigned n, const struct pair &p,
+                                         float2 sum)
 {
+    const size_t at = row_at(a.e.y, a.e.T, m);
     const float z0 = sum.x * p.o[0].scale + p.o[0].bias;
     const float z1 = sum.y * p.o[1].scale + p.o[1].bias;
 
-    if (!p.is_there)
-        return;
     if (a.e.kind == VIBE_SWIGLU) {
-        put(a.e.y, p.y_at + p.n / 2, silu(z0) * z1);
+        put(a.e.y, at + n / 2, silu(z0) * z1);
         return;
     }
-    put(a.e.y, p.y_at + p.n, finished(a.e.kind, p.o[0], z0));
-    if (p.n + 1 < a.e.N)
-        put(a.e.y, p.y_at + p.n + 1, finished(a.e.kind, p.o[1], z1));
+    put(a.e.y, at + n, finished(a.e.kind, p.o[0], z0));
+    if (n + 1 < a.e.N)
+        put(a.e.y, at + n + 1, finished(a.e.kind, p.o[1], z1));
 }
 
 /* What a warp has at hand: its units of K from one on, step by step. */
@@ -180,21 +180,23 @@ template <int N_WARPS, int H, int G> struct hand {
         }
     }
 
-    /* Those from first on; the x of one is on its way while the one before is
-     * multiplied. */
+    /* Those from first on, with the x of some on its way. */
     __device__ inline void multiply_units(float c[H][G][4], const columns &a,
                                           unsigned first, unsigned step) const
     {
+        enum { AHEAD = tile<N_WARPS, H, G>::AHEAD };
         const unsigned k = first + threadIdx.x % 4 * 8;
-        float4 v[2][G][2];
+        float4 v[AHEAD][G][2];
 
-        load_x(v[0], a, k);
+#pragma unroll
+        for (int u = 0; u < AHEAD - 1; u++)
+            load_x(v[u], a, k + u * step);
 #pragma unroll
         for (int u = 0; u < tile<N_WARPS, H, G>::UNITS; u++) {
             if (first + u * step >= a.K)
                 break;
-            load_x(v[(u + 1) % 2], a, k + (u + 1) * step);
-            multiply_unit<H, G>(c, w[u], v[u % 2], a.x.is_split);
+            load_x(v[(u + AHEAD - 1) % AHEAD], a, k + (u + AHEAD - 1) * step);
+            multiply_unit<H, G>(c, w[u], v[u % AHEAD], a.x.is_split);
         }
     }
 };
@@ -220,15 +222,16 @@ __device__ static inline void leave_sums(float *to, const float c[H][G][4])
 
 /* bytes: x and weights from the caches, once a tile. */
 template <int N_WARPS, int H, int G>
-__global__ void __launch_bounds__(32 * N_WARPS)
+__global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
     columns_kernel(const __grid_constant__ struct columns a)
 {
 #if __CUDA_ARCH__ >= 800
     typedef tile<N_WARPS, H, G> shape;
     enum {
         THREADS = 32 * N_WARPS,
-        ROW = shape::OUTPUTS / 2, /* pairs */
-        EACH = (shape::ROWS * ROW + THREADS - 1) / THREADS,
+        ROW = shape::OUTPUTS / 2, /* of pairs */
+        PAIRS = shape::ROWS * ROW,
+        EACH = (PAIRS + THREADS - 1) / THREADS,
         WARP_SUMS = shape::ROWS * shape::STRIDE,
     };
     extern __shared__ float sums[];
@@ -250,8 +253,8 @@ __global__ void __launch_bounds__(32 * N_WARPS)
     for (int i = 0; i < EACH; i++) {
         const unsigned p = i * THREADS + threadIdx.x;
 
-        pairs[i] = read_pair(a, p / ROW < shape::ROWS ? m0 + p / ROW : ~0u,
-                             n0 + p % ROW * 2);
+        if (p < PAIRS)
+            pairs[i] = read_pair(a, m0 + p / ROW, n0 + p % ROW * 2);
     }
     at.multiply_units(c, a, first, step);
     for (first += shape::UNITS * step; first < a.K;
@@ -264,10 +267,12 @@ __global__ void __launch_bounds__(32 * N_WARPS)
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         const unsigned p = i * THREADS + threadIdx.x;
-        const float *from = sums + p / ROW * shape::STRIDE + p % ROW * 2;
+        const unsigned m = p / ROW;
+        const unsigned n = p % ROW * 2;
+        const float *from = sums + m * shape::STRIDE + n;
         float2 sum = make_float2(0.0f, 0.0f);
 
-        if (!pairs[i].is_there)
+        if (p >= PAIRS || !is_there(a, m0 + m, n0 + n))
             continue;
 #pragma unroll
         for (int s = 0; s < N_WARPS; s++) {
@@ -276,7 +281,7 @@ __global__ void __launch_bounds__(32 * N_WARPS)
             sum.x += v.x;
             sum.y += v.y;
         }
-        store_pair(a, pairs[i], sum);
+        store_pair(a, m0 + m, n0 + n, pairs[i], sum);
     }
 #endif
 }
@@ -303,7 +308,7 @@ template <int N_WARPS>
 static cudaError_t launch_columns(const struct vibe_cuda *cuda,
                                   struct columns *a)
 {
-    const unsigned enough = (unsigned)cuda->n_sm * 3 / 4;
+    const unsigned enough = (unsigned)cuda->n_sm * 5 / 8;
     const unsigned eights = (a->n_rows + 7) / 8;
     const unsigned pairs = (a->e.N + 31) / 32;
 
