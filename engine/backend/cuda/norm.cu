@@ -6,9 +6,9 @@
 
 enum {
     THREADS = 256,
-    NARROW = 512, /* channels that a warp does */
-    ROW = 512,    /* threads that do a row at once */
-    VECTORS = 2,  /* of 4 channels that each of them keeps */
+    NARROW = 512,       /* channels that a warp does */
+    ROW = 512,          /* threads that do a row at once */
+    LONG_ROW = 4 * ROW, /* channels, from which a thread keeps two vectors */
 };
 
 /* Where row r = b * T + t of a tensor begins. */
@@ -119,11 +119,27 @@ __device__ static inline float4 change(float4 x, float factor, float4 w,
                        x.w * factor * w.w * (1.0f + scale.w) + shift.w);
 }
 
+/* The sum over a block of up to ROW threads, in every one of them. */
+__device__ static inline float sum_block(float v)
+{
+    __shared__ float parts[ROW / 32];
+    float sum = 0.0f;
+
+    v = vibe_warp_sum(v);
+    if (threadIdx.x % 32 == 0)
+        parts[threadIdx.x / 32] = v;
+    __syncthreads();
+#pragma unroll
+    for (unsigned i = 0; i < ROW / 32; i++)
+        sum += i < blockDim.x / 32 ? parts[i] : 0.0f;
+    return sum;
+}
+
 /*
- * One block does one row of up to 4 * ROW * VECTORS channels, which it loads
- * once and all together: few rows wait for memory, not for its bandwidth.  It
- * adds the squares from shared memory in the order of norm_wide.
+ * One block does one row, which it loads once and all together: few rows wait
+ * for memory, not for its bandwidth.  N vectors of 4 channels a thread.
  */
+template <unsigned N>
 __global__ __launch_bounds__(ROW) void norm_row(
     const __grid_constant__ struct norm a)
 {
@@ -133,23 +149,21 @@ __global__ __launch_bounds__(ROW) void norm_row(
     const float *add = row_at(a.shift, b, t);
     const float *mul = row_at(a.scale, b, t);
     float *out = row_at(a.y, b, t);
-    float4 v[VECTORS], weight[VECTORS], by[VECTORS], plus[VECTORS];
-    __shared__ float4 staged[ROW * VECTORS];
-    const float *row = (const float *)staged;
+    float4 v[N], weight[N], by[N], plus[N];
     float sum = 0.0f;
     float factor;
 
     let_next_start();
 #pragma unroll
-    for (unsigned k = 0; k < VECTORS; k++) {
-        const unsigned c = 4 * (k * ROW + threadIdx.x);
+    for (unsigned k = 0; k < N; k++) {
+        const unsigned c = 4 * (k * blockDim.x + threadIdx.x);
 
         weight[k] = load(c < a.C ? a.w : NULL, c, 1.0f);
     }
     wait_for_inputs();
 #pragma unroll
-    for (unsigned k = 0; k < VECTORS; k++) {
-        const unsigned c = 4 * (k * ROW + threadIdx.x);
+    for (unsigned k = 0; k < N; k++) {
+        const unsigned c = 4 * (k * blockDim.x + threadIdx.x);
         const bool is_in = c < a.C;
 
         v[k] = load(is_in ? in : NULL, c, 0.0f);
@@ -157,21 +171,28 @@ __global__ __launch_bounds__(ROW) void norm_row(
         plus[k] = load(is_in ? add : NULL, c, 0.0f);
     }
 #pragma unroll
-    for (unsigned k = 0; k < VECTORS; k++)
-        staged[k * ROW + threadIdx.x] = v[k];
-    __syncthreads();
-    if (threadIdx.x < THREADS)
-        for (unsigned c = threadIdx.x; c < a.C; c += THREADS)
-            sum += row[c] * row[c];
-    factor = 1.0f / sqrtf(vibe_block_sum(sum) / (float)a.C + a.eps);
+    for (unsigned k = 0; k < N; k++)
+        sum += v[k].x * v[k].x + v[k].y * v[k].y + v[k].z * v[k].z +
+               v[k].w * v[k].w;
+    factor = 1.0f / sqrtf(sum_block(sum) / (float)a.C + a.eps);
 #pragma unroll
-    for (unsigned k = 0; k < VECTORS; k++) {
-        const unsigned c = 4 * (k * ROW + threadIdx.x);
+    for (unsigned k = 0; k < N; k++) {
+        const unsigned c = 4 * (k * blockDim.x + threadIdx.x);
 
         if (c < a.C)
             *(float4 *)(out + c) = kept(
                 change(v[k], factor, weight[k], by[k], plus[k]), a.y.is_split);
     }
+}
+
+template <unsigned N>
+static cudaError_t launch_row(cudaStream_t stream, struct norm *a)
+{
+    const unsigned of_warp = 32 * 4 * N;
+    const unsigned n_warps = (a->C + of_warp - 1) / of_warp;
+
+    return launch_waiting((const void *)norm_row<N>, dim3(a->n_rows),
+                          32 * n_warps, 0, stream, a);
 }
 
 /* Whether rows can be moved 4 channels at a time; absent ones can. */
@@ -201,11 +222,10 @@ cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
         return launch_waiting((const void *)norm_narrow,
                               dim3((a.n_rows + n_warps - 1) / n_warps), THREADS,
                               0, stream, &a);
-    if (a.C % 4 == 0 && a.C <= 4 * ROW * VECTORS && is_even(a.y) &&
-        is_even(a.x) && is_even(a.shift) && is_even(a.scale) &&
-        (uintptr_t)w % 16 == 0)
-        return launch_waiting((const void *)norm_row, dim3(a.n_rows), ROW, 0,
-                              stream, &a);
+    if (a.C % 4 == 0 && a.C <= 2 * LONG_ROW && is_even(a.y) && is_even(a.x) &&
+        is_even(a.shift) && is_even(a.scale) && (uintptr_t)w % 16 == 0)
+        return a.C <= LONG_ROW ? launch_row<1>(stream, &a)
+                               : launch_row<2>(stream, &a);
     return launch_waiting((const void *)norm_wide, dim3(a.n_rows), THREADS, 0,
                           stream, &a);
 }
