@@ -7,25 +7,14 @@
 #include "engine/timeline.h"
 #include "engine/vibevoice.h"
 
-/* Two states of the same shape: the running one and its copy. */
-static int init_states(struct vibe_tensor *now, struct vibe_tensor *before,
-                       const struct vibe_models *m, size_t n,
-                       struct vibe_error *err)
-{
-    int rc = vibe_tensor_init(now, m->be, VIBE_F32, m->n_dialogues, 1, n, err);
-
-    if (rc == VIBE_OK)
-        rc = vibe_tensor_init(before, m->be, VIBE_F32, m->n_dialogues, 1, n,
-                              err);
-    return rc;
-}
-
 int vibe_frame_init(struct vibe_frame *f, const struct vibe_models *models,
                     struct vibe_error *err)
 {
     const struct vibe_config *config = &models->config;
     const size_t D = models->n_dialogues;
     const size_t key_floats = sizeof(struct vibe_noise_key) / sizeof(float);
+    const size_t n_state = vibe_codec_state_size(models->decoder) +
+                           vibe_codec_encoder_state_size(models->semantic);
     const struct {
         struct vibe_tensor *tensor;
         size_t B, T, C;
@@ -37,38 +26,24 @@ int vibe_frame_init(struct vibe_frame *f, const struct vibe_models *models,
         {&f->pcm, D, config->hop, 1},
         {&f->semantic, D, 1, config->semantic_encoder.vae_dim},
         {&f->next, D, 1, config->lm.hidden_size},
+        {&f->state, D, 1, n_state},
+        {&f->before, D, 1, n_state},
     };
     int rc = VIBE_OK;
 
     f->models = models;
-    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]) && rc == VIBE_OK;
+         i++)
         rc = vibe_tensor_init(shapes[i].tensor, models->be, VIBE_F32,
                               shapes[i].B, shapes[i].T, shapes[i].C, err);
-        if (rc != VIBE_OK)
-            return rc;
-    }
-    rc = init_states(&f->decoder_state, &f->decoder_before, models,
-                     vibe_codec_state_size(models->decoder), err);
-    if (rc == VIBE_OK)
-        rc = init_states(&f->semantic_state, &f->semantic_before, models,
-                         vibe_codec_encoder_state_size(models->semantic), err);
     return rc;
 }
 
 void vibe_frame_release(struct vibe_frame *f)
 {
     struct vibe_tensor *const owned[] = {
-        &f->cfg_scale,
-        &f->keys,
-        &f->latent,
-        &f->unscaled,
-        &f->pcm,
-        &f->semantic,
-        &f->next,
-        &f->decoder_state,
-        &f->decoder_before,
-        &f->semantic_state,
-        &f->semantic_before,
+        &f->cfg_scale, &f->keys, &f->latent, &f->unscaled, &f->pcm,
+        &f->semantic,  &f->next, &f->state,  &f->before,
     };
 
     for (size_t i = 0; f->models && i < sizeof(owned) / sizeof(owned[0]); i++)
@@ -81,6 +56,25 @@ static struct vibe_tensor active(const struct vibe_frame *f,
                                  const struct vibe_tensor *t)
 {
     return vibe_tensor_batch(t, 0, f->n);
+}
+
+/* The decoder's part of a state of both, and the semantic encoder's. */
+static struct vibe_tensor of_decoder(const struct vibe_frame *f,
+                                     const struct vibe_tensor *state)
+{
+    const struct vibe_tensor t = active(f, state);
+
+    return vibe_tensor_channels(&t, 0,
+                                vibe_codec_state_size(f->models->decoder));
+}
+
+static struct vibe_tensor of_semantic(const struct vibe_frame *f,
+                                      const struct vibe_tensor *state)
+{
+    const struct vibe_tensor t = active(f, state);
+    const size_t n_decoder = vibe_codec_state_size(f->models->decoder);
+
+    return vibe_tensor_channels(&t, n_decoder, t.C - n_decoder);
 }
 
 void vibe_frame_noise(struct vibe_frame *f, struct vibe_stream *s,
@@ -106,19 +100,22 @@ void vibe_frame_decode(struct vibe_frame *f, struct vibe_stream *s)
     const struct vibe_tensor latent = active(f, &f->latent);
     const struct vibe_tensor unscaled = active(f, &f->unscaled);
     const struct vibe_tensor pcm = active(f, &f->pcm);
-    const struct vibe_tensor state = active(f, &f->decoder_state);
+    const struct vibe_tensor state = of_decoder(f, &f->state);
+    const struct vibe_tensor before = of_decoder(f, &f->before);
 
     vibe_affine(s, &unscaled, &latent, 1.0f / scale->scale, -scale->bias);
-    vibe_codec_decode(f->models->decoder, s, &pcm, &unscaled, &state);
+    vibe_codec_decode(f->models->decoder, s, &pcm, &unscaled, &state, &before);
 }
 
 void vibe_frame_listen(struct vibe_frame *f, struct vibe_stream *s)
 {
     const struct vibe_tensor semantic = active(f, &f->semantic);
     const struct vibe_tensor pcm = active(f, &f->pcm);
-    const struct vibe_tensor state = active(f, &f->semantic_state);
+    const struct vibe_tensor state = of_semantic(f, &f->state);
+    const struct vibe_tensor before = of_semantic(f, &f->before);
 
-    vibe_codec_encoder_step(f->models->semantic, s, &semantic, &pcm, &state);
+    vibe_codec_encoder_step(f->models->semantic, s, &semantic, &pcm, &state,
+                            &before);
 }
 
 void vibe_frame_connect(struct vibe_frame *f, struct vibe_stream *s)
@@ -146,8 +143,7 @@ static void copy_dialogues(struct vibe_stream *s, const struct vibe_tensor *y,
 
 void vibe_frame_save(struct vibe_frame *f, struct vibe_stream *s)
 {
-    copy_dialogues(s, &f->decoder_before, 0, &f->decoder_state, 0, f->n);
-    copy_dialogues(s, &f->semantic_before, 0, &f->semantic_state, 0, f->n);
+    copy_dialogues(s, &f->before, 0, &f->state, 0, f->n);
 }
 
 void vibe_frame_run(struct vibe_frame *f, struct vibe_stream *s,
@@ -165,25 +161,19 @@ void vibe_frame_run(struct vibe_frame *f, struct vibe_stream *s,
 
 void vibe_frame_undo(struct vibe_frame *f, struct vibe_stream *s, size_t d)
 {
-    copy_dialogues(s, &f->decoder_state, d, &f->decoder_before, d, 1);
-    copy_dialogues(s, &f->semantic_state, d, &f->semantic_before, d, 1);
+    copy_dialogues(s, &f->state, d, &f->before, d, 1);
 }
 
 void vibe_frame_move(struct vibe_frame *f, struct vibe_stream *s, size_t to,
                      size_t from)
 {
     copy_dialogues(s, &f->next, to, &f->next, from, 1);
-    copy_dialogues(s, &f->decoder_state, to, &f->decoder_state, from, 1);
-    copy_dialogues(s, &f->semantic_state, to, &f->semantic_state, from, 1);
+    copy_dialogues(s, &f->state, to, &f->state, from, 1);
 }
 
 void vibe_frame_silence(struct vibe_frame *f, struct vibe_stream *s, size_t d)
 {
-    const struct vibe_tensor decoder = vibe_tensor_batch(&f->decoder_state, d,
-                                                         1);
-    const struct vibe_tensor semantic = vibe_tensor_batch(&f->semantic_state, d,
-                                                          1);
+    const struct vibe_tensor state = vibe_tensor_batch(&f->state, d, 1);
 
-    vibe_zero(s, &decoder);
-    vibe_zero(s, &semantic);
+    vibe_zero(s, &state);
 }

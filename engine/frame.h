@@ -26,8 +26,7 @@ struct vibe_frame {
     struct vibe_tensor pcm;           /* [D][hop][1] */
     struct vibe_tensor semantic;      /* [D][1][semantic] */
     struct vibe_tensor next;          /* [D][1][hidden] */
-    struct vibe_tensor decoder_state, decoder_before;   /* [D][1][...] */
-    struct vibe_tensor semantic_state, semantic_before; /* [D][1][...] */
+    struct vibe_tensor state, before; /* [D][1][decoder's, then encoder's] */
 };
 
 /*
@@ -45,7 +44,8 @@ void vibe_frame_release(struct vibe_frame *f);
 void vibe_frame_noise(struct vibe_frame *f, struct vibe_stream *s,
                       const struct vibe_noise_key *keys);
 
-/* The stages in their order; each reads what the one before has left. */
+/* The stages in their order, after vibe_frame_save; each reads what the one
+ * before has left. */
 void vibe_frame_latent(struct vibe_frame *f, struct vibe_stream *s,
                        const struct vibe_tensor *cond); /* [2 * n][1][H] */
 void vibe_frame_decode(struct vibe_frame *f, struct vibe_stream *s);
@@ -56,7 +56,7 @@ void vibe_frame_connect(struct vibe_frame *f, struct vibe_stream *s);
 void vibe_frame_run(struct vibe_frame *f, struct vibe_stream *s,
                     const struct vibe_tensor *cond);
 
-/* Remember the codec's state, for vibe_frame_undo. */
+/* Remember the codec's state, for the stages and vibe_frame_undo. */
 void vibe_frame_save(struct vibe_frame *f, struct vibe_stream *s);
 
 /* Dialogue d did not want what followed vibe_frame_save: bring that back. */

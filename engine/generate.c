@@ -312,25 +312,39 @@ static int place_rows(struct vibe_generator *g, struct vibe_error *err)
     return rc;
 }
 
+/* Both branches take the same embedding. */
+static void feed(struct vibe_generator *g, const struct vibe_tensor *x)
+{
+    struct vibe_tensor both = *x;
+    struct vibe_tensor next = g->frame.next;
+
+    /* [n][1][H] seen as [2][n][H] */
+    both.B = next.B = 2;
+    both.T = next.T = g->n;
+    both.stride_t = x->stride_b;
+    both.stride_b = g->n * x->stride_b;
+    next.stride_t = next.stride_b;
+    next.stride_b = 0;
+    vibe_copy(g->s, &both, &next);
+}
+
 void vibe_generator_run_lm(struct vibe_generator *g)
 {
     const struct vibe_rows rows = {.seq = g->seq.data, .pos = g->pos.data};
-    const struct vibe_tensor next = vibe_tensor_batch(&g->frame.next, 0, g->n);
     const struct vibe_tensor x = vibe_tensor_batch(&g->x, 0, 2 * g->n);
     const struct vibe_tensor hidden = vibe_tensor_batch(&g->hidden, 0,
                                                         2 * g->n);
     const struct vibe_tensor positive = vibe_tensor_batch(&hidden, 0, g->n);
     const struct vibe_tensor logits = vibe_tensor_batch(&g->logits, 0, g->n);
 
-    for (size_t branch = 0; branch < 2; branch++) {
-        const struct vibe_tensor half = vibe_tensor_batch(&x, branch * g->n,
-                                                          g->n);
-
-        vibe_copy(g->s, &half, &next);
-    }
+    feed(g, &x);
     vibe_qwen2_step(g->models->lm, g->s, &hidden, &x, vibe_kvcache_kv(g->cache),
                     &rows);
     vibe_qwen2_logits(g->models->lm, g->s, &logits, &positive);
+}
+
+static void read_logits(struct vibe_generator *g)
+{
     vibe_read(g->s, g->host_logits, g->logits.data,
               g->n * VIBE_N_CONTROL * sizeof(float));
 }
@@ -339,8 +353,10 @@ int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err)
 {
     const int rc = place_rows(g, err);
 
-    if (rc == VIBE_OK)
+    if (rc == VIBE_OK) {
         vibe_generator_run_lm(g);
+        read_logits(g);
+    }
     return rc;
 }
 
@@ -351,10 +367,12 @@ static void run_step(void *user)
     const struct vibe_tensor hidden = vibe_tensor_batch(&g->hidden, 0,
                                                         2 * g->n);
 
+    vibe_frame_save(&g->frame, g->s);
     vibe_generator_run_lm(g);
     vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_LM);
-    vibe_frame_save(&g->frame, g->s);
     vibe_frame_run(&g->frame, g->s, &hidden);
+    /* at the end: a copy to the host keeps kernels apart */
+    read_logits(g);
     vibe_read(g->s, g->host_pcm, g->frame.pcm.data,
               g->n * g->models->config.hop * sizeof(float));
 }

@@ -160,7 +160,7 @@ int vibe_generator_make_room(struct vibe_generator *g, size_t d,
  */
 int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err);
 
-/* The same over rows that are already placed. */
+/* The same over rows that are already placed, without reading logits back. */
 void vibe_generator_run_lm(struct vibe_generator *g);
 
 /*

@@ -248,7 +248,7 @@ static int decode(struct vibe_verify *v, float *pcm, const float *latents,
                               vibe_codec_state_size(codec), v->err);
     if (rc == VIBE_OK) {
         vibe_write(&e->stream, x.data, latents, T * C * sizeof(float));
-        vibe_codec_decode(codec, &e->stream, &y, &x, &state);
+        vibe_codec_decode(codec, &e->stream, &y, &x, &state, NULL);
         vibe_read(&e->stream, pcm, y.data, T * e->config.hop * sizeof(float));
         rc = vibe_stream_check(&e->stream, v->err);
     }

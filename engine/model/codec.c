@@ -69,9 +69,10 @@ size_t vibe_codec_state_size(const struct vibe_codec *codec)
 void vibe_codec_decode(struct vibe_codec *codec, struct vibe_stream *s,
                        const struct vibe_tensor *pcm,
                        const struct vibe_tensor *latent,
-                       const struct vibe_tensor *state)
+                       const struct vibe_tensor *state,
+                       const struct vibe_tensor *before)
 {
-    vibe_conv_stack_forward(&codec->stack, s, pcm, latent, state);
+    vibe_conv_stack_forward(&codec->stack, s, pcm, latent, state, before);
 }
 
 size_t vibe_codec_bytes(const struct vibe_codec *codec)

@@ -58,11 +58,13 @@ size_t vibe_codec_state_size(const struct vibe_codec *codec);
  *   pcm      [D][T * hop][1] device; about [-1, 1], never clipped
  *   latent   [D][T][vae_dim] device; in decoder units: x / scale - bias
  *   state    [D][1][state size] device, advanced by T frames
+ *   before   a copy of it, left as it is, where the caller has one; or NULL
  */
 void vibe_codec_decode(struct vibe_codec *codec, struct vibe_stream *s,
                        const struct vibe_tensor *pcm,
                        const struct vibe_tensor *latent,
-                       const struct vibe_tensor *state);
+                       const struct vibe_tensor *state,
+                       const struct vibe_tensor *before);
 
 /* Bytes of weights that one call reads. */
 size_t vibe_codec_bytes(const struct vibe_codec *codec);

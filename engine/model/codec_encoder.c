@@ -74,9 +74,10 @@ void vibe_codec_encoder_step(struct vibe_codec_encoder *enc,
                              struct vibe_stream *s,
                              const struct vibe_tensor *features,
                              const struct vibe_tensor *pcm,
-                             const struct vibe_tensor *state)
+                             const struct vibe_tensor *state,
+                             const struct vibe_tensor *before)
 {
-    vibe_conv_stack_forward(&enc->stack, s, features, pcm, state);
+    vibe_conv_stack_forward(&enc->stack, s, features, pcm, state, before);
 }
 
 /* What encoding a clip needs beside the stack; all device memory. */
@@ -125,7 +126,7 @@ int vibe_codec_encoder_clip(struct vibe_codec_encoder *enc,
         struct vibe_tensor out = vibe_tensor_rows(&clip.features, 0, T);
 
         vibe_write(s, in.data, pcm, take * sizeof(*pcm));
-        vibe_codec_encoder_step(enc, s, &out, &in, &clip.state);
+        vibe_codec_encoder_step(enc, s, &out, &in, &clip.state, NULL);
         vibe_read(s, features, out.data, T * enc->vae_dim * sizeof(*features));
         rc = vibe_stream_check(s, err);
         pcm += take;

@@ -62,12 +62,14 @@ size_t vibe_codec_encoder_state_size(const struct vibe_codec_encoder *enc);
  *              completed by zeros in front of every convolution, as the
  *              reference ends a clip; state is of no use after that.
  *   state      [D][1][state size] device, advanced by T frames
+ *   before     a copy of it, left as it is, where the caller has one; or NULL
  */
 void vibe_codec_encoder_step(struct vibe_codec_encoder *enc,
                              struct vibe_stream *s,
                              const struct vibe_tensor *features,
                              const struct vibe_tensor *pcm,
-                             const struct vibe_tensor *state);
+                             const struct vibe_tensor *state,
+                             const struct vibe_tensor *before);
 
 /*
  * Encode a whole clip, max_frames at a time.  Blocks.

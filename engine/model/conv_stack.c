@@ -253,11 +253,12 @@ static void run_stage(struct vibe_conv_stack *stack, struct vibe_stream *s,
 void vibe_conv_stack_forward(struct vibe_conv_stack *stack,
                              struct vibe_stream *s, const struct vibe_tensor *y,
                              const struct vibe_tensor *x,
-                             const struct vibe_tensor *state)
+                             const struct vibe_tensor *state,
+                             const struct vibe_tensor *before)
 {
     const struct vibe_conv_memory memory = {
         .now = *state,
-        .past = vibe_tensor_batch(&stack->past, 0, x->B),
+        .past = before ? *before : vibe_tensor_batch(&stack->past, 0, x->B),
     };
     struct vibe_conv_scratch scratch = {0};
     struct vibe_tensor in = *x;
@@ -265,7 +266,8 @@ void vibe_conv_stack_forward(struct vibe_conv_stack *stack,
 
     assert(x->B <= stack->max_batch && x->T <= stack->max_T);
     assert(state->B == x->B && state->C == stack->n_state);
-    vibe_copy(s, &memory.past, state);
+    if (!before)
+        vibe_copy(s, &memory.past, state);
     for (size_t i = 0; i < stack->n_stages && !s->err.code; i++)
         run_stage(stack, s, &in, i, &side, &memory);
     scratch.window = stack->columns[!side];

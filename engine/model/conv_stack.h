@@ -67,10 +67,12 @@ void vibe_conv_stack_release(struct vibe_conv_stack *stack);
  *   y       [D][T'][channels out] device
  *   x       [D][T][channels in] device
  *   state   [D][1][n_state] device, advanced
+ *   before  a copy of it, left as it is, where the caller has one; or NULL
  */
 void vibe_conv_stack_forward(struct vibe_conv_stack *stack,
                              struct vibe_stream *s, const struct vibe_tensor *y,
                              const struct vibe_tensor *x,
-                             const struct vibe_tensor *state);
+                             const struct vibe_tensor *state,
+                             const struct vibe_tensor *before);
 
 #endif /* VIBE_MODEL_CONV_STACK_H */

@@ -64,7 +64,7 @@ static void decode(struct fixture *f, float *pcm, const float *latent, size_t D,
     struct vibe_tensor in = golden_put(&f->g, latent, D, T, f->C);
     struct vibe_tensor out = golden_put(&f->g, NULL, D, T * f->hop, 1);
 
-    vibe_codec_decode(f->codec, &f->g.stream, &out, &in, &f->state);
+    vibe_codec_decode(f->codec, &f->g.stream, &out, &in, &f->state, NULL);
     golden_take(&f->g, pcm, &out);
     vibe_tensor_release(&out, f->g.be);
     vibe_tensor_release(&in, f->g.be);

@@ -175,7 +175,7 @@ static void streaming_semantics_equal_the_record(void **state)
             vibe_write(&f->g.stream, pcm.data, audio.data,
                        audio.n * sizeof(float));
             vibe_codec_encoder_step(f->enc, &f->g.stream, &features, &pcm,
-                                    &past);
+                                    &past, NULL);
             golden_take(&f->g, got, &features);
             snprintf(what, sizeof(what), "%s frame %zu", f->g.name, frame++);
             golden_assert(what, got, want.data, want.n);
@@ -254,14 +254,15 @@ static void a_dialogue_is_encoded_alike_in_any_batch(void **state)
         features = golden_put(&f->g, NULL, D, 1, f->C);
         audio = golden_get(&f->g, "generated.audio");
         pcm = golden_put(&f->g, audio.data, D, f->hop, 1);
-        vibe_codec_encoder_step(f->enc, &f->g.stream, &features, &pcm, &past);
+        vibe_codec_encoder_step(f->enc, &f->g.stream, &features, &pcm, &past,
+                                NULL);
         golden_take(&f->g, D == 1 ? alone[0] : together, &features);
         if (D == 1) {
             vibe_zero(&f->g.stream, &past);
             vibe_write(&f->g.stream, pcm.data, audio.data + f->hop,
                        f->hop * sizeof(float));
             vibe_codec_encoder_step(f->enc, &f->g.stream, &features, &pcm,
-                                    &past);
+                                    &past, NULL);
             golden_take(&f->g, alone[1], &features);
         }
         vibe_tensor_release(&pcm, f->g.be);
