@@ -88,6 +88,7 @@ struct vibe_precision vibe_cli_precision(const struct vibe_options *o)
         .lm = (enum vibe_weight_dtype)o->dtype,
         .head = (enum vibe_weight_dtype)o->head_dtype,
         .codec = (enum vibe_weight_dtype)o->codec_dtype,
+        .kv = (enum vibe_weight_dtype)o->kv_dtype,
     };
 }
 

@@ -111,7 +111,7 @@ struct vibe_options {
 
     /* Model */
     const char *model, *config, *tokenizer;
-    int dtype, head_dtype, codec_dtype; /* enum vibe_weight_dtype */
+    int dtype, head_dtype, codec_dtype, kv_dtype; /* enum vibe_weight_dtype */
     const char *convert;                /* file to write */
 
     /* Generation */

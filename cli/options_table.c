@@ -22,6 +22,19 @@ static const struct vibe_choice dtypes[] = {
     {NULL, 0, 0},
 };
 
+static const struct vibe_choice kv_dtypes[] = {
+    {"bfloat16", VIBE_WEIGHTS_BF16, 0},
+    {"bf16", VIBE_WEIGHTS_BF16, 1},
+    {"float8_e4m3fn", VIBE_WEIGHTS_F8_E4M3, 0},
+    {"float8", VIBE_WEIGHTS_F8_E4M3, 1},
+    {"fp8", VIBE_WEIGHTS_F8_E4M3, 1},
+    {"float32", VIBE_WEIGHTS_F32, 0},
+    {"f32", VIBE_WEIGHTS_F32, 1},
+    {"fp32", VIBE_WEIGHTS_F32, 1},
+    {"auto", VIBE_WEIGHTS_AUTO, 0},
+    {NULL, 0, 0},
+};
+
 static const struct vibe_choice formats[] = {
     {"wav", VIBE_AUDIO_WAV, 0},   {"flac", VIBE_AUDIO_FLAC, 0},
     {"ogg", VIBE_AUDIO_OGG, 0},   {"opus", VIBE_AUDIO_OPUS, 0},
@@ -212,6 +225,17 @@ const struct vibe_option vibe_option_rows[] = {
         .def = "auto",
         .choices = dtypes,
         .help = "the same for the codec, which is heard",
+    },
+    {
+        .names = "--kv-dtype",
+        .group = VIBE_GROUP_MODEL,
+        .kind = VIBE_OPT_CHOICE,
+        .offset = AT(kv_dtype),
+        .meta = "TYPE",
+        .def = "auto",
+        .choices = kv_dtypes,
+        .help = "how keys and values are kept; float8 takes half the memory; "
+                "auto is bfloat16 on a GPU",
     },
     {
         .names = "--cfg-scale --cfg",

@@ -250,6 +250,7 @@ void vibe_state_digest(char out[17], const struct vibe_job *job,
     hash = add_count(hash, o->dtype);
     hash = add_count(hash, o->head_dtype);
     hash = add_count(hash, o->codec_dtype);
+    hash = add_count(hash, o->kv_dtype);
     hash = add_number(hash, o->max_length_times);
     hash = add_number(hash, o->max_seconds);
     hash = add_count(hash, o->max_frames);

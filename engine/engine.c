@@ -115,6 +115,7 @@ static int open_backend(struct vibe_engine *e,
         .device = o->device_index,
         .threads = o->threads,
         .is_exact = o->precision.lm == VIBE_WEIGHTS_F32,
+        .kv = o->precision.kv,
         .notice = {.tell = o->on_notice, .user = o->user},
     };
     struct vibe_error why = {0};
@@ -330,7 +331,9 @@ int vibe_engine_measure(struct vibe_plan_model *out,
     int rc = open_files(&e, options, err);
 
     if (rc == VIBE_OK)
-        rc = vibe_planning_measure(out, e, options, lm, VIBE_BF16, err);
+        rc = vibe_planning_measure(
+            out, e, options, lm,
+            vibe_kv_dtype(options->precision.kv, VIBE_BF16), err);
     vibe_engine_free(e);
     return rc;
 }

@@ -64,6 +64,7 @@ static int open_device(struct front *f, const struct vibe_engine *e,
         .device = device->index,
         .threads = o->threads,
         .is_exact = e->backend->is_exact,
+        .kv = o->precision.kv,
     };
     int rc = vibe_backend_open(&f->be, &options, err);
 

@@ -57,8 +57,8 @@ struct vibe_engine_options {
     const char *config;    /* config.json, or NULL: beside the model */
     const char *tokenizer; /* directory, or NULL: beside the model */
     enum vibe_device device;
-    int device_index;                /* of the GPU */
-    struct vibe_precision precision; /* kv is AUTO */
+    int device_index; /* of the GPU */
+    struct vibe_precision precision;
     int threads;        /* CPU threads; 0: all that this process may use */
     size_t n_dialogues; /* that can advance together; 0: 1 */
     struct vibe_weight_streaming streaming;

@@ -10,14 +10,36 @@
 #include "engine/base/size.h"
 #include "engine/format/pack.h"
 
+enum vibe_dtype vibe_kv_dtype(enum vibe_weight_dtype as, enum vibe_dtype usual)
+{
+    switch (as) {
+    case VIBE_WEIGHTS_F32:
+        return VIBE_F32;
+    case VIBE_WEIGHTS_BF16:
+        return VIBE_BF16;
+    case VIBE_WEIGHTS_F8_E4M3:
+        return VIBE_F8_E4M3;
+    case VIBE_WEIGHTS_AUTO:
+    case VIBE_WEIGHTS_I8:
+    case VIBE_WEIGHTS_I4:
+    case VIBE_WEIGHTS_BF16_PACKED:
+        break;
+    }
+    return usual;
+}
+
 int vibe_backend_open(struct vibe_backend **out,
                       const struct vibe_backend_options *options,
                       struct vibe_error *err)
 {
+    int rc;
+
     *out = NULL;
-    if (options->want_cuda)
-        return vibe_cuda_open(out, options, err);
-    return vibe_cpu_open(out, options, err);
+    rc = options->want_cuda ? vibe_cuda_open(out, options, err)
+                            : vibe_cpu_open(out, options, err);
+    if (rc == VIBE_OK)
+        (*out)->kv_dtype = vibe_kv_dtype(options->kv, (*out)->kv_dtype);
+    return rc;
 }
 
 void vibe_backend_free(struct vibe_backend *be)

@@ -53,7 +53,7 @@ struct vibe_backend {
     const struct vibe_ops *ops;
     const struct vibe_transfer *transfer;
     char name[96];            /* for people: "CPU, 2 threads, avx2" */
-    enum vibe_dtype kv_dtype; /* what keys and values are best kept in */
+    enum vibe_dtype kv_dtype; /* what keys and values are kept in */
     int is_cuda;
     int is_exact; /* as opened, see struct vibe_backend_options */
     int is_tally; /* it only counts: what weights hold does not matter */
@@ -166,8 +166,13 @@ struct vibe_backend_options {
     int is_exact;  /* float32 arithmetic throughout; else large products of a
                       prompt may round their rows to bf16 (GPU, AMX), and a
                       GPU keeps keys and values in bf16 */
+    enum vibe_weight_dtype kv; /* what they are kept in instead, unless AUTO:
+                                  F32, BF16 or F8_E4M3 */
     struct vibe_notice notice; /* of what is missing and not needed */
 };
+
+/* What keys and values are kept in where that is asked; usual for AUTO. */
+enum vibe_dtype vibe_kv_dtype(enum vibe_weight_dtype as, enum vibe_dtype usual);
 
 /*
  * Open a backend.

@@ -310,7 +310,8 @@ static void check_qkv(const struct vibe_tensor *qkv, const struct vibe_kv *kv,
                       size_t layer)
 {
     assert(kv->head_dim % 2 == 0 && layer < kv->n_layers);
-    assert(kv->dtype == VIBE_F32 || kv->dtype == VIBE_BF16);
+    assert(kv->dtype == VIBE_F32 || kv->dtype == VIBE_BF16 ||
+           kv->dtype == VIBE_F8_E4M3);
     assert(qkv->C % kv->head_dim == 0);
     assert(qkv->C / kv->head_dim > 2 * kv->n_kv_heads);
     assert(qkv->C / kv->head_dim % kv->n_kv_heads == 0);
@@ -320,14 +321,14 @@ static void check_qkv(const struct vibe_tensor *qkv, const struct vibe_kv *kv,
 void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
                     const struct vibe_tensor *qkv, const struct vibe_kv *kv,
                     size_t layer, const struct vibe_rows *rows,
-                    const float *inv_freq)
+                    const struct vibe_rope *rope)
 {
     check_qkv(qkv, kv, layer);
     assert(is_rows(y, qkv->B, qkv->T) && y->data != qkv->data);
     assert(is_plain(qkv));
     assert(y->C == qkv->C - 2 * kv->n_kv_heads * kv->head_dim);
     if (is_live(s))
-        s->be->ops->attention(s, y, qkv, kv, layer, rows, inv_freq);
+        s->be->ops->attention(s, y, qkv, kv, layer, rows, rope);
 }
 
 void vibe_window(struct vibe_stream *s, const struct vibe_tensor *win,

@@ -73,13 +73,34 @@ struct vibe_rows {
 /*
  * Keys and values of several sequences, in blocks of block_tokens positions.
  * Block i of sequence q is table[q * max_blocks + i], device memory laid out
- * [n_layers][2 (k, v)][n_kv_heads][block_tokens][head_dim].
+ * [n_layers][2 (k, v)][n_kv_heads][block_tokens][head_dim]; of F8_E4M3
+ * [block_tokens] bytes follow for each head, the exponents of base/float8.h
+ * that the rows are to be scaled by.
  */
 struct vibe_kv {
     void *const *table; /* device array [n_seqs][max_blocks] */
     size_t n_seqs, max_blocks, block_tokens;
     size_t n_layers, n_kv_heads, head_dim;
-    enum vibe_dtype dtype; /* f32 or bf16 */
+    enum vibe_dtype dtype; /* f32, bf16 or f8_e4m3 */
+};
+
+/* Bytes that a block keeps of the keys, or of the values, of one KV head. */
+static inline size_t vibe_kv_head_bytes(const struct vibe_kv *kv)
+{
+    const size_t n = kv->block_tokens * kv->head_dim;
+
+    if (kv->dtype == VIBE_F8_E4M3)
+        return n + kv->block_tokens;
+    return kv->dtype == VIBE_BF16 ? 2 * n : 4 * n;
+}
+
+/* What becomes of keys before they are stored. */
+struct vibe_rope {
+    const float *inv_freq; /* [head_dim / 2] device: what they are turned by */
+    /* [n_kv_heads][head_dim] device, or NULL for 0: what is then taken off
+     * those kept as F8_E4M3.  All scores of a query lose the same by it, which
+     * softmax does not see. */
+    const float *centre;
 };
 
 /* Coefficients of one solver step, see model/dpm_solver.h. */
@@ -228,7 +249,7 @@ struct vibe_ops {
     void (*attention)(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *qkv, const struct vibe_kv *kv,
                       size_t layer, const struct vibe_rows *rows,
-                      const float *inv_freq);
+                      const struct vibe_rope *rope);
     void (*window)(struct vibe_stream *s, const struct vibe_tensor *win,
                    const struct vibe_tensor *state,
                    const struct vibe_tensor *past, const struct vibe_tensor *x);
@@ -364,7 +385,7 @@ void vibe_zero(struct vibe_stream *s, const struct vibe_tensor *y);
  *   y          [B][T][n_heads * head_dim]; must not overlap qkv
  *   qkv        [B][T][(n_heads + 2 * n_kv_heads) * head_dim]; undefined
  *              afterwards
- *   inv_freq   [head_dim / 2] device
+ *   rope       host, read during the call
  *
  * Blocks up to position pos[b] + T - 1 must be in the table.  A row rounds
  * differently as a step (T = 1) and in a prompt, as vibe_linear and vibe_gemm
@@ -375,7 +396,7 @@ void vibe_zero(struct vibe_stream *s, const struct vibe_tensor *y);
 void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
                     const struct vibe_tensor *qkv, const struct vibe_kv *kv,
                     size_t layer, const struct vibe_rows *rows,
-                    const float *inv_freq);
+                    const struct vibe_rope *rope);
 
 /*
  * Put a chunk behind its past: win = [past | x | zeros], and state = the last

@@ -136,10 +136,21 @@ static const struct attention contexts[] = {
     {1, 64, 3, 1, 128, 256, 0, VIBE_BF16},
     {2, 70, 4, 2, 128, 256, 250, VIBE_BF16},
     {1, 2, 2, 2, 64, 32, 95, VIBE_BF16},
+    {2, 9, 7, 1, 36, 7, 30, VIBE_F8_E4M3},
+    {2, 1, 6, 2, 30, 5, 60, VIBE_F8_E4M3},
+    {1, 70, 2, 2, 128, 33, 300, VIBE_F8_E4M3},
+    {1, 1, 7, 1, 128, 256, 0, VIBE_F8_E4M3},
+    {3, 1, 12, 2, 128, 256, 14, VIBE_F8_E4M3},
+    {2, 1, 28, 4, 128, 32, 127, VIBE_F8_E4M3},
+    {2, 1, 7, 1, 128, 256, 2900, VIBE_F8_E4M3},
+    {1, 1, 8, 1, 64, 256, 16900, VIBE_F8_E4M3},
+    {1, 64, 3, 1, 128, 256, 0, VIBE_F8_E4M3},
+    {2, 70, 4, 2, 128, 256, 250, VIBE_F8_E4M3},
+    {1, 2, 2, 2, 64, 32, 95, VIBE_F8_E4M3},
 };
 
 struct cache {
-    struct vibe_tensor data[VIBE_SIDES]; /* the blocks, as floats or pairs */
+    struct vibe_tensor data[VIBE_SIDES]; /* the blocks, in words of 4 bytes */
     struct vibe_kv kv[VIBE_SIDES];
     int32_t *seq[VIBE_SIDES], *pos[VIBE_SIDES];
 };
@@ -157,6 +168,25 @@ static void fill_bf16(struct vibe_lab *lab, struct vibe_tensor t[VIBE_SIDES])
     for (int side = 0; side < VIBE_SIDES; side++)
         vibe_write(&lab->s[side], t[side].data, halves, n * sizeof(*halves));
     free(halves);
+}
+
+/* Random codes in place of floats, and exponents that leave them below 2. */
+static void fill_f8(struct vibe_lab *lab, struct cache *c)
+{
+    const size_t n = 4 * c->data[0].C;
+    const size_t part = vibe_kv_head_bytes(&c->kv[0]);
+    const size_t codes = part - c->kv[0].block_tokens;
+    uint8_t *bytes = calloc(n, 1);
+
+    assert(bytes);
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = (uint8_t)(i % part < codes
+                                 ? vibe_lab_below(lab, 0x7F) +
+                                       0x80 * vibe_lab_below(lab, 2)
+                                 : 117 + vibe_lab_below(lab, 3));
+    for (int side = 0; side < VIBE_SIDES; side++)
+        vibe_write(&lab->s[side], c->data[side].data, bytes, n);
+    free(bytes);
 }
 
 /* Point the table at blocks in reverse order, and name the rows: sequences
@@ -195,8 +225,6 @@ static void make_cache(struct vibe_lab *lab, struct cache *c,
                        const struct attention *a)
 {
     size_t per_seq = (a->first + a->T + a->B + a->block - 1) / a->block;
-    size_t n = 4 * a->n_kv * a->block * a->head_dim * a->B * per_seq;
-
     for (int side = 0; side < VIBE_SIDES; side++)
         c->kv[side] = (struct vibe_kv){
             .n_seqs = a->B,
@@ -207,19 +235,23 @@ static void make_cache(struct vibe_lab *lab, struct cache *c,
             .head_dim = a->head_dim,
             .dtype = a->dtype,
         };
+    /* four parts of each head, so many words as one has bytes */
     vibe_lab_tensor(lab, c->data, VIBE_FILL_RANDOM, 1, 1,
-                    a->dtype == VIBE_F32 ? n : n / 2);
+                    vibe_kv_head_bytes(&c->kv[0]) * a->n_kv * a->B * per_seq);
     if (lab->err.code)
         return;
     if (a->dtype == VIBE_BF16)
         fill_bf16(lab, c->data);
+    if (a->dtype == VIBE_F8_E4M3)
+        fill_f8(lab, c);
     place(lab, c, a, a->B * per_seq);
 }
 
 /* The last rows of a batch do not change when they are alone. */
 static void attend_alone(struct vibe_lab *lab, const struct attention *a,
                          struct cache *c, const struct vibe_tensor *y,
-                         const struct vibe_tensor *qkv, const float *inv_freq)
+                         const struct vibe_tensor *qkv,
+                         const struct vibe_rope *rope)
 {
     struct vibe_tensor alone[VIBE_SIDES];
     const struct vibe_tensor q_rows = vibe_tensor_batch(qkv, a->B - 1, 1);
@@ -231,7 +263,7 @@ static void attend_alone(struct vibe_lab *lab, const struct attention *a,
     if (lab->err.code)
         return;
     vibe_attention(&lab->s[VIBE_TESTED], &alone[VIBE_TESTED], &q_rows,
-                   &c->kv[VIBE_TESTED], 1, &rows, inv_freq);
+                   &c->kv[VIBE_TESTED], 1, &rows, rope);
     vibe_lab_same(lab, "attention", &y_rows, &alone[VIBE_TESTED],
                   "row alone of %zux%zu at %zu", a->B, a->T, a->first);
 }
@@ -239,7 +271,8 @@ static void attend_alone(struct vibe_lab *lab, const struct attention *a,
 /* A product of y has the same bits where y is kept for products. */
 static void attend_kept(struct vibe_lab *lab, const struct attention *a,
                         struct cache *c, const struct vibe_tensor *y,
-                        const struct vibe_tensor *qkv, const float *inv_freq)
+                        const struct vibe_tensor *qkv,
+                        const struct vibe_rope *rope)
 {
     const struct vibe_lab_matrix spec = {
         .dtype = VIBE_BF16, .N = 20, .K = y->C, .n_parts = 1, .n_scales = 1};
@@ -256,7 +289,7 @@ static void attend_kept(struct vibe_lab *lab, const struct attention *a,
         return;
     kept[VIBE_TESTED].is_for_products = 1;
     vibe_attention(s, &kept[VIBE_TESTED], qkv, &c->kv[VIBE_TESTED], 1, &rows,
-                   inv_freq);
+                   rope);
     vibe_linear(s, &of_y[VIBE_TESTED], y, w[VIBE_TESTED], VIBE_STORE, NULL);
     vibe_linear(s, &of_kept[VIBE_TESTED], &kept[VIBE_TESTED], w[VIBE_TESTED],
                 VIBE_STORE, NULL);
@@ -264,31 +297,36 @@ static void attend_kept(struct vibe_lab *lab, const struct attention *a,
                   "kept, %zux%zu at %zu", a->B, a->T, a->first);
 }
 
-/* Turned by nothing a key rounds to the same bf16 on both sides. */
-static void make_frequencies(struct vibe_lab *lab, float *both[VIBE_SIDES],
-                             const struct attention *a)
+/* Turned by nothing a key rounds to the same bf16 or e4m3 on both sides. */
+static void make_rope(struct vibe_lab *lab, struct vibe_rope both[VIBE_SIDES],
+                      const struct attention *a)
 {
-    vibe_lab_floats(lab, both, a->head_dim / 2);
-    for (int side = 0; side < VIBE_SIDES && a->dtype == VIBE_BF16; side++) {
+    float *inv_freq[VIBE_SIDES], *centre[VIBE_SIDES];
+
+    vibe_lab_floats(lab, inv_freq, a->head_dim / 2);
+    vibe_lab_floats(lab, centre, a->n_kv * a->head_dim);
+    for (int side = 0; side < VIBE_SIDES; side++) {
         const struct vibe_tensor all = {
-            .data = both[side],
+            .data = inv_freq[side],
             .dtype = VIBE_F32,
             .B = 1,
             .T = 1,
             .C = a->head_dim / 2,
         };
 
-        vibe_zero(&lab->s[side], &all);
+        if (a->dtype != VIBE_F32)
+            vibe_zero(&lab->s[side], &all);
+        both[side] = (struct vibe_rope){inv_freq[side], centre[side]};
     }
 }
 
 /* Of a mean of values below 1.  With a float cache scores below
  * 81 / 3 * sqrt(head_dim / 3) / 9 are off by sqrt(head_dim) roundings, which
- * moves weights by as much; beside a bf16 one q and the weights may be two
+ * moves weights by as much; beside another one q and the weights may be two
  * bf16, which hold 2^-17, of scores below 16. */
 static double attention_bound(const struct attention *a)
 {
-    if (a->dtype == VIBE_BF16)
+    if (a->dtype != VIBE_F32)
         return 16.0 * 0x1p-17;
     return 0x1p-24 * (16.0 + 16.0 * sqrt((double)a->head_dim));
 }
@@ -298,7 +336,7 @@ static void run_attention(struct vibe_lab *lab, const struct attention *a)
     size_t C = (a->n_heads + 2 * a->n_kv) * a->head_dim;
     struct vibe_tensor qkv[VIBE_SIDES], y[VIBE_SIDES], again[VIBE_SIDES];
     struct vibe_tensor once_more[VIBE_SIDES];
-    float *inv_freq[VIBE_SIDES];
+    struct vibe_rope rope[VIBE_SIDES];
     struct cache c;
 
     vibe_lab_tensor(lab, qkv, VIBE_FILL_RANDOM, a->B, a->T, C);
@@ -306,7 +344,7 @@ static void run_attention(struct vibe_lab *lab, const struct attention *a)
     vibe_lab_tensor(lab, once_more, VIBE_FILL_POISON, a->B, a->T, C);
     vibe_lab_tensor(lab, y, VIBE_FILL_POISON, a->B, a->T,
                     a->n_heads * a->head_dim);
-    make_frequencies(lab, inv_freq, a);
+    make_rope(lab, rope, a);
     make_cache(lab, &c, a);
     for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
         struct vibe_tensor q = vibe_tensor_channels(&qkv[side], 0,
@@ -318,7 +356,7 @@ static void run_attention(struct vibe_lab *lab, const struct attention *a)
         vibe_copy(&lab->s[side], &again[side], &qkv[side]);
         vibe_copy(&lab->s[side], &once_more[side], &qkv[side]);
         vibe_attention(&lab->s[side], &y[side], &qkv[side], &c.kv[side], 1,
-                       &rows, inv_freq[side]);
+                       &rows, &rope[side]);
     }
     vibe_lab_compare(lab, "attention", y, attention_bound(a),
                      "%zux%zu at %zu, %zu of %zu x %zu %s", a->B, a->T,
@@ -331,10 +369,10 @@ static void run_attention(struct vibe_lab *lab, const struct attention *a)
                          a->head_dim);
     if (!lab->err.code)
         attend_alone(lab, a, &c, &y[VIBE_TESTED], &again[VIBE_TESTED],
-                     inv_freq[VIBE_TESTED]);
+                     &rope[VIBE_TESTED]);
     if (!lab->err.code)
         attend_kept(lab, a, &c, &y[VIBE_TESTED], &once_more[VIBE_TESTED],
-                    inv_freq[VIBE_TESTED]);
+                    &rope[VIBE_TESTED]);
     vibe_lab_clear(lab);
 }
 

@@ -6,14 +6,14 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "engine/base/float8.h"
+
 enum {
     LANES = 16, /* sums that are kept apart, for vectors to hold */
     I8_TOP = 127,
     I4_LOW = -8,
     I4_TOP = 7,
 };
-
-static const float f8_top = 448.0f;
 
 int vibe_quant_fits(enum vibe_dtype dtype, size_t K)
 {
@@ -69,17 +69,6 @@ unsigned short vibe_quant_to_f16(float f)
     return (unsigned short)(sign | (bits - (112u << 23)) >> 13);
 }
 
-/* Nearest e4m3 of |f| <= 448, ties to even. */
-static inline uint8_t to_f8(float f)
-{
-    uint32_t sign = bits_of(f) >> 24 & 0x80;
-    uint32_t bits = bits_of(f) & 0x7FFFFFFF;
-    uint32_t normal = (bits + 0x7FFFF + (bits >> 20 & 1) - (120u << 23)) >> 20;
-    uint32_t small = (uint32_t)(int32_t)nearest(from_bits(bits) * 512.0f);
-
-    return (uint8_t)(sign | (bits < bits_of(0x1p-6f) ? small : normal));
-}
-
 /* Largest finite magnitude. */
 static float largest(const float *in, size_t K)
 {
@@ -114,10 +103,11 @@ static void row_to_f8(uint8_t *out, float *scale, const float *in, size_t K)
 {
     float inverse;
 
-    *scale = row_scale(largest(in, K), f8_top);
+    *scale = row_scale(largest(in, K), VIBE_F8_TOP);
     inverse = 1.0f / *scale;
     for (size_t k = 0; k < K; k++)
-        out[k] = to_f8(within(in[k] * inverse, -f8_top, f8_top));
+        out[k] = vibe_f8_nearest(
+            within(in[k] * inverse, -VIBE_F8_TOP, VIBE_F8_TOP));
 }
 
 static void row_to_i8(int8_t *out, float *scale, const float *in, size_t K)

@@ -25,13 +25,6 @@ struct vibe_kvcache {
     struct vibe_stream *follower_s;
 };
 
-static size_t position_bytes(const struct vibe_lm_config *config,
-                             enum vibe_dtype dtype)
-{
-    return config->num_hidden_layers * 2 * config->num_key_value_heads *
-           config->head_dim * vibe_dtype_size(dtype);
-}
-
 int vibe_kvcache_open(struct vibe_kvcache **out, struct vibe_backend *be,
                       const struct vibe_lm_config *config, size_t n_seqs,
                       size_t max_positions, enum vibe_dtype dtype,
@@ -47,7 +40,6 @@ int vibe_kvcache_open(struct vibe_kvcache **out, struct vibe_backend *be,
         goto no_memory;
     cache->be = be;
     cache->max_positions = max_positions;
-    cache->block_bytes = position_bytes(config, dtype) * VIBE_KV_BLOCK_TOKENS;
     cache->n_blocks = calloc(n_seqs, sizeof(*cache->n_blocks));
     cache->blocks = calloc(n_seqs * max_blocks, sizeof(*cache->blocks));
     cache->table = be->ops->alloc(be, n_seqs * max_blocks * sizeof(void *));
@@ -61,6 +53,9 @@ int vibe_kvcache_open(struct vibe_kvcache **out, struct vibe_backend *be,
         .head_dim = config->head_dim,
         .dtype = dtype,
     };
+    cache->block_bytes = config->num_hidden_layers * 2 *
+                         config->num_key_value_heads *
+                         vibe_kv_head_bytes(&cache->kv);
     if (!cache->n_blocks || !cache->blocks || !cache->table)
         goto no_memory;
     *out = cache;

@@ -29,7 +29,7 @@ enum { VIBE_KV_BLOCK_TOKENS = 256 };
  *   be              borrowed until then
  *   n_seqs          sequences 0 .. n_seqs - 1
  *   max_positions   of each
- *   dtype           VIBE_F32 or VIBE_BF16
+ *   dtype           VIBE_F32, VIBE_BF16 or VIBE_F8_E4M3
  *
  * Errors: VIBE_E_NOMEM
  */

@@ -99,12 +99,18 @@ void vibe_load_values(struct vibe_loader *l, const float **out,
     *out = (const float *)l->params->vectors.data + at;
 }
 
+void vibe_fetch_vector(struct vibe_loader *l, float **values, const char *name,
+                       size_t n)
+{
+    fetch(l, values, name, "", (const size_t[]){n}, 1);
+}
+
 void vibe_load_vector(struct vibe_loader *l, const float **out,
                       const char *name, size_t n)
 {
     float *values = NULL;
 
-    fetch(l, &values, name, "", (const size_t[]){n}, 1);
+    vibe_fetch_vector(l, &values, name, n);
     vibe_load_values(l, out, values, n);
     free(values);
 }

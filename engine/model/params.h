@@ -98,6 +98,11 @@ void vibe_loader_scope(struct vibe_loader *l, const char *fmt, ...)
 void vibe_load_vector(struct vibe_loader *l, const float **out,
                       const char *name, size_t n);
 
+/* *values = malloc'd values[n] of the tensor name, to be changed and given to
+ * vibe_load_values; untouched while tensors are only checked. */
+void vibe_fetch_vector(struct vibe_loader *l, float **values, const char *name,
+                       size_t n);
+
 /* *out = the taps of a convolution by channel, [channels][1][taps] in the
  * file and [taps][channels] here. */
 void vibe_load_taps(struct vibe_loader *l, const float **out, const char *name,

@@ -13,14 +13,18 @@
 #include "engine/format/weights.h"
 #include "engine/model/params.h"
 
+enum { CENTRE_POSITIONS = 8192 };
+
 struct lm_layer {
     const float *attn_norm, *mlp_norm;
+    const float *key_centre; /* for keys of F8_E4M3, else NULL */
     struct vibe_matrix qkv, o, gate_up, down;
 };
 
 struct vibe_qwen2 {
     struct vibe_lm_config config;
     struct lm_layer *layers; /* [num_hidden_layers], owned */
+    int has_centres;         /* of keys */
     const float *norm, *inv_freq;
     struct vibe_params params;
 
@@ -75,7 +79,13 @@ static void bind_layer(struct vibe_loader *l, struct lm_layer *layer,
                      config->intermediate_size);
 }
 
-/* inv_freq[i] = theta^(-2i / head_dim). */
+/* theta^(-2i / head_dim): what pair i of a head turns by from one position to
+ * the next. */
+static double frequency(const struct vibe_lm_config *config, size_t i)
+{
+    return pow(config->rope_theta, -(double)(2 * i) / (double)config->head_dim);
+}
+
 static void load_inv_freq(struct vibe_loader *l, struct vibe_qwen2 *lm)
 {
     size_t half = lm->config.head_dim / 2;
@@ -83,10 +93,45 @@ static void load_inv_freq(struct vibe_loader *l, struct vibe_qwen2 *lm)
     float *values = calloc(half, sizeof(*values));
 
     for (size_t i = 0; values && i < half; i++)
-        values[i] = (float)pow(lm->config.rope_theta,
-                               -(double)(2 * i) / (double)lm->config.head_dim);
+        values[i] = (float)frequency(&lm->config, i);
     vibe_load_values(l, &lm->inv_freq, values, half);
     free(values);
+}
+
+/* The mean of what turning by 0, f .. (n - 1) f makes of a pair. */
+static void turn_on_average(float *lo, float *hi, double f, double n)
+{
+    const double r = sin(n * f / 2) / (n * sin(f / 2));
+    const double c = r * cos((n - 1) * f / 2);
+    const double s = r * sin((n - 1) * f / 2);
+    const float from[] = {*lo, *hi};
+
+    *lo = (float)(from[0] * c - from[1] * s);
+    *hi = (float)(from[1] * c + from[0] * s);
+}
+
+/*
+ * The centre of the keys is the mean of their bias over CENTRE_POSITIONS.  In
+ * Qwen2 the bias is many times what varies, in channels that turn so slowly
+ * that they hardly move over a dialogue; where keys do turn the mean is near 0,
+ * and they keep it.
+ */
+static void load_centre(struct vibe_loader *l, struct lm_layer *layer,
+                        const struct vibe_lm_config *config)
+{
+    const size_t half = config->head_dim / 2;
+    const size_t n = config->num_key_value_heads * config->head_dim;
+    float *bias = NULL;
+
+    vibe_fetch_vector(l, &bias, "self_attn.k_proj.bias", n);
+    for (size_t i = 0; bias && i < n / 2; i++) {
+        float *pair = bias + i / half * config->head_dim + i % half;
+
+        turn_on_average(pair, pair + half, frequency(config, i % half),
+                        CENTRE_POSITIONS);
+    }
+    vibe_load_values(l, &layer->key_centre, bias, n);
+    free(bias);
 }
 
 static void bind(struct vibe_loader *l, void *module)
@@ -97,6 +142,8 @@ static void bind(struct vibe_loader *l, void *module)
         vibe_loader_scope(l, "model.language_model.layers.%zu.",
                           lm->config.first_layer + i);
         bind_layer(l, &lm->layers[i], &lm->config);
+        if (lm->has_centres)
+            load_centre(l, &lm->layers[i], &lm->config);
     }
     vibe_loader_scope(l, "model.language_model.");
     vibe_load_vector(l, &lm->norm, "norm.weight", lm->config.hidden_size);
@@ -263,6 +310,7 @@ int vibe_qwen2_open(struct vibe_qwen2 **out, struct vibe_backend *be,
     *out = NULL;
     if (!lm)
         return VIBE_E_NOMEM;
+    lm->has_centres = be->kv_dtype == VIBE_F8_E4M3;
     rc = find_tables(lm, &head, w, err);
     if (!rc)
         rc = vibe_params_init_in(&lm->params, be, w, bind, lm, store, err);
@@ -363,11 +411,12 @@ static void run_layer(struct vibe_qwen2 *lm, struct vibe_stream *s,
         .w = w->attn_norm, .eps = lm->config.rms_norm_eps, .room = &normed};
     const struct vibe_norm mlp = {
         .w = w->mlp_norm, .eps = lm->config.rms_norm_eps, .room = &normed};
+    const struct vibe_rope rope = {lm->inv_freq, w->key_centre};
     struct vibe_tensor qkv = shaped(&lm->qkv, pass);
     struct vibe_tensor act = shaped(&lm->act, pass);
 
     multiply_normed(pass, s, &qkv, x, &attn, &w->qkv, VIBE_STORE);
-    vibe_attention(s, &normed, &qkv, pass->kv, i, pass->rows, lm->inv_freq);
+    vibe_attention(s, &normed, &qkv, pass->kv, i, pass->rows, &rope);
     pass->multiply(s, x, &normed, &w->o, VIBE_ADD, NULL);
 
     multiply_normed(pass, s, &act, x, &mlp, &w->gate_up, VIBE_SWIGLU);

@@ -38,6 +38,11 @@ kv_of() {
 short=$(kv_of --text "Speaker 1: Hello." --max-frames 10)
 long=$(kv_of --text "Speaker 1: $(printf 'Hello there. %.0s' {1..100})")
 ok a_long_script_needs_more_keys test "$long" -gt "$short"
+half=$(kv_of --kv-dtype bf16)
+ok float8_keys_take_half test "$(kv_of --kv-dtype fp8)" -lt $((half * 55 / 100))
+fails keys_are_not_int4 2 \
+    "--kv-dtype: 'int4' is not one of bfloat16, float8_e4m3fn, float32, auto" \
+    --plan --model "$model" --kv-dtype int4
 fails a_bad_script_is_named 3 "$tmp/none.txt: No such file or directory" \
     --plan --model "$model" "$tmp/none.txt"
 

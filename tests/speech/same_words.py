@@ -19,7 +19,8 @@ import round_trip as rt
 
 EQUAL = [["--num-gpu-layers", "0"], ["--num-gpu-layers", "3"],
          ["--dtype", "bf16-packed"]]
-SHORTER = [["--dtype", "float8"], ["--dtype", "int8"], ["--dtype", "int4"]]
+SHORTER = [["--dtype", "float8"], ["--dtype", "int8"], ["--dtype", "int4"],
+           ["--kv-dtype", "fp8"]]
 
 
 def spoken(a, folder, sentences, options):

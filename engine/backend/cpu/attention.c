@@ -14,6 +14,7 @@
 
 #include "engine/backend/cpu/kernels.h"
 #include "engine/backend/cpu/state.h"
+#include "engine/base/float8.h"
 
 enum {
     SPLIT = 256, /* positions; keys and values of a head stay in L2 */
@@ -58,6 +59,23 @@ static void score(const struct job *a, float s[][CHUNK], const float *q,
     }
 }
 
+/* Multiply what belongs to positions p .. p + n - 1 by the scales of their keys
+ * (which 0) or values (1). */
+static void scale_columns(const struct job *a, float s[][CHUNK], size_t m,
+                          size_t which, size_t head, size_t p, size_t n,
+                          int n_h)
+{
+    const uint8_t *exponents = vibe_cpu_kv_exponent(
+        a->kv, (size_t)a->rows->seq[m / a->y->T], a->layer, which, head, p);
+
+    for (size_t i = 0; i < n; i++) {
+        const float scale = vibe_f8_scale(exponents[i]);
+
+        for (int h = 0; h < n_h; h++)
+            s[h][i] *= scale;
+    }
+}
+
 /* Heads first .. first + n_h - 1 of a group over positions p .. end - 1. */
 static void attend_heads(const struct job *a, float *part, size_t m,
                          size_t head, size_t first, int n_h, size_t p,
@@ -71,17 +89,22 @@ static void attend_heads(const struct job *a, float *part, size_t m,
     const float *q = vibe_cpu_row(a->qkv, m) + (head * a->group + first) * hd;
     float s[VIBE_CPU_DOT_X][CHUNK], factor[VIBE_CPU_DOT_X];
     float scale = 1.0f / sqrtf((float)hd);
+    const int is_scaled = a->kv->dtype == VIBE_F8_E4M3;
 
     for (size_t n; p < end; p += n) {
         n = CHUNK - p % CHUNK;
         n = n < bt - p % bt ? n : bt - p % bt;
         n = n < end - p ? n : end - p;
         score(a, s, q, m, head, p, n, n_h);
+        if (is_scaled)
+            scale_columns(a, s, m, 0, head, p, n, n_h);
         for (int h = 0; h < n_h; h++) {
             float sum = a->k->soften(s[h], n, scale, &tops[h], &factor[h]);
 
             totals[h] = totals[h] * factor[h] + sum;
         }
+        if (is_scaled)
+            scale_columns(a, s, m, 1, head, p, n, n_h);
         a->k->mix[a->kv->dtype](
             sums, factor, s[0], CHUNK,
             vibe_cpu_kv_row(a->kv, seq, a->layer, 1, head, p), n, hd, n_h);
@@ -225,7 +248,7 @@ static void attend_many(struct vibe_stream *s, const struct job *a)
 static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *qkv, const struct vibe_kv *kv,
                       size_t layer, const struct vibe_rows *rows,
-                      const float *inv_freq)
+                      const struct vibe_rope *rope)
 {
     size_t group = y->C / kv->head_dim / kv->n_kv_heads;
     struct job a = {
@@ -239,7 +262,7 @@ static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
         .part = group * (kv->head_dim + 2),
     };
 
-    vibe_cpu_rope(s, qkv, kv, layer, rows, inv_freq);
+    vibe_cpu_rope(s, qkv, kv, layer, rows, rope);
     if (y->T < ROWS)
         attend_few(s, &a);
     else

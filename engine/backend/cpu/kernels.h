@@ -92,10 +92,10 @@ struct vibe_cpu_kernels {
     float (*soften)(float *s, size_t n, float scale, float *top, float *factor);
 
     /* o[i * n + c] = o[..] * factor[i] + sum_p s[i * ld + p] * v[p][c], for
-     * n_s <= dot_x rows; v is [n_v][n] of f32 or bf16. */
-    void (*mix[VIBE_BF16 + 1])(float *o, const float *factor, const float *s,
-                               size_t ld, const void *v, size_t n_v, size_t n,
-                               int n_s);
+     * n_s <= dot_x rows; v is [n_v][n] of f32, bf16 or f8. */
+    void (*mix[VIBE_F8_E4M3 + 1])(float *o, const float *factor, const float *s,
+                                  size_t ld, const void *v, size_t n_v,
+                                  size_t n, int n_s);
 };
 
 void vibe_cpu_avx2_init(struct vibe_cpu_kernels *k);

@@ -5,6 +5,7 @@
 
 #include "engine/backend/cpu/state.h"
 #include "engine/backend/noise.h"
+#include "engine/base/float8.h"
 
 /* Rows of x that share one reading of a row of W. */
 enum { GROUP = 4, CHUNK = VIBE_CPU_EXPAND_K, LANES = 8, MAX_HEAD_DIM = 1024 };
@@ -194,17 +195,46 @@ static uint16_t to_bf16(float f)
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-static void store_kv(void *out, enum vibe_dtype dtype, const float *in,
-                     size_t n)
+/* Where a row of keys (which 0) or values (1) is. */
+struct place {
+    size_t seq, layer, which, head, pos;
+};
+
+static void store_kv(const struct vibe_kv *kv, struct place at, const float *in)
 {
+    const size_t n = kv->head_dim;
+    void *out = vibe_cpu_kv_row(kv, at.seq, at.layer, at.which, at.head,
+                                at.pos);
     uint16_t *halves = out;
 
-    if (dtype == VIBE_F32) {
+    if (kv->dtype == VIBE_F32) {
         memcpy(out, in, n * sizeof(*in));
+        return;
+    }
+    if (kv->dtype == VIBE_F8_E4M3) {
+        vibe_f8_row(out,
+                    vibe_cpu_kv_exponent(kv, at.seq, at.layer, at.which,
+                                         at.head, at.pos),
+                    in, n);
         return;
     }
     for (size_t i = 0; i < n; i++)
         halves[i] = to_bf16(in[i]);
+}
+
+static void read_kv(float *out, const struct vibe_kv *kv, struct place at)
+{
+    float scale = 1.0f;
+
+    vibe_dtype_to_f32(
+        out, vibe_cpu_kv_row(kv, at.seq, at.layer, at.which, at.head, at.pos),
+        kv->dtype, kv->head_dim);
+    if (kv->dtype != VIBE_F8_E4M3)
+        return;
+    scale = vibe_f8_scale(
+        *vibe_cpu_kv_exponent(kv, at.seq, at.layer, at.which, at.head, at.pos));
+    for (size_t i = 0; i < kv->head_dim; i++)
+        out[i] *= scale;
 }
 
 struct rotation {
@@ -237,7 +267,7 @@ static void rotate(float *head, const struct rotation *r, size_t half)
 
 void vibe_cpu_rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
                    const struct vibe_kv *kv, size_t layer,
-                   const struct vibe_rows *rows, const float *inv_freq)
+                   const struct vibe_rows *rows, const struct vibe_rope *rope)
 {
     size_t hd = kv->head_dim;
     size_t n_kv = kv->n_kv_heads;
@@ -253,12 +283,15 @@ void vibe_cpu_rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
         size_t seq = (size_t)rows->seq[m / qkv->T];
         struct rotation r;
 
-        turn_to(&r, pos, inv_freq, hd / 2);
+        turn_to(&r, pos, rope->inv_freq, hd / 2);
         for (size_t h = 0; h < n_heads + n_kv; h++)
             rotate(row + h * hd, &r, hd / 2);
+        if (rope->centre && kv->dtype == VIBE_F8_E4M3)
+            for (size_t i = 0; i < n_kv * hd; i++)
+                row[n_heads * hd + i] -= rope->centre[i];
         for (size_t h = 0; h < 2 * n_kv; h++)
-            store_kv(vibe_cpu_kv_row(kv, seq, layer, h / n_kv, h % n_kv, pos),
-                     kv->dtype, row + (n_heads + h) * hd, hd);
+            store_kv(kv, (struct place){seq, layer, h / n_kv, h % n_kv, pos},
+                     row + (n_heads + h) * hd);
     }
 }
 
@@ -277,8 +310,7 @@ static void attend(float *y, const float *q, const struct vibe_kv *kv,
         for (size_t p = 0; p <= last; p++) {
             double score = 0.0, weight;
 
-            vibe_dtype_to_f32(row, vibe_cpu_kv_row(kv, seq, layer, 0, head, p),
-                              kv->dtype, hd);
+            read_kv(row, kv, (struct place){seq, layer, 0, head, p});
             for (size_t i = 0; i < hd; i++)
                 score += (double)q[i] * row[i];
             score /= sqrt((double)hd);
@@ -288,8 +320,7 @@ static void attend(float *y, const float *q, const struct vibe_kv *kv,
             }
             weight = exp(score - top);
             total += weight;
-            vibe_dtype_to_f32(row, vibe_cpu_kv_row(kv, seq, layer, 1, head, p),
-                              kv->dtype, hd);
+            read_kv(row, kv, (struct place){seq, layer, 1, head, p});
             for (size_t i = 0; i < hd; i++)
                 sum[i] += weight * row[i];
         }
@@ -301,7 +332,7 @@ static void attend(float *y, const float *q, const struct vibe_kv *kv,
 static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *qkv, const struct vibe_kv *kv,
                       size_t layer, const struct vibe_rows *rows,
-                      const float *inv_freq)
+                      const struct vibe_rope *rope)
 {
     size_t hd = kv->head_dim;
     size_t n_heads = y->C / hd;
@@ -310,7 +341,7 @@ static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
     int threads = vibe_cpu_team(s, n_tasks * hd * 64);
 
     assert(hd <= MAX_HEAD_DIM);
-    vibe_cpu_rope(s, qkv, kv, layer, rows, inv_freq);
+    vibe_cpu_rope(s, qkv, kv, layer, rows, rope);
 #pragma omp parallel for num_threads(threads)
     for (size_t task = 0; task < n_tasks; task++) {
         size_t m = task / n_heads;

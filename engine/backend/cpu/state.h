@@ -111,10 +111,23 @@ static inline void *vibe_cpu_kv_row(const struct vibe_kv *kv, size_t seq,
 {
     size_t i = pos / kv->block_tokens;
     char *block = kv->table[seq * kv->max_blocks + i];
-    size_t row = (layer * 2 + which) * kv->n_kv_heads + head;
+    size_t part = (layer * 2 + which) * kv->n_kv_heads + head;
 
-    row = row * kv->block_tokens + pos % kv->block_tokens;
-    return block + row * kv->head_dim * vibe_dtype_size(kv->dtype);
+    return block + part * vibe_kv_head_bytes(kv) +
+           pos % kv->block_tokens * kv->head_dim * vibe_dtype_size(kv->dtype);
+}
+
+/* The exponent of such a row of F8_E4M3; those that follow it in the block lie
+ * behind it. */
+static inline uint8_t *vibe_cpu_kv_exponent(const struct vibe_kv *kv,
+                                            size_t seq, size_t layer,
+                                            size_t which, size_t head,
+                                            size_t pos)
+{
+    const size_t at = pos % kv->block_tokens;
+    uint8_t *part = vibe_cpu_kv_row(kv, seq, layer, which, head, pos - at);
+
+    return part + kv->block_tokens * kv->head_dim + at;
 }
 
 /*
@@ -148,7 +161,7 @@ extern const struct vibe_transfer vibe_cpu_transfer;
 /* Rotate q and k and store k and v in the cache, as vibe_attention begins. */
 void vibe_cpu_rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
                    const struct vibe_kv *kv, size_t layer,
-                   const struct vibe_rows *rows, const float *inv_freq);
+                   const struct vibe_rows *rows, const struct vibe_rope *rope);
 
 /* state = the last rows of [past | x]. */
 void vibe_cpu_keep_last(const struct vibe_tensor *state,

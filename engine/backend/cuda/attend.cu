@@ -243,8 +243,8 @@ size_t vibe_cuda_attend_scratch(const struct vibe_tensor *qkv,
 }
 
 template <typename T, unsigned V>
-static cudaError_t enqueue(cudaStream_t stream, struct job *job, unsigned B,
-                           unsigned n_sm)
+static cudaError_t enqueue_by(cudaStream_t stream, struct job *job, unsigned B,
+                              unsigned n_sm)
 {
     const unsigned heads = job->cache.n_kv_heads;
     const unsigned batch = batch_of(job->cache.head_dim);
@@ -263,6 +263,16 @@ static cudaError_t enqueue(cudaStream_t stream, struct job *job, unsigned B,
     slots = min(job->max_chunks, max(1u, 4 * n_sm / (B * heads)));
     return launch_waiting((const void *)split_kernel<T, V>,
                           dim3(slots, heads, B), THREADS, shared, stream, job);
+}
+
+/* By four channels where that is even. */
+template <typename T>
+static cudaError_t enqueue(cudaStream_t stream, struct job *job, unsigned B,
+                           unsigned n_sm)
+{
+    if (job->cache.head_dim % 4 == 0 && job->cache.head_bytes % 4 == 0)
+        return enqueue_by<T, 4>(stream, job, B, n_sm);
+    return enqueue_by<T, 1>(stream, job, B, n_sm);
 }
 
 cudaError_t vibe_cuda_attend(const struct vibe_cuda *cuda,
@@ -291,11 +301,9 @@ cudaError_t vibe_cuda_attend(const struct vibe_cuda *cuda,
                       chunks_of(kv),
                       cuda->done};
 
-    if (kv->dtype == VIBE_F32 && kv->head_dim % 4 == 0)
-        return enqueue<float, 4>(cuda->compute, &job, B, n_sm);
     if (kv->dtype == VIBE_F32)
-        return enqueue<float, 1>(cuda->compute, &job, B, n_sm);
-    if (kv->head_dim % 4 == 0)
-        return enqueue<__nv_bfloat16, 4>(cuda->compute, &job, B, n_sm);
-    return enqueue<__nv_bfloat16, 1>(cuda->compute, &job, B, n_sm);
+        return enqueue<float>(cuda->compute, &job, B, n_sm);
+    if (kv->dtype == VIBE_BF16)
+        return enqueue<__nv_bfloat16>(cuda->compute, &job, B, n_sm);
+    return enqueue<e4m3>(cuda->compute, &job, B, n_sm);
 }

@@ -40,6 +40,14 @@ __device__ static inline float widen(__nv_bfloat16 v)
     return __bfloat162float(v);
 }
 
+__device__ static inline float widen(e4m3 v)
+{
+    /* the bits of a float 2^-120 as large, subnormal where it is */
+    const unsigned bits = (v & 0x80u) << 24 | (v & 0x7Fu) << 20;
+
+    return __uint_as_float(bits) * 0x1p120f;
+}
+
 /* Load 4 channels or 1. */
 __device__ static inline void read(float (&to)[4], const float *from)
 {
@@ -59,6 +67,15 @@ __device__ static inline void read(float (&to)[4], const __nv_bfloat16 *from)
     to[1] = __uint_as_float(v.x & 0xFFFF0000u);
     to[2] = __uint_as_float(v.y << 16);
     to[3] = __uint_as_float(v.y & 0xFFFF0000u);
+}
+
+__device__ static inline void read(float (&to)[4], const e4m3 *from)
+{
+    const unsigned v = *(const unsigned *)from;
+
+#pragma unroll
+    for (unsigned i = 0; i < 4; i++)
+        to[i] = widen((e4m3)(v >> 8 * i));
 }
 
 template <typename T>
@@ -81,6 +98,32 @@ __device__ static inline void read_fresh(float (&to)[4], const float *from)
 __device__ static inline void read_fresh(float (&to)[1], const float *from)
 {
     to[0] = __ldcg(from);
+}
+
+/* Keys or values, one row a position, and what scales them. */
+template <typename T> struct rows {
+    const T *data;
+    const unsigned char *exponents; /* of e4m3 */
+};
+
+template <typename T>
+__device__ static inline struct rows<T> rows_at(const struct cache &c, int seq,
+                                                unsigned pos, unsigned part,
+                                                unsigned head) {
+    return {kv_at<T>(c, seq, pos, part, head),
+            exponents_at(c, seq, pos, part, head)};
+}
+
+template <typename T>
+__device__ static inline float scale_of(const struct rows<T> &, unsigned)
+{
+    return 1.0f;
+}
+
+__device__ static inline float scale_of(const struct rows<e4m3> &rows,
+                                        unsigned i)
+{
+    return power_of_two(rows.exponents[i]);
 }
 
 /* Queries of one KV head: query i is head i % group of row i / group. */
@@ -183,7 +226,8 @@ __device__ static inline void gather(float (&dot)[TILE][R])
  * lane takes every LANES-th vector of V channels. */
 template <typename T, unsigned V, unsigned R>
 __device__ static inline void score(float (&dot)[TILE][R], const float *q,
-                                    const T *keys, unsigned n, unsigned hd)
+                                    struct rows<T> keys, unsigned n,
+                                    unsigned hd)
 {
     const unsigned slot = threadIdx.x / LANES;
 
@@ -196,7 +240,8 @@ __device__ static inline void score(float (&dot)[TILE][R], const float *q,
 
 #pragma unroll
         for (unsigned u = 0; u < R; u++) /* the last one stands in */
-            read(key[u], keys + (size_t)min(u * SLOTS + slot, n - 1) * hd + c);
+            read(key[u],
+                 keys.data + (size_t)min(u * SLOTS + slot, n - 1) * hd + c);
 #pragma unroll
         for (unsigned g = 0; g < TILE; g++) {
             float from[V];
@@ -210,6 +255,8 @@ __device__ static inline void score(float (&dot)[TILE][R], const float *q,
         }
     }
     gather<R>(dot);
+    for (unsigned u = 0; u < R; u++)
+        dot[0][u] *= scale_of(keys, min(u * SLOTS + slot, n - 1));
 }
 
 /*
@@ -219,7 +266,8 @@ __device__ static inline void score(float (&dot)[TILE][R], const float *q,
  */
 template <typename T, unsigned V, unsigned R>
 __device__ static void weigh(struct tiles *tiles, unsigned t, const float *q,
-                             const T *keys, unsigned n, int seen, unsigned hd)
+                             struct rows<T> keys, unsigned n, int seen,
+                             unsigned hd)
 {
     const unsigned lane = threadIdx.x % LANES;
     const unsigned warp = threadIdx.x / 32;
@@ -277,7 +325,7 @@ __device__ static void weigh_chunk(struct tiles *tiles, float *region,
                                    unsigned n)
 {
     const unsigned hd = cache.head_dim;
-    const T *keys = kv_at<T>(cache, qs.seq, first, 0, qs.head);
+    const struct rows<T> keys = rows_at<T>(cache, qs.seq, first, 0, qs.head);
 
     load_q(region, qs, i0, n_q, hd);
     for (unsigned t = 0; t * TILE < n_q; t++) {
@@ -348,12 +396,12 @@ __device__ static inline void add_to_y(const struct tiles *tiles, unsigned i,
     }
 }
 
-/* Weighted values of channels c .. c + V - 1 for a tile, over every n_groups-th
- * position from `from` on. */
+/* Weighted values of channels c .. c + V - 1, which values begin with, for a
+ * tile, over every n_groups-th position from `from` on. */
 template <typename T, unsigned V>
 __device__ static inline void add_values(float (&acc)[TILE][V],
                                          const float4 (*weight)[TILE / 4],
-                                         const T *values, unsigned from,
+                                         struct rows<T> values, unsigned from,
                                          unsigned n_groups, unsigned n,
                                          unsigned hd)
 {
@@ -362,9 +410,13 @@ __device__ static inline void add_values(float (&acc)[TILE][V],
             acc[g][e] = 0.0f;
 #pragma unroll 4
     for (unsigned p = from; p < n; p += n_groups) {
+        const float scale = scale_of(values, p);
         float v[V];
 
-        read(v, values + (size_t)p * hd);
+        read(v, values.data + (size_t)p * hd);
+#pragma unroll
+        for (unsigned e = 0; e < V; e++)
+            v[e] *= scale;
 #pragma unroll
         for (unsigned k = 0; k < TILE / 4; k++) {
             const float4 w = weight[p][k];
@@ -402,9 +454,9 @@ __device__ static inline void add_groups(float (&sum)[V], const float *region,
  */
 template <typename T, unsigned V>
 __device__ static void sum_tile(const struct tiles *tiles, float *region,
-                                const T *values, unsigned hd, unsigned n_q,
-                                unsigned t, unsigned n, unsigned v0,
-                                bool is_part, bool is_first)
+                                struct rows<T> values, unsigned hd,
+                                unsigned n_q, unsigned t, unsigned n,
+                                unsigned v0, bool is_part, bool is_first)
 {
     const unsigned width = min(hd / V, (unsigned)THREADS);
     const unsigned n_groups = THREADS / width;
@@ -414,8 +466,9 @@ __device__ static void sum_tile(const struct tiles *tiles, float *region,
     const bool is_busy = mine < n_groups && c < hd;
     float acc[TILE][V];
 
-    add_values<T, V>(acc, tiles->weight[t], values + (is_busy ? c : 0), mine,
-                     n_groups, is_busy ? n : 0, hd);
+    values.data += is_busy ? c : 0;
+    add_values<T, V>(acc, tiles->weight[t], values, mine, n_groups,
+                     is_busy ? n : 0, hd);
 #pragma unroll
     for (unsigned h = 0; h < TILE; h += HALF) {
         __syncthreads(); /* the region may still be read */
@@ -460,7 +513,7 @@ __device__ static void attend(struct tiles *tiles, float *region,
                               unsigned n, float *part)
 {
     const unsigned hd = cache.head_dim;
-    const T *values = kv_at<T>(cache, qs.seq, first, 1, qs.head);
+    const struct rows<T> values = rows_at<T>(cache, qs.seq, first, 1, qs.head);
 
     weigh_chunk<T, V>(tiles, region, cache, qs, i0, n_q, first, n);
     settle(tiles, qs, i0, n_q, first, hd, cache.chunk, part);

@@ -30,14 +30,15 @@ struct prompt {
 
 #if __CUDA_ARCH__ >= 800
 
-/* What a warp keeps of its 16 rows; a thread has rows lane / 4 and 8 more. */
+/* What a warp keeps of its 16 rows; a thread has rows lane / 4 and 8 more, of
+ * values those that load_pair makes columns. */
 template <unsigned HD> struct rows16 {
     unsigned high[HD / 16][4], low[HD / 16][4]; /* of q */
     float sum[HD / 8][4];                       /* of weighted values */
     float top[2], weight[2];
 };
 
-template <unsigned HD>
+template <typename T, unsigned HD>
 __device__ static inline void load_q(rows16<HD> &r, const struct prompt &a,
                                      const float *q, unsigned t)
 {
@@ -46,17 +47,13 @@ __device__ static inline void load_q(rows16<HD> &r, const struct prompt &a,
 #pragma unroll
     for (unsigned i = 0; i < 4; i++) {
         const unsigned row = t + lane / 4 + i % 2 * 8;
-        const float *from = q + min(row, a.T - 1) * a.q_stride_t + i / 2 * 8 +
-                            lane % 4 * 2;
+        const float *from = q + min(row, a.T - 1) * a.q_stride_t;
 
 #pragma unroll
-        for (unsigned k = 0; k < HD / 16; k++) {
-            float2 v = *(const float2 *)(from + k * 16);
-
-            v.x *= a.scale;
-            v.y *= a.scale;
-            split(r.high[k][i], r.low[k][i], v);
-        }
+        for (unsigned k = 0; k < HD / 16; k++)
+            split(r.high[k][i], r.low[k][i],
+                  make_float2(from[k * 16 + channel<T>(i / 2, 0)] * a.scale,
+                              from[k * 16 + channel<T>(i / 2, 1)] * a.scale));
     }
 #pragma unroll
     for (unsigned n = 0; n < HD / 8; n++)
@@ -68,9 +65,9 @@ __device__ static inline void load_q(rows16<HD> &r, const struct prompt &a,
 }
 
 /* Scores of 16 rows for a tile. */
-template <unsigned HD>
+template <typename T, unsigned HD>
 __device__ static inline void score(float (&s)[TILE / 8][4],
-                                    const rows16<HD> &r, __nv_bfloat16 *keys)
+                                    const rows16<HD> &r, T *keys)
 {
     const unsigned lane = threadIdx.x % 32;
 
@@ -80,18 +77,35 @@ __device__ static inline void score(float (&s)[TILE / 8][4],
         for (unsigned i = 0; i < 4; i++)
             s[n][i] = 0.0f;
 #pragma unroll
-    for (unsigned k = 0; k < HD / 16; k++)
+    for (unsigned k = 0; k < HD / 32; k++)
 #pragma unroll
         for (unsigned n = 0; n < TILE / 8; n += 2) {
-            unsigned m[4];
+            unsigned m[2][4];
 
-            load_matrices(m, piece<HD>(keys, n * 8 + lane / 16 * 8 + lane % 8,
-                                       2 * k + lane / 8 % 2));
-            multiply(s[n], r.high[k], m);
-            multiply(s[n + 1], r.high[k], m + 2);
-            multiply(s[n], r.low[k], m);
-            multiply(s[n + 1], r.low[k], m + 2);
+            load_pair<HD, false, false>(
+                m, keys, n * 8 + lane / 16 * 8 + lane % 8, k, lane / 8 % 2);
+#pragma unroll
+            for (unsigned i = 0; i < 2; i++) {
+                multiply(s[n], r.high[2 * k + i], m[i]);
+                multiply(s[n + 1], r.high[2 * k + i], m[i] + 2);
+                multiply(s[n], r.low[2 * k + i], m[i]);
+                multiply(s[n + 1], r.low[2 * k + i], m[i] + 2);
+            }
         }
+}
+
+/* Multiply by the scales of keys (part 0) or values (1). */
+template <typename T, unsigned HD>
+__device__ static inline void scale_columns(float (&s)[TILE / 8][4],
+                                            const tile<T, HD, TILE> *tile,
+                                            unsigned part)
+{
+#pragma unroll
+    for (unsigned n = 0; n < TILE / 8; n++)
+#pragma unroll
+        for (unsigned i = 0; i < 4; i++)
+            s[n][i] *= scale_of(tile, part,
+                                n * 8 + threadIdx.x % 4 * 2 + i % 2);
 }
 
 /* Scores to weights relative to the new tops; `seen` positions of the tile are
@@ -141,10 +155,10 @@ __device__ static inline void weigh(float (&s)[TILE / 8][4], rows16<HD> &r,
     }
 }
 
-template <unsigned HD>
+template <typename T, unsigned HD>
 __device__ static inline void add_values(rows16<HD> &r,
                                          const float (&s)[TILE / 8][4],
-                                         __nv_bfloat16 *values)
+                                         T *values)
 {
     const unsigned lane = threadIdx.x % 32;
 
@@ -158,21 +172,24 @@ __device__ static inline void add_values(rows16<HD> &r,
                   make_float2(s[2 * k + i / 2][i % 2 * 2],
                               s[2 * k + i / 2][i % 2 * 2 + 1]));
 #pragma unroll
-        for (unsigned n = 0; n < HD / 8; n += 2) {
-            unsigned m[4];
+        for (unsigned n = 0; n < HD / 8; n += 4) {
+            unsigned m[2][4];
 
-            load_transposed(m, piece<HD>(values,
-                                         k * 16 + lane / 8 % 2 * 8 + lane % 8,
-                                         n + lane / 16));
-            multiply(r.sum[n], high, m);
-            multiply(r.sum[n + 1], high, m + 2);
-            multiply(r.sum[n], low, m);
-            multiply(r.sum[n + 1], low, m + 2);
+            load_pair<HD, true, true>(m, values,
+                                      k * 16 + lane / 8 % 2 * 8 + lane % 8,
+                                      n / 4, lane / 16);
+#pragma unroll
+            for (unsigned i = 0; i < 2; i++) {
+                multiply(r.sum[n + 2 * i], high, m[i]);
+                multiply(r.sum[n + 2 * i + 1], high, m[i] + 2);
+                multiply(r.sum[n + 2 * i], low, m[i]);
+                multiply(r.sum[n + 2 * i + 1], low, m[i] + 2);
+            }
         }
     }
 }
 
-template <unsigned HD>
+template <typename T, unsigned HD>
 __device__ static inline void store_rows(const rows16<HD> &r,
                                          const struct prompt &a, float *y,
                                          unsigned t)
@@ -183,31 +200,37 @@ __device__ static inline void store_rows(const rows16<HD> &r,
     for (unsigned half = 0; half < 2; half++) {
         const unsigned row = t + lane / 4 + half * 8;
         float weight = r.weight[half];
-        float *to = y + row * a.y_stride_t + lane % 4 * 2;
+        float *to = y + row * a.y_stride_t;
 
         weight += __shfl_xor_sync(0xFFFFFFFFu, weight, 1);
         weight += __shfl_xor_sync(0xFFFFFFFFu, weight, 2);
+        weight /= UNIT<T>;
         if (row >= a.T)
             continue;
 #pragma unroll
-        for (unsigned n = 0; n < HD / 8; n++)
-            *(float2 *)(to + n * 8) = make_float2(
-                kept(r.sum[n][2 * half] / weight, a.is_split),
-                kept(r.sum[n][2 * half + 1] / weight, a.is_split));
+        for (unsigned n = 0; n < HD / 8; n += 2)
+#pragma unroll
+            for (unsigned e = 0; e < 2; e++) {
+                const unsigned i = lane % 4 * 2 + e;
+                const float x = r.sum[n][2 * half + e] / weight;
+                const float z = r.sum[n + 1][2 * half + e] / weight;
+
+                to[n * 8 + channel_of_row<T>(i)] = kept(x, a.is_split);
+                to[n * 8 + channel_of_row<T>(i + 8)] = kept(z, a.is_split);
+            }
     }
 }
 
 #endif
 
 /* Grid (blocks of rows, query heads, B); the rows that see most come first. */
-template <unsigned HD>
+template <typename T, unsigned HD>
 __global__ __launch_bounds__(THREADS) void prompt_kernel(
     const __grid_constant__ struct prompt a)
 {
 #if __CUDA_ARCH__ >= 800
     extern __shared__ uint4 memory[];
-    __nv_bfloat16(*tiles)[2][TILE * HD] = (__nv_bfloat16(*)[2][TILE * HD])
-        memory;
+    tile<T, HD, TILE> *tiles = (tile<T, HD, TILE> *)memory;
     const unsigned t0 = (gridDim.x - 1 - blockIdx.x) * ROWS;
     const unsigned t = t0 + threadIdx.x / 32 * WARP_ROWS;
     const unsigned head = blockIdx.y / a.group;
@@ -220,7 +243,7 @@ __global__ __launch_bounds__(THREADS) void prompt_kernel(
 
     let_next_start();
     wait_for_inputs();
-    load_q<HD>(r, a, a.qkv + blockIdx.z * a.q_stride_b + column, t);
+    load_q<T, HD>(r, a, a.qkv + blockIdx.z * a.q_stride_b + column, t);
     for (int i = 0; i < n_tiles + STAGES - 1; i++) {
         const int now = i - (STAGES - 1); /* the tile that is computed */
 
@@ -229,33 +252,40 @@ __global__ __launch_bounds__(THREADS) void prompt_kernel(
             __syncthreads(); /* all have it, and are done with the one before */
         }
         if (i < n_tiles)
-            for (unsigned part = 0; part < 2; part++)
-                fetch_rows<HD, TILE>(
-                    tiles[i % STAGES][part],
-                    kv_at<__nv_bfloat16>(a.cache, seq, i * TILE, part, head),
-                    length - i * TILE, threadIdx.x, THREADS);
+            fetch_tile(&tiles[i % STAGES], a.cache, seq, i * TILE, head,
+                       length - i * TILE, threadIdx.x, THREADS);
         copies_end();
         /* the last row of a warp sees 16 positions more than its first */
         if (now >= 0 && now * TILE < pos + (int)t + WARP_ROWS) {
+            tile<T, HD, TILE> *tile = &tiles[now % STAGES];
             float s[TILE / 8][4];
 
-            score<HD>(s, r, tiles[now % STAGES][0]);
+            score<T, HD>(s, r, tile->rows[0]);
+            scale_columns(s, tile, 0);
             weigh<HD>(s, r,
                       pos + (int)(t + threadIdx.x % 32 / 4) + 1 - now * TILE);
-            add_values<HD>(r, s, tiles[now % STAGES][1]);
+            scale_columns(s, tile, 1);
+            add_values<T, HD>(r, s, tile->rows[1]);
         }
     }
-    store_rows<HD>(r, a, a.y + blockIdx.z * a.y_stride_b + column, t);
+    store_rows<T, HD>(r, a, a.y + blockIdx.z * a.y_stride_b + column, t);
 #endif
 }
 
-template <unsigned HD>
+template <typename T, unsigned HD>
 static cudaError_t launch_prompt(cudaStream_t stream, struct prompt *a,
                                  dim3 grid)
 {
-    return launch_waiting((const void *)prompt_kernel<HD>, grid, THREADS,
-                          STAGES * 2 * TILE * HD * sizeof(__nv_bfloat16),
-                          stream, a);
+    const size_t shared = STAGES * sizeof(tile<T, HD, TILE>);
+    const cudaError_t rc = cudaFuncSetAttribute(
+        (const void *)prompt_kernel<T, HD>,
+        cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+
+    a->scale *= UNIT<T>;
+    if (rc != cudaSuccess)
+        return rc;
+    return launch_waiting((const void *)prompt_kernel<T, HD>, grid, THREADS,
+                          shared, stream, a);
 }
 
 cudaError_t vibe_cuda_attend_prompt(cudaStream_t stream,
@@ -281,7 +311,10 @@ cudaError_t vibe_cuda_attend_prompt(cudaStream_t stream,
                        rows->pos,
                        1.44269504f / sqrtf((float)kv->head_dim)};
 
-    if (kv->head_dim == 64)
-        return launch_prompt<64>(stream, &a, grid);
-    return launch_prompt<128>(stream, &a, grid);
+    if (kv->dtype == VIBE_F8_E4M3)
+        return kv->head_dim == 64 ? launch_prompt<e4m3, 64>(stream, &a, grid)
+                                  : launch_prompt<e4m3, 128>(stream, &a, grid);
+    return kv->head_dim == 64
+               ? launch_prompt<__nv_bfloat16, 64>(stream, &a, grid)
+               : launch_prompt<__nv_bfloat16, 128>(stream, &a, grid);
 }

@@ -1,10 +1,14 @@
 /*
  * attend_tiles.cuh - tiles of keys and values on the tensor cores.
  *
- * A tile is rows of head_dim bf16, one position each, whose 16-byte pieces lie
- * in an order that keeps 8 rows in different banks.  Keys and values are used
- * as they are stored; queries and weights are two bf16, high and low, so 2^-17
- * of each product is lost.  Scores are to the base 2.
+ * A tile is rows of head_dim bf16 or e4m3, one position each, whose 16-byte
+ * pieces lie in an order that keeps 8 rows in different banks.  Keys and values
+ * are used as they are stored; queries and weights are two bf16, high and low,
+ * so 2^-17 of each product is lost.  Scores are to the base 2.
+ *
+ * The bits of an e4m3 in those of a bf16 are 2^-120 of it, and its scale
+ * belongs to the whole row: UNIT, which queries and weights are multiplied by,
+ * takes half of what is missing, and the scale with UNIT again the rest.
  */
 #ifndef VIBE_CUDA_ATTEND_TILES_CUH
 #define VIBE_CUDA_ATTEND_TILES_CUH
@@ -12,31 +16,77 @@
 #include "engine/backend/cuda/cache.cuh"
 #include "engine/backend/cuda/tensor.cuh"
 
+enum { UNIT_EXPONENT = 60 };
+
+template <typename T>
+constexpr float UNIT = is_f8<T> ? float(1ull << UNIT_EXPONENT) : 1.0f;
+
+template <typename T, unsigned HD, unsigned ROWS> struct tile {
+    T rows[2][ROWS * HD]; /* keys, values */
+    /* of e4m3; a few bytes of nothing for others */
+    alignas(16) unsigned char exponents[2][is_f8<T> ? ROWS : 16];
+};
+
 #if __CUDA_ARCH__ >= 800
 
-/* Where piece i (8 channels) of a row of a tile is. */
-template <unsigned HD>
-__device__ static inline __nv_bfloat16 *piece(__nv_bfloat16 *tile, unsigned row,
-                                              unsigned i)
+/* Where piece i of a row of a tile is. */
+template <typename T, unsigned HD>
+__device__ static inline T *piece(T *rows, unsigned row, unsigned i)
 {
-    return tile + row * HD + (i ^ (row & 7)) * 8;
+    constexpr unsigned channels = 16 / sizeof(T);
+    /* fewer than 8 pieces: rows that share a line of banks share an order */
+    const unsigned order = HD / channels >= 8 ? row & 7 : row / 2 & 3;
+
+    return rows + row * HD + (i ^ order) * channels;
 }
 
-/* Start copying n_there of ROWS rows, zeros after them, by n threads of which
- * this is number i. */
-template <unsigned HD, unsigned ROWS>
-__device__ static inline void fetch_rows(__nv_bfloat16 *tile,
-                                         const __nv_bfloat16 *rows, int n_there,
-                                         unsigned i, unsigned n)
+/* Start copying n_there of ROWS rows of keys and of values, the positions of a
+ * head from pos on, and zeros after them, by n threads of which this is i. */
+template <typename T, unsigned HD, unsigned ROWS>
+__device__ static inline void fetch_tile(struct tile<T, HD, ROWS> *to,
+                                         const struct cache &c, int seq,
+                                         unsigned pos, unsigned head,
+                                         int n_there, unsigned i, unsigned n)
 {
-    for (unsigned j = i; j < ROWS * HD / 8; j += n) {
-        const unsigned row = j / (HD / 8);
-        const unsigned k = j % (HD / 8);
-        const bool is_there = (int)row < n_there;
+    constexpr unsigned channels = 16 / sizeof(T);
+    constexpr unsigned pieces = HD / channels;
+    const char *keys = part_at(c, seq, pos, 0, head);
+    const size_t values = c.n_kv_heads * c.head_bytes; /* behind keys */
+    const unsigned at = pos % c.block_tokens;
 
-        copy_async<16>(piece<HD>(tile, row, k),
-                       rows + (is_there ? row * HD + k * 8 : 0), is_there);
+    for (unsigned part = 0; part < 2; part++) {
+        const T *rows = (const T *)(keys + part * values) + at * HD;
+
+        for (unsigned j = i; j < ROWS * pieces; j += n) {
+            const unsigned row = j / pieces;
+            const unsigned k = j % pieces;
+            const bool is_there = (int)row < n_there;
+
+            copy_async<16>(piece<T, HD>(to->rows[part], row, k),
+                           rows + (is_there ? row * HD + k * channels : 0),
+                           is_there);
+        }
     }
+    if constexpr (is_f8<T>)
+        if (i < 2 * ROWS / 16) {
+            const unsigned part = i / (ROWS / 16);
+            const unsigned from = i % (ROWS / 16) * 16;
+
+            copy_async<16>(
+                to->exponents[part] + from,
+                keys + part * values + c.block_tokens * HD + at + from, true);
+        }
+}
+
+/* What a score or weight of row i is multiplied by, for its key (part 0) or
+ * value (1). */
+template <typename T, unsigned HD, unsigned ROWS>
+__device__ static inline float scale_of(const struct tile<T, HD, ROWS> *tile,
+                                        unsigned part, unsigned i)
+{
+    if constexpr (is_f8<T>)
+        return power_of_two(tile->exponents[part][i] + UNIT_EXPONENT);
+    return 1.0f;
 }
 
 /* Four 8 by 8 matrices whose rows this warp's lanes point to, 8 lanes each. */
@@ -60,6 +110,86 @@ __device__ static inline void load_transposed(unsigned (&m)[4], const void *row)
                  : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
                  : "r"(at)
                  : "memory");
+}
+
+/* Of four e4m3, the first and third as bf16 and the other two, 2^-120 as
+ * large. */
+__device__ static inline void expand(unsigned &even, unsigned &odd, unsigned v)
+{
+    even = (v << 8 & 0x80008000u) | (v << 4 & 0x07F007F0u);
+    odd = (v & 0x80008000u) | (v >> 4 & 0x07F007F0u);
+}
+
+/*
+ * Rows of a tile as operands of two products that follow each other, 32
+ * channels with piece `at`: each lane points to the piece of one row, as four
+ * matrices of 8 rows, of which those of one row are `side` pieces apart.  Of
+ * rows as they are, a product takes 16 channels (see channel); of transposed
+ * ones, 16 positions.
+ *
+ *   sides_last   lanes 16 .. 31 have side 1; else lanes 8 .. 15 and 24 .. 31
+ */
+template <unsigned HD, bool is_transposed, bool sides_last>
+__device__ static inline void load_pair(unsigned (&m)[2][4],
+                                        __nv_bfloat16 *rows, unsigned row,
+                                        unsigned k, unsigned side)
+{
+#pragma unroll
+    for (unsigned i = 0; i < 2; i++) {
+        const void *from = piece<__nv_bfloat16, HD>(rows, row,
+                                                    4 * k + 2 * i + side);
+
+        if (is_transposed)
+            load_transposed(m[i], from);
+        else
+            load_matrices(m[i], from);
+    }
+}
+
+template <unsigned HD, bool is_transposed, bool sides_last>
+__device__ static inline void load_pair(unsigned (&m)[2][4], e4m3 *rows,
+                                        unsigned row, unsigned k, unsigned side)
+{
+    const void *from = piece<e4m3, HD>(rows, row, 2 * k + side);
+    unsigned raw[4];
+
+    if (is_transposed)
+        load_transposed(raw, from);
+    else
+        load_matrices(raw, from);
+#pragma unroll
+    for (unsigned i = 0; i < 2; i++)
+        if (sides_last) {
+            expand(m[i][0], m[i][2], raw[2 * i]);
+            expand(m[i][1], m[i][3], raw[2 * i + 1]);
+        } else {
+            expand(m[i][0], m[i][1], raw[i]);
+            expand(m[i][2], m[i][3], raw[i + 2]);
+        }
+}
+
+/* Which channel of 16 a lane's number e of pair i is, in an operand that meets
+ * rows of a tile. */
+template <typename T>
+__device__ static inline unsigned channel(unsigned i, unsigned e)
+{
+    const unsigned lane = threadIdx.x % 4;
+
+    return is_f8<T> ? lane * 4 + 2 * e + i : i * 8 + lane * 2 + e;
+}
+
+/* The other way round: which of an operand's 16 a channel is. */
+template <typename T>
+__device__ static inline unsigned operand_of_channel(unsigned c)
+{
+    return is_f8<T> ? c % 2 * 8 + c / 4 * 2 + c / 2 % 2 : c;
+}
+
+/* Which channel of 16 row i of a product with transposed rows is. */
+template <typename T>
+__device__ static inline unsigned channel_of_row(unsigned i)
+{
+    return is_f8<T> ? i % 8 * 2 + i / 8 : i;
 }
 
 /* An 8 by 8 matrix of bf16 pairs over the lanes of a warp, transposed. */

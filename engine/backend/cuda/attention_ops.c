@@ -18,7 +18,7 @@ static int suits_tensor_cores(const struct vibe_cuda *cuda,
     const size_t group = y->C / kv->head_dim / kv->n_kv_heads;
 
     return cuda->cc >= 80 && vibe_cuda_compiled_for() >= 80 &&
-           kv->dtype == VIBE_BF16 &&
+           (kv->dtype == VIBE_BF16 || kv->dtype == VIBE_F8_E4M3) &&
            (kv->head_dim == 64 || kv->head_dim == 128) &&
            kv->block_tokens % VIBE_CUDA_PROMPT_TILE == 0 &&
            (qkv->T > 1 || group <= VIBE_CUDA_STEP_HEADS) && is_even(y) &&
@@ -28,7 +28,8 @@ static int suits_tensor_cores(const struct vibe_cuda *cuda,
 void vibe_cuda_attention(struct vibe_stream *s, const struct vibe_tensor *y,
                          const struct vibe_tensor *qkv,
                          const struct vibe_kv *kv, size_t layer,
-                         const struct vibe_rows *rows, const float *inv_freq)
+                         const struct vibe_rows *rows,
+                         const struct vibe_rope *rope)
 {
     struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     const int is_tensor = suits_tensor_cores(cuda, y, qkv, kv);
@@ -47,9 +48,9 @@ void vibe_cuda_attention(struct vibe_stream *s, const struct vibe_tensor *y,
         return;
 
     if (!is_step)
-        rc = vibe_cuda_rope(cuda->compute, qkv, kv, layer, rows, inv_freq);
+        rc = vibe_cuda_rope(cuda->compute, qkv, kv, layer, rows, rope);
     if (rc == cudaSuccess && is_step)
-        rc = vibe_cuda_attend_step(cuda, y, qkv, kv, layer, rows, inv_freq,
+        rc = vibe_cuda_attend_step(cuda, y, qkv, kv, layer, rows, rope,
                                    scratch);
     else if (rc == cudaSuccess && is_tensor)
         rc = vibe_cuda_attend_prompt(cuda->compute, y, qkv, kv, layer, rows);

@@ -3,14 +3,22 @@
 #define VIBE_CUDA_CACHE_CUH
 
 #include <cuda_bf16.h>
+#include <cuda_fp8.h>
 
 #include "engine/backend/ops.h"
+#include "engine/base/float8.h"
+
+typedef __nv_fp8_storage_t e4m3; /* a byte */
+
+template <typename T> constexpr bool is_f8 = false;
+template <> constexpr bool is_f8<e4m3> = true;
 
 struct cache {
     void *const *table;
     unsigned max_blocks, block_tokens;
     unsigned n_kv_heads, head_dim, layer;
-    unsigned chunk; /* positions of a part of attend.cu: divides a block */
+    unsigned chunk;    /* positions of a part of attend.cu: divides a block */
+    size_t head_bytes; /* of the keys or values of a head in a block */
 };
 
 static inline unsigned chunk_of(const struct vibe_kv *kv)
@@ -30,7 +38,8 @@ static inline struct cache cache_of(const struct vibe_kv *kv, size_t layer)
                           (unsigned)kv->n_kv_heads,
                           (unsigned)kv->head_dim,
                           (unsigned)layer,
-                          chunk_of(kv)};
+                          chunk_of(kv),
+                          vibe_kv_head_bytes(kv)};
 
     return cache;
 }
@@ -43,17 +52,35 @@ static inline unsigned group_of(const struct vibe_tensor *qkv,
                       kv->n_kv_heads);
 }
 
-/* Keys (part 0) or values (1) of a head from position pos on. */
+/* Keys (part 0) or values (1) of a head in the block of position pos. */
+__device__ static inline char *part_at(const struct cache &c, int seq,
+                                       unsigned pos, unsigned part,
+                                       unsigned head)
+{
+    char *block = (char *)c
+                      .table[(size_t)seq * c.max_blocks + pos / c.block_tokens];
+
+    return block +
+           ((size_t)(c.layer * 2 + part) * c.n_kv_heads + head) * c.head_bytes;
+}
+
+/* The same from position pos on. */
 template <typename T>
 __device__ static inline T *kv_at(const struct cache &c, int seq, unsigned pos,
                                   unsigned part, unsigned head)
 {
-    T *block = (T *)c.table[(size_t)seq * c.max_blocks + pos / c.block_tokens];
-    const size_t row = ((size_t)(c.layer * 2 + part) * c.n_kv_heads + head) *
-                           c.block_tokens +
-                       pos % c.block_tokens;
+    return (T *)part_at(c, seq, pos, part, head) +
+           pos % c.block_tokens * c.head_dim;
+}
 
-    return block + row * c.head_dim;
+/* The exponents of e4m3 rows from position pos on. */
+__device__ static inline unsigned char *exponents_at(const struct cache &c,
+                                                     int seq, unsigned pos,
+                                                     unsigned part,
+                                                     unsigned head)
+{
+    return (unsigned char *)part_at(c, seq, pos, part, head) +
+           c.block_tokens * c.head_dim + pos % c.block_tokens;
 }
 
 __device__ static inline void store(float *out, float v)
@@ -64,6 +91,44 @@ __device__ static inline void store(float *out, float v)
 __device__ static inline void store(__nv_bfloat16 *out, float v)
 {
     *out = __float2bfloat16(v);
+}
+
+/* 2 ^ (exponent - 127). */
+__device__ static inline float power_of_two(unsigned exponent)
+{
+    return __uint_as_float(exponent << 23);
+}
+
+/* vibe_f8_exponent, and a number as its row keeps it. */
+__device__ static inline unsigned exponent_of(float top)
+{
+    const unsigned e = (__float_as_uint(top) + 0x1FFFFF) >> 23;
+
+    return min(max(e, VIBE_F8_LEAST + 8u) - 8, (unsigned)VIBE_F8_MOST);
+}
+
+__device__ static inline e4m3 to_e4m3(float v, unsigned exponent)
+{
+    return __nv_cvt_float_to_fp8(v * power_of_two(254 - exponent),
+                                 __NV_SATFINITE, __NV_E4M3);
+}
+
+/* vibe_f8_row by a warp. */
+__device__ static inline void store_row(e4m3 *codes, unsigned char *exponent,
+                                        const float *in, unsigned n)
+{
+    float top = 0.0f;
+    unsigned e;
+
+    for (unsigned i = threadIdx.x % 32; i < n; i += 32)
+        top = fmaxf(top, fabsf(in[i]));
+    for (int offset = 16; offset > 0; offset /= 2)
+        top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, offset));
+    e = exponent_of(top);
+    for (unsigned i = threadIdx.x % 32; i < n; i += 32)
+        codes[i] = to_e4m3(in[i], e);
+    if (threadIdx.x % 32 == 0)
+        *exponent = (unsigned char)e;
 }
 
 /* Sine and cosine of a * b, whose rounding error would be 2e-3 radians at

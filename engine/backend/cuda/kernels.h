@@ -55,12 +55,14 @@ cudaError_t vibe_cuda_noise(cudaStream_t stream, const struct vibe_tensor *x,
 void vibe_cuda_attention(struct vibe_stream *s, const struct vibe_tensor *y,
                          const struct vibe_tensor *qkv,
                          const struct vibe_kv *kv, size_t layer,
-                         const struct vibe_rows *rows, const float *inv_freq);
+                         const struct vibe_rows *rows,
+                         const struct vibe_rope *rope);
 
 /* Rotate q in place, store k and v, as vibe_attention begins. */
 cudaError_t vibe_cuda_rope(cudaStream_t stream, const struct vibe_tensor *qkv,
                            const struct vibe_kv *kv, size_t layer,
-                           const struct vibe_rows *rows, const float *inv_freq);
+                           const struct vibe_rows *rows,
+                           const struct vibe_rope *rope);
 
 /*
  * Attention of rows that vibe_cuda_rope has rotated and stored.
@@ -95,7 +97,7 @@ cudaError_t vibe_cuda_attend_step(const struct vibe_cuda *cuda,
                                   const struct vibe_tensor *qkv,
                                   const struct vibe_kv *kv, size_t layer,
                                   const struct vibe_rows *rows,
-                                  const float *inv_freq, float *scratch);
+                                  const struct vibe_rope *rope, float *scratch);
 
 cudaError_t vibe_cuda_window(cudaStream_t stream, const struct vibe_tensor *win,
                              const struct vibe_tensor *state,

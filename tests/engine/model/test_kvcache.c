@@ -63,6 +63,19 @@ static void a_cache_starts_empty(void **state)
                      sizeof(float) * 2 * 2 * 3 * 4);
 }
 
+/* A byte a number, and one for the scale of each row. */
+static void float8_takes_a_quarter_and_its_scales(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_kvcache *cache = NULL;
+
+    assert_int_equal(
+        vibe_kvcache_open(&cache, f->be, &config, 2, 600, VIBE_F8_E4M3, NULL),
+        VIBE_OK);
+    assert_int_equal(vibe_kvcache_position_bytes(cache), 2 * 2 * 3 * (4 + 1));
+    vibe_kvcache_free(cache);
+}
+
 static void blocks_are_made_when_first_needed(void **state)
 {
     struct fixture *f = *state;
@@ -160,6 +173,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(a_giver_that_fails_fails_the_growth),
     VIBE_TEST(ensure_refuses_more_positions_than_were_asked_for),
     VIBE_TEST(a_cache_starts_empty),
+    VIBE_TEST(float8_takes_a_quarter_and_its_scales),
     VIBE_TEST(blocks_are_made_when_first_needed),
     VIBE_TEST(blocks_stay_with_their_sequence),
 };

@@ -1,5 +1,6 @@
 #include "engine/model/qwen2.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,18 +63,19 @@ static void embed_prompt(struct fixture *f)
     assert_int_equal(frame * f->H, voices.n);
 }
 
-static void open_lm(struct fixture *f, size_t model)
+static void open_lm_with(struct fixture *f, size_t model, enum vibe_dtype kv)
 {
     struct golden *g = &f->g;
 
     golden_open(g, model);
+    g->be->kv_dtype = kv;
     f->H = g->config.lm.hidden_size;
     assert_true(f->H <= MAX_HIDDEN);
     assert_int_equal(vibe_qwen2_open(&f->lm, g->be, g->w, &g->config.lm,
                                      g->control, MAX_ROWS, NULL, &f->err),
                      VIBE_OK);
     assert_int_equal(vibe_kvcache_open(&f->cache, g->be, &g->config.lm,
-                                       MAX_ROWS, MAX_POSITIONS, VIBE_F32, NULL),
+                                       MAX_ROWS, MAX_POSITIONS, kv, NULL),
                      VIBE_OK);
     for (size_t seq = 0; seq < MAX_ROWS; seq++)
         assert_int_equal(
@@ -85,6 +87,11 @@ static void open_lm(struct fixture *f, size_t model)
     f->at = g->be->ops->alloc(g->be, sizeof(*f->at) * 2 * MAX_ROWS);
     assert_non_null(f->at);
     embed_prompt(f);
+}
+
+static void open_lm(struct fixture *f, size_t model)
+{
+    open_lm_with(f, model, VIBE_F32);
 }
 
 static void close_lm(struct fixture *f)
@@ -261,6 +268,75 @@ static void consume_frame(struct fixture *f, struct walk *w)
     memcpy(w->e_in, next.data, f->H * sizeof(float));
     w->neg++;
     w->frame++;
+}
+
+/* What differs from the record, and the record, both squared and summed. */
+struct difference {
+    double error, all;
+};
+
+static void add_difference(struct difference *d, const float *got,
+                           const float *want, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        d->error += pow((double)got[i] - want[i], 2.0);
+        d->all += pow(want[i], 2.0);
+    }
+}
+
+/* The recorded frames with such keys and values; returns |error| / |all| of
+ * both branches' hidden states. */
+static double forced_difference(struct fixture *f, size_t model,
+                                enum vibe_dtype kv)
+{
+    struct difference d = {0};
+    struct walk w = {0};
+    const int64_t *ids;
+    size_t n_ids;
+
+    open_lm_with(f, model, kv);
+    ids = golden_ids(&f->g, "generated.ids", &n_ids);
+    for (size_t i = 0; i < n_ids; i++) {
+        int32_t id = (int32_t)ids[i];
+
+        advance(f, &w, i);
+        if (id == f->g.control[VIBE_CONTROL_DIFFUSION]) {
+            add_difference(
+                &d, w.hidden,
+                golden_get(&f->g, "frame%03zu.pos_condition", w.frame).data,
+                f->H);
+            add_difference(
+                &d, w.hidden + f->H,
+                golden_get(&f->g, "frame%03zu.neg_condition", w.frame).data,
+                f->H);
+            memcpy(w.e_in,
+                   golden_get(&f->g, "frame%03zu.next_embed", w.frame++).data,
+                   f->H * sizeof(float));
+            w.neg++;
+            continue;
+        }
+        if (id == f->g.control[VIBE_CONTROL_START])
+            w.neg = 0;
+        assert_int_equal(vibe_qwen2_embed(f->lm, w.e_in, &id, 1, NULL),
+                         VIBE_OK);
+    }
+    close_lm(f);
+    return sqrt(d.error / d.all);
+}
+
+/* Three bits after the first instead of seven: 16 times the error of bf16, which
+ * is a rounding of 2^-9 that few layers add to. */
+static void float8_keys_and_values_move_the_states_little(void **state)
+{
+    struct fixture *f = *state;
+
+    for (size_t model = 0; model < GOLDEN_MODELS; model++) {
+        const double bf16 = forced_difference(f, model, VIBE_BF16);
+        const double f8 = forced_difference(f, model, VIBE_F8_E4M3);
+
+        assert_true(bf16 < 0.003);
+        assert_true(f8 < 16 * 0.003);
+    }
 }
 
 /*
@@ -492,6 +568,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(open_refuses_control_ids_outside_the_vocabulary),
     VIBE_TEST(embed_refuses_ids_outside_the_vocabulary),
     VIBE_TEST(forced_generation_equals_the_record),
+    VIBE_TEST(float8_keys_and_values_move_the_states_little),
     VIBE_TEST(a_prompt_may_be_read_in_parts),
     VIBE_TEST(steps_equal_a_prompt),
     VIBE_TEST(a_row_is_alike_in_any_batch),
