@@ -42,6 +42,15 @@ static void print_rows(const struct vibe_plan *plan)
     print_part("ring", plan->ring_slots * plan->chunk_bytes, remark);
 }
 
+static const char *encoder_remark(const struct vibe_engine_plan *made)
+{
+    if (made->plan.encoder)
+        return "stays";
+    return made->has_voices_first
+               ? "only while voices are read, before all else"
+               : "only while voices are read, where keys and values come later";
+}
+
 static void print_parts(const struct vibe_engine_plan *made, size_t n_dialogues)
 {
     const struct vibe_plan_model *m = &made->model;
@@ -57,12 +66,11 @@ static void print_parts(const struct vibe_engine_plan *made, size_t n_dialogues)
              made->negative, n_dialogues > 1 ? " of each dialogue" : "",
              plan->has_kv_on_host ? ", on the host" : "");
     print_part("keys and values", plan->kv, remark);
-    print_part("voice encoder", m->encoder,
-               plan->encoder ? "stays"
-                             : "only while voices are read, where keys and "
-                               "values come later");
-    print_part("rest", m->lm + m->connectors + m->states + m->scratch,
-               "norms, connectors, states, scratch");
+    print_part("voice encoder", m->encoder, encoder_remark(made));
+    print_part("scratch", m->scratch, "of products of a prompt");
+    print_part("connectors", m->connectors, "");
+    print_part("rest", m->lm + m->states,
+               "norms, scales, activations of a prompt, states");
     snprintf(remark, sizeof(remark), "and %zu MiB of kernels later",
              made->memory.later >> 20);
     print_part("driver", made->memory.context, remark);
@@ -125,6 +133,9 @@ static void print_plan_json(const struct vibe_engine_plan *made, size_t steps)
     vibe_json_count(object, "head_bytes", made->model.head);
     vibe_json_count(object, "codec_bytes", made->model.codec);
     vibe_json_count(object, "encoder_bytes", made->model.encoder);
+    vibe_json_count(object, "scratch_bytes", made->model.scratch);
+    vibe_json_count(object, "connector_bytes", made->model.connectors);
+    vibe_json_count(object, "rest_bytes", made->model.lm + made->model.states);
     vibe_json_count(object, "context_bytes", made->memory.context);
     vibe_json_count(object, "reserve_bytes", plan->reserve);
     vibe_json_count(object, "budget_bytes", plan->budget);

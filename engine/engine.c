@@ -240,6 +240,21 @@ static int plan_memory(struct vibe_engine *e,
     return rc;
 }
 
+/* Read the voices that are known before anything else wants memory: the plan
+ * has no room for their encoder beside it. */
+static int read_voices(struct vibe_engine *e,
+                       const struct vibe_engine_options *o,
+                       struct vibe_error *err)
+{
+    const int rc = vibe_voices_open(&e->voices, err);
+
+    if (rc != VIBE_OK || !e->plan.has_voices_first)
+        return rc;
+    e->models = (struct vibe_models){
+        .be = e->backend, .w = e->weights, .config = e->config};
+    return vibe_prepare_voices(e, o->requests, o->n_requests, err);
+}
+
 /* Put everything where the plan says. */
 static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
                 struct vibe_error *err)
@@ -247,7 +262,9 @@ static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
     int rc;
 
     tell_of_bf16(e, o);
-    rc = load_models(e, o, err);
+    rc = read_voices(e, o, err);
+    if (rc == VIBE_OK)
+        rc = load_models(e, o, err);
     if (rc == VIBE_OK && e->models.is_scale_restored)
         notice(o,
                "%s: its speech scalars were rounded to float8; the released "
@@ -260,8 +277,6 @@ static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
     if (rc == VIBE_OK && e->models.streaming.offload)
         vibe_kvcache_limit(e->generator->cache, e->plan.plan.kv,
                            vibe_streaming_make_room, &e->models.streaming);
-    if (rc == VIBE_OK)
-        rc = vibe_voices_open(&e->voices, err);
     if (rc == VIBE_OK && e->fronts) {
         rc = vibe_fronts_load(e->fronts, e, err);
         e->stream.is_eager = 1; /* a graph is of one device */

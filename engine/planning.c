@@ -130,7 +130,9 @@ int vibe_planning_make(struct vibe_engine_plan *out,
         request.max_vram = 0;
     }
     request.n_dialogues = o->n_dialogues;
+    request.has_voices_first = o->n_requests > 0;
     plan_lengths(&request, e, o);
+    made.has_voices_first = request.has_voices_first;
     made.positive = request.positive;
     made.negative = request.negative;
     rc = vibe_plan_make(&made.plan, &made.model, &made.memory, &request, err);
@@ -156,6 +158,7 @@ int vibe_planning_layers(double *out, const struct vibe_engine *e,
 
     request.kind = VIBE_PLAN_WHOLE;
     request.max_vram = 0;
+    request.has_voices_first = o->n_requests > 0;
     request.n_dialogues = o->n_dialogues;
     plan_lengths(&request, e, o);
     if (rc == VIBE_OK)

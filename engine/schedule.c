@@ -203,7 +203,8 @@ int vibe_prepare_voices(struct vibe_engine *engine,
 {
     int rc = VIBE_OK;
 
-    vibe_generator_rest(engine->generator);
+    if (engine->generator)
+        vibe_generator_rest(engine->generator);
     for (size_t i = 0; i < n && rc == VIBE_OK; i++) {
         const float **mean = calloc(requests[i].n_voices + 1, sizeof(*mean));
         struct vibe_ready r = {0};

@@ -112,6 +112,7 @@ struct vibe_engine_plan {
     struct vibe_plan_device memory;
     struct vibe_plan plan;
     size_t positive, negative;    /* positions of a dialogue, as planned */
+    int has_voices_first;         /* they are read before all else */
     size_t others;                /* bytes of the device that others use */
     struct vibe_plan_rates rates; /* probed by vibe_engine_plan */
 };
@@ -354,7 +355,8 @@ int vibe_speak_batch(struct vibe_engine *engine, const struct vibe_batch *batch,
 
 /*
  * Encode the voices of requests that are going to be spoken, so that later no
- * dialogue waits for another one's.  Errors: VIBE_E_NOMEM, VIBE_E_DEVICE
+ * dialogue waits for another one's; those that vibe_engine_open was told of
+ * are.  Errors: VIBE_E_NOMEM, VIBE_E_DEVICE
  */
 int vibe_prepare_voices(struct vibe_engine *engine,
                         const struct vibe_request *requests, size_t n,

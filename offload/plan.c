@@ -92,10 +92,10 @@ static void place_parts(struct vibe_plan *plan, const struct vibe_plan_model *m,
     plan->fixed += m->codec;
     if (plan->has_codec_on_host)
         plan->fixed -= smaller(m->codec, m->codec_reads);
-    /* voices are read before there are keys and values */
+    /* voices are read before there is anything else, or keys and values */
     if (r->mode == VIBE_MEMORY_BEEFY)
         plan->encoder = m->encoder;
-    else
+    else if (!r->has_voices_first)
         growing = larger(kv_here, m->encoder);
     plan->fixed += growing + plan->encoder;
 }

@@ -69,6 +69,7 @@ struct vibe_plan_request {
     int64_t reserve;      /* bytes to leave free; 0: as usual; negative: none */
     int has_kv_on_host;   /* --offload-kv-cache */
     int has_head_on_host; /* --offload-prediction-head */
+    int has_voices_first; /* they are known, and read before all else */
     enum vibe_memory_mode mode;
     size_t n_dialogues;        /* that advance together; 0: 1 */
     size_t positive, negative; /* positions to plan for in each dialogue */
@@ -85,7 +86,8 @@ struct vibe_plan {
     size_t ring_slots, chunk_bytes; /* 0 when nothing streams */
 
     size_t kv;      /* of the planned positions, on the device or the host */
-    size_t encoder; /* beside everything else; 0: where kv comes later */
+    size_t encoder; /* beside everything else; 0: before it, or where kv comes
+                       later */
     size_t fixed;   /* what neither streams nor grows */
     size_t reserve; /* all of this program's allocations */
     size_t total;   /* with context and what comes later: the planned peak */

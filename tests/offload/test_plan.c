@@ -288,6 +288,22 @@ static void voices_are_read_where_keys_come_later(void **state)
                      m.encoder - (m.encoder > one.kv ? m.encoder - one.kv : 0));
 }
 
+static void voices_that_come_first_need_no_room_of_their_own(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(24 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_AUTO);
+    struct vibe_plan later, first;
+
+    (void)state;
+    r.positive = r.negative = 256;
+    later = made(&m, &d, &r);
+    r.has_voices_first = 1;
+    first = made(&m, &d, &r);
+    assert_true(first.kv < m.encoder);
+    assert_int_equal(later.fixed - first.fixed, m.encoder - first.kv);
+}
+
 static void a_negative_cap_leaves_that_much_free(void **state)
 {
     const struct vibe_plan_model m = model_of(&large);
@@ -372,6 +388,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_card_that_is_too_small_is_refused_with_advice),
     cmocka_unit_test(what_goes_to_the_host_makes_room_for_layers),
     cmocka_unit_test(voices_are_read_where_keys_come_later),
+    cmocka_unit_test(voices_that_come_first_need_no_room_of_their_own),
     cmocka_unit_test(a_negative_cap_leaves_that_much_free),
     cmocka_unit_test(a_reserve_stays_free_whatever_is_asked),
     cmocka_unit_test(a_ring_shrinks_before_a_model_is_refused),
