@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,6 +48,12 @@ struct rule {
 
 enum { MAX_RULES = 8 };
 
+/* Those who share what was opened. */
+struct owners {
+    pthread_mutex_t lock; /* also of what is recoded */
+    size_t n;
+};
+
 struct vibe_weights {
     char *path;
     struct vibe_safetensors **files;
@@ -59,6 +66,7 @@ struct vibe_weights {
     enum vibe_dtype dtype;
     struct rule rules[MAX_RULES];
     size_t n_rules;
+    struct owners *owners; /* owned */
 };
 
 static int no_memory(const struct vibe_weights *w, struct vibe_error *err)
@@ -476,37 +484,8 @@ static int build_visited(struct vibe_weights *w, struct vibe_error *err)
     return VIBE_OK;
 }
 
-int vibe_weights_open(struct vibe_weights **out, const char *path,
-                      struct vibe_error *err)
-{
-    struct vibe_weights *w = calloc(1, sizeof(*w));
-    int rc;
-
-    *out = NULL;
-    if (w)
-        w->path = strdup(path);
-    if (!w || !w->path) {
-        rc = vibe_fail(err, VIBE_E_NOMEM, "%s: no memory", path);
-        goto out;
-    }
-    rc = open_files(w, path, err);
-    if (rc == VIBE_OK)
-        rc = build_entries(w, err);
-    if (rc == VIBE_OK)
-        rc = attach_scales(w, err);
-    if (rc == VIBE_OK)
-        rc = build_visited(w, err);
-    if (rc != VIBE_OK)
-        goto out;
-    *out = w;
-    w = NULL;
-
-out:
-    vibe_weights_free(w);
-    return rc;
-}
-
-void vibe_weights_free(struct vibe_weights *w)
+/* As far as it was made. */
+static void release(struct vibe_weights *w)
 {
     if (!w)
         return;
@@ -526,7 +505,79 @@ void vibe_weights_free(struct vibe_weights *w)
     free(w->entries);
     free(w->visited);
     free(w->path);
+    if (w->owners)
+        pthread_mutex_destroy(&w->owners->lock);
+    free(w->owners);
     free(w);
+}
+
+/* Of one; NULL without memory. */
+static struct owners *make_owners(void)
+{
+    struct owners *owners = calloc(1, sizeof(*owners));
+
+    if (!owners)
+        return NULL;
+    pthread_mutex_init(&owners->lock, NULL);
+    owners->n = 1;
+    return owners;
+}
+
+int vibe_weights_open(struct vibe_weights **out, const char *path,
+                      struct vibe_error *err)
+{
+    struct vibe_weights *w = calloc(1, sizeof(*w));
+    int rc;
+
+    *out = NULL;
+    if (w)
+        w->path = strdup(path);
+    if (w)
+        w->owners = make_owners();
+    if (!w || !w->path || !w->owners) {
+        rc = vibe_fail(err, VIBE_E_NOMEM, "%s: no memory", path);
+        goto out;
+    }
+    rc = open_files(w, path, err);
+    if (rc == VIBE_OK)
+        rc = build_entries(w, err);
+    if (rc == VIBE_OK)
+        rc = attach_scales(w, err);
+    if (rc == VIBE_OK)
+        rc = build_visited(w, err);
+    if (rc != VIBE_OK)
+        goto out;
+    *out = w;
+    w = NULL;
+
+out:
+    release(w);
+    return rc;
+}
+
+struct vibe_weights *vibe_weights_share(struct vibe_weights *w)
+{
+    pthread_mutex_lock(&w->owners->lock);
+    w->owners->n++;
+    pthread_mutex_unlock(&w->owners->lock);
+    return w;
+}
+
+/* Returns how many are left. */
+static size_t leave(struct vibe_weights *w)
+{
+    size_t n;
+
+    pthread_mutex_lock(&w->owners->lock);
+    n = --w->owners->n;
+    pthread_mutex_unlock(&w->owners->lock);
+    return n;
+}
+
+void vibe_weights_free(struct vibe_weights *w)
+{
+    if (w && leave(w) == 0)
+        release(w);
 }
 
 /* Describe an entry that is visited. */
@@ -696,15 +747,17 @@ int vibe_weights_recode(const struct vibe_weights *w,
 
     assert(e);
     r = &e->recoded;
+    pthread_mutex_lock(&w->owners->lock);
     if (!r->data || r->dtype != to) {
         vibe_recoded_release(r);
         rc = vibe_recode(r, weight, to, VIBE_QUANT_GROUP, vibe_team_size(),
                          err);
     }
-    if (rc != VIBE_OK) {
+    if (rc != VIBE_OK)
         vibe_recoded_release(r);
+    pthread_mutex_unlock(&w->owners->lock);
+    if (rc != VIBE_OK)
         return rc;
-    }
     weight->data = r->blocks ? (const char *)r->data + r->blocks[0]
                              : (const char *)r->data;
     weight->dtype = to;
@@ -716,10 +769,14 @@ int vibe_weights_recode(const struct vibe_weights *w,
     return VIBE_OK;
 }
 
-void vibe_weights_drop(const struct vibe_weights *w)
+void vibe_weights_drop(const struct vibe_weights *w, const char *name)
 {
-    for (size_t i = 0; i < w->n; i++)
-        vibe_recoded_release(&w->entries[i].recoded);
+    struct entry *e = find(w, name);
+
+    pthread_mutex_lock(&w->owners->lock);
+    if (e && w->owners->n == 1)
+        vibe_recoded_release(&e->recoded);
+    pthread_mutex_unlock(&w->owners->lock);
 }
 
 size_t vibe_weights_count(const struct vibe_weights *w)

@@ -66,6 +66,9 @@ int vibe_weights_open(struct vibe_weights **out, const char *path,
                       struct vibe_error *err);
 void vibe_weights_free(struct vibe_weights *w);
 
+/* Share what was opened: it is freed with the last. */
+struct vibe_weights *vibe_weights_share(struct vibe_weights *w);
+
 /*
  * Ask that matrices whose names begin with prefix be kept in another dtype
  * than the file's; of several prefixes that fit, the last one asked counts.
@@ -82,7 +85,8 @@ enum vibe_weight_dtype vibe_weights_kept(const struct vibe_weights *w,
 
 /*
  * Have a weight in another dtype: made on all cores, kept beside the tensor
- * and handed out again until vibe_weights_drop or vibe_weights_free.
+ * and handed out again until vibe_weights_drop or vibe_weights_free.  Several
+ * threads may ask at once.
  *
  *   weight   as found; becomes the other, or is untouched on error
  *   name     original name
@@ -94,8 +98,8 @@ int vibe_weights_recode(const struct vibe_weights *w,
                         struct vibe_weight *weight, const char *name,
                         enum vibe_dtype to, struct vibe_error *err);
 
-/* Free what was recoded. */
-void vibe_weights_drop(const struct vibe_weights *w);
+/* Free what a weight was recoded to, unless others share the file. */
+void vibe_weights_drop(const struct vibe_weights *w, const char *name);
 
 /* Is there a tensor of this (original) name, of whatever dtype? */
 int vibe_weights_has(const struct vibe_weights *w, const char *name);

@@ -240,10 +240,20 @@ static void take_matrix(struct vibe_loader *l, struct vibe_matrix *out,
         l->rc = store->load(store->user, out, number, src, l->err);
     else
         l->rc = vibe_matrix_load(out, l->params->be, src, l->err);
-    if (!store && l->params->be->is_cuda) /* it has a copy */
-        vibe_weights_drop(l->w);
     if (!l->rc)
         l->params->matrix[l->params->n_matrices++] = out;
+}
+
+/* The parts of a matrix are not needed in another dtype any more. */
+static void drop(const struct vibe_loader *l,
+                 const struct vibe_matrix_names *names)
+{
+    char name[NAME_MAX_BYTES];
+
+    for (int i = 0; i < VIBE_MATRIX_PARTS && names->part[i]; i++) {
+        full_name(l, name, names->part[i], ".weight");
+        vibe_weights_drop(l->w, name);
+    }
 }
 
 void vibe_load_matrix(struct vibe_loader *l, struct vibe_matrix *out,
@@ -285,6 +295,8 @@ void vibe_load_matrix(struct vibe_loader *l, struct vibe_matrix *out,
         src.gamma = gamma;
     }
     take_matrix(l, out, &src);
+    if (!is_checking(l) && !l->store && l->params->be->is_cuda)
+        drop(l, names); /* it has a copy */
     free(gamma);
     free(bias);
 }

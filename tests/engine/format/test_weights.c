@@ -491,6 +491,49 @@ static void forget_unmaps_the_pages_of_a_prefix(void **state)
     assert_true(mapped_in() <= before - BYTES / 2);
 }
 
+static const void *recode(struct weights_fixture *f, const char *name)
+{
+    struct vibe_weight weight;
+    const size_t shape[] = {2, 3};
+
+    assert_int_equal(vibe_weights_need(f->w, &weight, name, shape, 2, &f->err),
+                     VIBE_OK);
+    assert_int_equal(vibe_weights_recode(f->w, &weight, name, VIBE_I8, &f->err),
+                     VIBE_OK);
+    return weight.data;
+}
+
+static void drop_leaves_what_others_were_recoded_to(void **state)
+{
+    struct weights_fixture *f = *state;
+    const void *kept;
+
+    write_pair(f, weights_matrix("other.weight", 2, 3));
+    weights_open(f);
+    kept = recode(f, "lin.weight");
+    recode(f, "other.weight");
+    vibe_weights_drop(f->w, "other.weight");
+
+    assert_ptr_equal(recode(f, "lin.weight"), kept); /* not made anew */
+}
+
+static void shared_weights_are_freed_with_the_last(void **state)
+{
+    struct weights_fixture *f = *state;
+    struct vibe_weights *shared;
+    const void *kept;
+
+    write_pair(f, weights_matrix("other.weight", 2, 3));
+    weights_open(f);
+    kept = recode(f, "lin.weight");
+    shared = vibe_weights_share(f->w);
+    vibe_weights_drop(shared, "lin.weight"); /* the other one reads it */
+    assert_ptr_equal(recode(f, "lin.weight"), kept);
+    vibe_weights_free(shared);
+
+    assert_ptr_equal(recode(f, "lin.weight"), kept);
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(open_names_a_missing_path),
     VIBE_TEST(open_says_what_a_folder_lacks),
@@ -518,6 +561,8 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(dtype_is_what_most_bytes_have),
     VIBE_TEST(forget_leaves_the_data_readable),
     VIBE_TEST(forget_unmaps_the_pages_of_a_prefix),
+    VIBE_TEST(drop_leaves_what_others_were_recoded_to),
+    VIBE_TEST(shared_weights_are_freed_with_the_last),
 };
 
 VIBE_TEST_MAIN(tests)
