@@ -228,14 +228,27 @@ static int is_chosen(const struct table *table, double layers, double next)
     return table->here.has_gpu && layers <= here && (next > here);
 }
 
+/* Seconds of a frame; 0 where it does not fit, or a rate is unknown.  On a CPU
+ * nothing is streamed, whatever a GPU would keep. */
+static double frame_s(const struct table *table, const struct column *column,
+                      const struct vibe_plan *plan,
+                      const struct vibe_plan_model *m)
+{
+    struct vibe_plan here = *plan;
+
+    if (column->bytes && plan->total > column->bytes)
+        return 0;
+    if (!column->bytes && !table->here.has_gpu)
+        here.streamed = 0;
+    return vibe_plan_frame_s(&here, m, &column->rates, table->steps);
+}
+
 static void print_cell(const struct table *table, const struct column *column,
                        const struct vibe_plan *plan,
                        const struct vibe_plan_model *m)
 {
-    double s = 0;
+    const double s = frame_s(table, column, plan, m);
 
-    if (!column->bytes || plan->total <= column->bytes)
-        s = vibe_plan_frame_s(plan, m, &column->rates, table->steps);
     if (s > 0)
         printf(" %11.0f", 1e3 * s);
     else
@@ -258,9 +271,7 @@ static void print_row_json(const struct table *table, const char *weights,
         const struct column *c = &table->columns[i];
 
         if (!c->bytes || plan->total <= c->bytes)
-            vibe_json_number(
-                times, c->name,
-                1e3 * vibe_plan_frame_s(plan, m, &c->rates, table->steps));
+            vibe_json_number(times, c->name, 1e3 * frame_s(table, c, plan, m));
     }
     json_object_set_new(object, "frame_ms", times);
     vibe_json_print(object);
