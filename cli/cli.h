@@ -29,7 +29,8 @@ struct vibe_cli {
     const struct vibe_device_choice *fronts; /* [n_fronts] of a split model,
                                                 borrowed */
     size_t n_fronts;
-    size_t n_positions; /* of a dialogue, without requests; 0: unknown */
+    struct vibe_engine *like; /* whose host copy an engine shares, or NULL */
+    size_t n_positions;       /* of a dialogue, without requests; 0: unknown */
 };
 
 /*

@@ -78,8 +78,7 @@ static enum vibe_exit speak_all(struct vibe_run *run,
     if (run->n_at_once > 1)
         vibe_progress_start(&run->progress, "speaking", 1);
     if (engine && !q.is_stopped)
-        status = vibe_replicas_speak(&q, engine, run->replicas, run->n_replicas,
-                                     &failure);
+        status = vibe_replicas_speak(run->others, &q, engine, &failure);
     if (status != VIBE_EXIT_OK && q.why.status == VIBE_EXIT_OK)
         q.why = failure;
     status = conclude(&q, why);
@@ -200,6 +199,9 @@ static enum vibe_exit prepare(struct vibe_run *run, struct vibe_engine **engine,
     run->cli->n_dialogues = count_rows(o, n_open, run->n_replicas);
     status = open_engine(run, engine, why);
     run->n_at_once = run->cli->n_dialogues * run->n_replicas;
+    if (status == VIBE_EXIT_OK && !o->is_dry_run)
+        status = vibe_replicas_open(&run->others, run->cli, *engine,
+                                    run->replicas, run->n_replicas, why);
     run->cli->requests = NULL;
     run->cli->n_requests = 0;
     free(requests);
@@ -355,10 +357,12 @@ static enum vibe_exit do_run(struct vibe_run *run, uint64_t seed,
         if (o->seed < 0)
             vibe_log(&run->cli->log, VIBE_LOG_INFO, "seed %" PRIu64, seed);
         start_s = vibe_clock_s();
+        vibe_report_start(run->report);
         status = speak_all(run, engine, why);
         if (engine)
             vibe_stats_print(run->cli, engine, vibe_clock_s() - start_s);
     }
+    vibe_replicas_free(run->others);
     vibe_engine_free(engine);
     return status;
 }

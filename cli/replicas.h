@@ -1,8 +1,8 @@
 /*
  * replicas.h - one engine on each of several devices, over one queue.
  *
- * The engines read the weights from one mapping of the file, which the system
- * keeps once however many there are.
+ * The engines share one host copy of the weights: the mapping of the file, what
+ * was recoded, and what they stream.
  */
 #ifndef VIBE_CLI_REPLICAS_H
 #define VIBE_CLI_REPLICAS_H
@@ -13,6 +13,7 @@
 
 struct vibe_engine;
 struct vibe_queue;
+struct vibe_replicas;
 
 enum { VIBE_REPLICAS_MAX = 64 };
 
@@ -33,15 +34,29 @@ enum vibe_exit vibe_replicas_parse(struct vibe_replica *out, size_t *n,
                                    struct vibe_failure *why);
 
 /*
- * Empty the queue: with the first engine in this thread, and in a thread of
- * their own with engines that are opened on the other devices.
+ * Open engines beside the first, each in a thread of its own, and wait for
+ * them.
  *
- *   first      opened on replicas[0]; borrowed
+ *   out        set to them, or to NULL on failure; free with
+ *              vibe_replicas_free, before the first
+ *   cli        borrowed for this call; its options and log until then
+ *   first      opened on replicas[0], whose host copy of the weights they share
  *   replicas   [n], n > 0
  */
-enum vibe_exit vibe_replicas_speak(struct vibe_queue *q,
+enum vibe_exit vibe_replicas_open(struct vibe_replicas **out,
+                                  const struct vibe_cli *cli,
+                                  struct vibe_engine *first,
+                                  const struct vibe_replica *replicas, size_t n,
+                                  struct vibe_failure *why);
+
+/* Empty a queue: with the first engine in this thread, with the others in
+ * theirs. */
+enum vibe_exit vibe_replicas_speak(struct vibe_replicas *all,
+                                   struct vibe_queue *q,
                                    struct vibe_engine *first,
-                                   const struct vibe_replica *replicas,
-                                   size_t n, struct vibe_failure *why);
+                                   struct vibe_failure *why);
+
+/* Close them; NULL is allowed. */
+void vibe_replicas_free(struct vibe_replicas *all);
 
 #endif /* VIBE_CLI_REPLICAS_H */

@@ -13,7 +13,7 @@
 
 struct vibe_report {
     json_t *dialogues;
-    double start_s;
+    double open_s, start_s;
     double seconds; /* of speech that this run has made */
     size_t frames;
 };
@@ -25,8 +25,13 @@ struct vibe_report *vibe_report_open(void)
     if (!report)
         return NULL;
     report->dialogues = json_array();
-    report->start_s = vibe_clock_s();
+    report->open_s = report->start_s = vibe_clock_s();
     return report;
+}
+
+void vibe_report_start(struct vibe_report *report)
+{
+    report->start_s = vibe_clock_s();
 }
 
 void vibe_report_free(struct vibe_report *report)
@@ -75,6 +80,7 @@ static json_t *make_totals(const struct vibe_report *report,
     vibe_json_count(totals, "skipped", run->n_skipped);
     vibe_json_number(totals, "seconds", report->seconds);
     vibe_json_count(totals, "frames", report->frames);
+    vibe_json_number(totals, "open_s", report->start_s - report->open_s);
     vibe_json_number(totals, "wall_s", wall);
     vibe_json_number(totals, "rtf", wall / report->seconds);
     vibe_json_number(totals, "frames_per_s", (double)report->frames / wall);

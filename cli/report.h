@@ -16,6 +16,9 @@ struct vibe_run;
 struct vibe_report *vibe_report_open(void);
 void vibe_report_free(struct vibe_report *report);
 
+/* The engines are open: from now on something is spoken. */
+void vibe_report_start(struct vibe_report *report);
+
 /* Add the object of a take that has ended; borrowed. */
 void vibe_report_add(struct vibe_report *report, struct json_t *object);
 

@@ -27,6 +27,7 @@ struct vibe_run {
     struct vibe_report *report;   /* owned */
     struct vibe_replica replicas[VIBE_REPLICAS_MAX]; /* where the engines are */
     size_t n_replicas;
+    struct vibe_replicas *others; /* engines beside the first; owned */
     struct vibe_device_choice fronts[VIBE_REPLICAS_MAX]; /* of a split model */
     size_t n_at_once; /* dialogues, of all engines */
     struct vibe_progress progress;

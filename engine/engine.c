@@ -62,9 +62,11 @@ static int read_files(struct vibe_engine *e,
         rc = vibe_tokenizer_open(&e->tokenizer, tokenizer, err);
     if (rc == VIBE_OK)
         rc = vibe_control_ids(e->control_ids, e->tokenizer, tokenizer, err);
-    if (rc == VIBE_OK)
+    if (rc == VIBE_OK && o->like)
+        e->weights = vibe_weights_share(o->like->weights);
+    if (rc == VIBE_OK && !o->like)
         rc = vibe_weights_open(&e->weights, o->model, err);
-    if (rc == VIBE_OK)
+    if (rc == VIBE_OK && !o->like)
         rc = vibe_models_check(e->weights, &e->config, err);
     free(config);
     free(preprocessor);
@@ -175,10 +177,10 @@ static int open_files(struct vibe_engine **out,
         rc = vibe_fail(err, VIBE_E_NOMEM, "%s: no memory", o->model);
     if (rc == VIBE_OK)
         rc = read_files(e, o, dir, err);
-    if (rc == VIBE_OK) {
+    if (rc == VIBE_OK && !o->like)
         keep_weights(e, o);
+    if (rc == VIBE_OK)
         e->models.config = e->config; /* by which requests are checked */
-    }
     free(dir);
     if (rc == VIBE_OK)
         *out = e;
@@ -204,6 +206,7 @@ static int load_models(struct vibe_engine *e,
         .cpu_layers = asked->cpu_layers,
         .cpu_threads = o->threads,
         .rows = 2 * (o->n_dialogues ? o->n_dialogues : 1),
+        .like = o->like ? &o->like->models.streaming : NULL,
         .offload = {.slots = asked->is_on ? asked->ring_slots
                                           : plan->ring_slots,
                     .host_limit = asked->host_bytes,

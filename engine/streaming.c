@@ -1,6 +1,7 @@
 #include "engine/streaming.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/backend/ops.h"
 #include "engine/base/clock.h"
@@ -249,10 +250,13 @@ int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
         .fill = fill,
     };
     const enum vibe_purpose purpose = be->purpose;
+    struct vibe_offload_options offload = options->offload;
     struct vibe_residency table = {0};
     int rc;
 
     st->be = be;
+    if (options->like && strcmp(options->like->be->name, be->name) == 0)
+        offload.like = options->like->offload;
     st->clear_interval = options->clear_interval < 0 ? 0
                          : options->clear_interval
                              ? (uint64_t)options->clear_interval
@@ -266,7 +270,7 @@ int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
         rc = share(st, &table, options, err);
     if (rc == VIBE_OK)
         rc = vibe_offload_open(&st->offload, be, be->transfer, &source, &table,
-                               &options->offload, err);
+                               &offload, err);
     be->purpose = purpose;
     vibe_residency_release(&table);
     return rc;

@@ -27,6 +27,7 @@ struct vibe_streaming_options {
                            says are worth it */
     int cpu_threads;    /* see hybrid.h */
     size_t rows;        /* of a step, at most */
+    struct vibe_streaming *like; /* see vibe_engine_options, or NULL */
     struct vibe_offload_options offload;
 };
 

@@ -65,6 +65,9 @@ struct vibe_engine_options {
 
     /* Devices [n_fronts] for the first layers, of the same kind as device,
      * which has the last ones and all else; borrowed for the call. */
+    struct vibe_engine *like; /* of the same model and precision, or NULL: its
+                                 host copy of the weights is used, and it freed
+                                 later */
     const struct vibe_device_choice *fronts;
     size_t n_fronts;
 

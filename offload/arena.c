@@ -36,6 +36,7 @@ struct vibe_arena {
     struct vibe_arena_chunk *unfilled; /* the first without a final place */
     struct vibe_arena_chunk *lent;     /* a list of their own */
     int is_stopping;
+    pthread_mutex_t starting; /* of what follows */
     pthread_t thread;
     int has_thread;
     /* of the thread alone */
@@ -65,6 +66,7 @@ int vibe_arena_open(struct vibe_arena **out, struct vibe_backend *be,
     if (arena->options.threads > MAX_THREADS)
         arena->options.threads = MAX_THREADS;
     pthread_mutex_init(&arena->lock, NULL);
+    pthread_mutex_init(&arena->starting, NULL);
     *out = arena;
     return VIBE_OK;
 }
@@ -108,26 +110,29 @@ void vibe_arena_free(struct vibe_arena *arena)
         arena->slabs = next;
     }
     pthread_mutex_destroy(&arena->lock);
+    pthread_mutex_destroy(&arena->starting);
     free(arena);
 }
 
-int vibe_arena_add(struct vibe_arena_chunk **out, struct vibe_arena *arena,
-                   const struct vibe_piece *piece, struct vibe_error *err)
+/* The chunk of these rows in a list, or NULL. */
+static struct vibe_arena_chunk *find(struct vibe_arena_chunk *chunk,
+                                     const struct vibe_piece *piece)
 {
-    struct vibe_arena_chunk *chunk = calloc(1, sizeof(*chunk));
+    while (chunk &&
+           (chunk->piece.matrix != piece->matrix ||
+            chunk->piece.first != piece->first || chunk->piece.n != piece->n))
+        chunk = chunk->next;
+    return chunk;
+}
 
-    *out = NULL;
-    if (!chunk)
-        return vibe_fail(err, VIBE_E_NOMEM, "no memory for a chunk");
-    chunk->arena = arena;
-    chunk->piece = *piece;
-    *out = chunk;
-    if (piece->is_lent) {
+/* At the end of what is filled, or anywhere among what never is. */
+static void append(struct vibe_arena *arena, struct vibe_arena_chunk *chunk)
+{
+    if (chunk->piece.is_lent) {
         chunk->next = arena->lent;
         arena->lent = chunk;
-        return VIBE_OK;
+        return;
     }
-    pthread_mutex_lock(&arena->lock);
     if (arena->last)
         arena->last->next = chunk;
     else
@@ -135,8 +140,27 @@ int vibe_arena_add(struct vibe_arena_chunk **out, struct vibe_arena *arena,
     arena->last = chunk;
     if (!arena->unfilled)
         arena->unfilled = chunk;
+}
+
+int vibe_arena_add(struct vibe_arena_chunk **out, struct vibe_arena *arena,
+                   const struct vibe_piece *piece, struct vibe_error *err)
+{
+    struct vibe_arena_chunk *chunk;
+
+    pthread_mutex_lock(&arena->lock);
+    chunk = find(piece->is_lent ? arena->lent : arena->first, piece);
+    if (!chunk) {
+        chunk = calloc(1, sizeof(*chunk));
+        if (chunk) {
+            chunk->arena = arena;
+            chunk->piece = *piece;
+            append(arena, chunk);
+        }
+    }
     pthread_mutex_unlock(&arena->lock);
-    return VIBE_OK;
+    *out = chunk;
+    return chunk ? VIBE_OK
+                 : vibe_fail(err, VIBE_E_NOMEM, "no memory for a chunk");
 }
 
 static size_t room_of(const struct vibe_arena_chunk *chunk)
@@ -146,8 +170,8 @@ static size_t room_of(const struct vibe_arena_chunk *chunk)
 
 /* The chunks that fill a slab, from the first unfilled one on. */
 struct batch {
-    struct vibe_arena_chunk *first, *end;
-    size_t bytes;
+    struct vibe_arena_chunk *first;
+    size_t n, bytes; /* others may be added behind them meanwhile */
 };
 
 static int take_batch(struct vibe_arena *arena, struct batch *batch)
@@ -160,9 +184,9 @@ static int take_batch(struct vibe_arena *arena, struct batch *batch)
     while (chunk && (!batch->bytes || batch->bytes + room_of(chunk) <=
                                           arena->options.slab_bytes)) {
         batch->bytes += room_of(chunk);
+        batch->n++;
         chunk = chunk->next;
     }
-    batch->end = chunk;
     pthread_mutex_unlock(&arena->lock);
     return batch->first != NULL;
 }
@@ -204,10 +228,11 @@ struct filler {
 static void *fill_share(void *user)
 {
     const struct filler *f = user;
-    const struct vibe_arena_chunk *chunk = f->batch->first;
+    const struct vibe_arena_chunk *chunk = NULL;
     char *to = f->data;
 
-    for (size_t i = 0; chunk != f->batch->end; i++, chunk = chunk->next) {
+    for (size_t i = 0; i < f->batch->n; i++) {
+        chunk = chunk ? chunk->next : f->batch->first;
         if (i % f->n_threads == f->index)
             chunk->arena->source.lay(chunk->arena->source.user,
                                      chunk->piece.matrix, chunk->piece.first,
@@ -242,19 +267,18 @@ static void fill_batch(const struct vibe_arena *arena,
 static void place_batch(struct vibe_arena *arena, const struct batch *batch,
                         const struct slab *slab)
 {
+    struct vibe_arena_chunk *chunk = batch->first;
     char *to = slab ? slab->data : NULL;
 
     pthread_mutex_lock(&arena->lock);
-    for (struct vibe_arena_chunk *chunk = batch->first; chunk != batch->end;
-         chunk = chunk->next) {
+    for (size_t i = 0; i < batch->n; i++, chunk = chunk->next)
         if (slab) {
             chunk->place = slab->is_pinned ? VIBE_PLACE_PINNED
                                            : VIBE_PLACE_PAGEABLE;
             chunk->host = to;
             to += room_of(chunk);
         }
-        arena->unfilled = chunk->next;
-    }
+    arena->unfilled = chunk;
     pthread_mutex_unlock(&arena->lock);
 }
 
@@ -275,14 +299,18 @@ static void *fill_all(void *user)
 
 void vibe_arena_fill(struct vibe_arena *arena)
 {
+    pthread_mutex_lock(&arena->starting);
     join(arena);
     arena->has_thread = pthread_create(&arena->thread, NULL, fill_all, arena) ==
                         0;
+    pthread_mutex_unlock(&arena->starting);
 }
 
 void vibe_arena_settle(struct vibe_arena *arena)
 {
+    pthread_mutex_lock(&arena->starting);
     join(arena);
+    pthread_mutex_unlock(&arena->starting);
 }
 
 enum vibe_place vibe_arena_find(const struct vibe_arena_chunk *chunk,

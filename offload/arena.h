@@ -6,6 +6,9 @@
  * device grants that, then pageable while there is memory, and then not at
  * all.  Until a chunk is filled, and for those that never are, whoever needs
  * one lays it out itself from the checkpoint.
+ *
+ * Several devices that read chunks alike may share an arena: any thread may
+ * call what is here, and pinned memory is pinned for all of them.
  */
 #ifndef VIBE_OFFLOAD_ARENA_H
 #define VIBE_OFFLOAD_ARENA_H
@@ -59,6 +62,7 @@ void vibe_arena_free(struct vibe_arena *arena);
 
 /*
  * Add a chunk, at first to be laid out by its user; one that is lent stays so.
+ * Who adds what is there already gets that.
  *
  *   out   borrowed until vibe_arena_free
  *

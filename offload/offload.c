@@ -31,8 +31,8 @@ struct vibe_offload {
     size_t at;         /* piece that was taken last */
     int is_from_ring;  /* it is a chunk */
     int has_lent;      /* the ring is loaded with chunks that are lent, too */
-    struct vibe_arena *arena;
-    struct vibe_ring *ring; /* NULL while nothing streams */
+    struct vibe_arena *arena; /* another's, where it is shared */
+    struct vibe_ring *ring;   /* NULL while nothing streams */
     size_t n_demoted;
 };
 
@@ -156,7 +156,7 @@ static int allocate(struct vibe_offload *o, struct vibe_error *err)
         .threads = o->options.threads,
         .is_unpinned = o->options.is_unpinned,
     };
-    int rc;
+    int rc = VIBE_OK;
 
     o->held = calloc(o->table.n_pieces, sizeof(*o->held));
     o->copies = calloc(o->table.input.n_matrices, sizeof(*o->copies));
@@ -166,8 +166,11 @@ static int allocate(struct vibe_offload *o, struct vibe_error *err)
                          o->table.n_pieces);
     find_ends(o);
     o->has_lent = o->table.n_lent > 0; /* a prompt comes first */
-    rc = vibe_arena_open(&o->arena, o->be, o->move, &o->source.out, &arena,
-                         err);
+    if (o->options.like)
+        o->arena = o->options.like->arena;
+    else
+        rc = vibe_arena_open(&o->arena, o->be, o->move, &o->source.out, &arena,
+                             err);
     return rc == VIBE_OK ? stream_chunks(o, err) : rc;
 }
 
@@ -211,7 +214,7 @@ void vibe_offload_free(struct vibe_offload *o)
     if (!o)
         return;
     vibe_ring_free(o->ring);
-    if (o->arena)
+    if (!o->options.like)
         vibe_arena_free(o->arena);
     for (size_t i = 0; i < o->table.n_pieces; i++)
         o->move->device_free(o->be, o->held[i].device);

@@ -22,14 +22,16 @@ struct vibe_transfer;
 
 /* All zero is what is best. */
 struct vibe_offload_options {
-    size_t slots;       /* of the ring; 0: VIBE_OFFLOAD_SLOTS */
-    size_t host_limit;  /* bytes of host memory for chunks; 0: most of what is
+    size_t slots;      /* of the ring; 0: VIBE_OFFLOAD_SLOTS */
+    size_t host_limit; /* bytes of host memory for chunks; 0: most of what is
                            free */
-    size_t slab_bytes;  /* see arena.h */
-    int threads;        /* that lay chunks out; 0: VIBE_OFFLOAD_THREADS */
-    int is_unpinned;    /* use no page-locked memory */
-    int is_on_demand;   /* no copy before its chunk is wanted */
-    int is_synchronous; /* no copy while anything is computed */
+    size_t slab_bytes; /* see arena.h */
+    int threads;       /* that lay chunks out; 0: VIBE_OFFLOAD_THREADS */
+    struct vibe_offload *like; /* of the same matrices on a like device: its
+                                  host copy is used, and it freed later */
+    int is_unpinned;           /* use no page-locked memory */
+    int is_on_demand;          /* no copy before its chunk is wanted */
+    int is_synchronous;        /* no copy while anything is computed */
 };
 
 enum { VIBE_OFFLOAD_SLOTS = 3, VIBE_OFFLOAD_THREADS = 4 };

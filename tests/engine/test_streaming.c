@@ -26,7 +26,8 @@ struct fixture {
     struct spoken whole[MODELS], streamed;
     struct vibe_offload_stats stats; /* of the last engine */
     struct vibe_streaming_stats clears;
-    int has_no_room; /* keys and values take memory that rows have */
+    int has_no_room;          /* keys and values take memory that rows have */
+    struct vibe_engine *like; /* whose host copy the others share */
 };
 
 static int on_frame(void *user, const float *samples, size_t n)
@@ -47,6 +48,7 @@ static void speak(struct fixture *f, struct spoken *spoken, const char *model,
         .model = model,
         .device = VIBE_DEVICE_CPU,
         .threads = 2,
+        .like = f->like,
         .streaming = *streaming,
     };
     const struct vibe_request request = {
@@ -192,6 +194,33 @@ static void measuring_chooses_what_is_lent(void **state)
     assert_true(f->clears.rates.host > 0);
 }
 
+static void engines_share_a_host_copy_unheard(void **state)
+{
+    struct fixture *f = *state;
+    const struct vibe_weight_streaming first = {
+        .is_on = 1, .resident_bytes = 100000, .chunk_bytes = 16 << 10};
+    const struct vibe_weight_streaming second = {
+        .is_on = 1, .resident_bytes = 60000, .chunk_bytes = 16 << 10};
+    const struct vibe_engine_options options = {.model = models[0],
+                                                .device = VIBE_DEVICE_CPU,
+                                                .threads = 2,
+                                                .streaming = first};
+    size_t held = 0;
+
+    assert_int_equal(vibe_engine_open(&f->like, &options, &f->err), VIBE_OK);
+    speak(f, &f->streamed, models[0], &second);
+    vibe_engine_free(f->like);
+    f->like = NULL;
+
+    assert_int_equal(f->streamed.n, f->whole[0].n);
+    assert_memory_equal(f->streamed.samples, f->whole[0].samples,
+                        f->whole[0].n * sizeof(float));
+    for (int i = 0; i < VIBE_N_PLACES; i++)
+        held += f->stats.place_bytes[i];
+    /* what the first streams, the second does as well */
+    assert_int_equal(held, f->stats.streamed_bytes);
+}
+
 static void growing_keys_and_values_demote_unheard(void **state)
 {
     struct fixture *f = *state;
@@ -244,6 +273,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(rows_lent_to_the_cpu_do_not_change_a_sample_there),
     cmocka_unit_test(rows_that_are_lent_are_copied_for_prompts_only),
     cmocka_unit_test(measuring_chooses_what_is_lent),
+    cmocka_unit_test(engines_share_a_host_copy_unheard),
     cmocka_unit_test(growing_keys_and_values_demote_unheard),
     cmocka_unit_test(the_pool_is_trimmed_every_so_many_layers),
     cmocka_unit_test(a_pass_copies_what_is_not_resident),

@@ -131,6 +131,23 @@ static void a_chunk_larger_than_a_slab_has_its_own(void **state)
     assert_int_equal(f->d.n_live, CHUNKS);
 }
 
+static void what_is_there_is_not_added_again(void **state)
+{
+    struct fixture *f = *state;
+    const struct vibe_piece piece = {.matrix = 3, .n = 64, .bytes = BYTES};
+    const struct vibe_piece next = {
+        .matrix = 3, .first = 64, .n = 64, .bytes = BYTES};
+    struct vibe_arena_chunk *chunk, *same, *other;
+
+    fill(f);
+    assert_int_equal(vibe_arena_add(&chunk, f->arena, &piece, NULL), VIBE_OK);
+    assert_int_equal(vibe_arena_add(&same, f->arena, &piece, NULL), VIBE_OK);
+    assert_int_equal(vibe_arena_add(&other, f->arena, &next, NULL), VIBE_OK);
+
+    assert_ptr_equal(chunk, same);
+    assert_ptr_not_equal(chunk, other);
+}
+
 static void free_memory_is_some_of_what_there_is(void **state)
 {
     const size_t all = (size_t)sysconf(_SC_PHYS_PAGES) *
@@ -147,6 +164,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(nothing_is_pinned_unasked),
     VIBE_TEST(what_the_limit_leaves_out_stays_in_the_file),
     VIBE_TEST(a_chunk_larger_than_a_slab_has_its_own),
+    VIBE_TEST(what_is_there_is_not_added_again),
     cmocka_unit_test(free_memory_is_some_of_what_there_is),
 };
 

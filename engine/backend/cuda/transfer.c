@@ -36,7 +36,7 @@ static void *pinned_alloc(struct vibe_backend *be, size_t bytes)
     void *host = NULL;
 
     bind(be);
-    if (cudaHostAlloc(&host, bytes, cudaHostAllocDefault) == cudaSuccess)
+    if (cudaHostAlloc(&host, bytes, cudaHostAllocPortable) == cudaSuccess)
         return host;
     cudaGetLastError();
     return NULL;
