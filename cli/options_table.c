@@ -1,104 +1,10 @@
 #include "cli/options.h"
 
-#include "audio/writer.h"
 #include "cli/options_parse.h"
+#include "cli/options_words.h"
 #include "engine/vibevoice.h"
 
 #define AT(field) offsetof(struct vibe_options, field)
-
-static const struct vibe_choice dtypes[] = {
-    {"bfloat16", VIBE_WEIGHTS_BF16, 0},
-    {"bf16", VIBE_WEIGHTS_BF16, 1},
-    {"float8_e4m3fn", VIBE_WEIGHTS_F8_E4M3, 0},
-    {"float8", VIBE_WEIGHTS_F8_E4M3, 1},
-    {"fp8", VIBE_WEIGHTS_F8_E4M3, 1},
-    {"int8", VIBE_WEIGHTS_I8, 0},
-    {"int4", VIBE_WEIGHTS_I4, 0},
-    {"bf16-packed", VIBE_WEIGHTS_BF16_PACKED, 0},
-    {"float32", VIBE_WEIGHTS_F32, 0},
-    {"f32", VIBE_WEIGHTS_F32, 1},
-    {"fp32", VIBE_WEIGHTS_F32, 1},
-    {"auto", VIBE_WEIGHTS_AUTO, 0},
-    {NULL, 0, 0},
-};
-
-static const struct vibe_choice kv_dtypes[] = {
-    {"bfloat16", VIBE_WEIGHTS_BF16, 0},
-    {"bf16", VIBE_WEIGHTS_BF16, 1},
-    {"float8_e4m3fn", VIBE_WEIGHTS_F8_E4M3, 0},
-    {"float8", VIBE_WEIGHTS_F8_E4M3, 1},
-    {"fp8", VIBE_WEIGHTS_F8_E4M3, 1},
-    {"float32", VIBE_WEIGHTS_F32, 0},
-    {"f32", VIBE_WEIGHTS_F32, 1},
-    {"fp32", VIBE_WEIGHTS_F32, 1},
-    {"auto", VIBE_WEIGHTS_AUTO, 0},
-    {NULL, 0, 0},
-};
-
-static const struct vibe_choice formats[] = {
-    {"wav", VIBE_AUDIO_WAV, 0},   {"flac", VIBE_AUDIO_FLAC, 0},
-    {"ogg", VIBE_AUDIO_OGG, 0},   {"opus", VIBE_AUDIO_OPUS, 0},
-    {"mp3", VIBE_AUDIO_MP3, 0},   {"raw", VIBE_AUDIO_RAW, 0},
-    {"auto", VIBE_AUDIO_AUTO, 1}, {NULL, 0, 0},
-};
-
-static const struct vibe_choice sample_formats[] = {
-    {"s16", VIBE_SAMPLE_S16, 0},
-    {"s24", VIBE_SAMPLE_S24, 0},
-    {"f32", VIBE_SAMPLE_F32, 0},
-    {NULL, 0, 0},
-};
-
-static const struct vibe_choice progress_modes[] = {
-    {"auto", VIBE_PROGRESS_AUTO, 0},   {"bar", VIBE_PROGRESS_BAR, 0},
-    {"plain", VIBE_PROGRESS_PLAIN, 0}, {"json", VIBE_PROGRESS_JSON, 0},
-    {"none", VIBE_PROGRESS_NONE, 0},   {NULL, 0, 0},
-};
-
-static const struct vibe_choice color_modes[] = {
-    {"auto", VIBE_COLOR_AUTO, 0},
-    {"always", VIBE_COLOR_ALWAYS, 0},
-    {"never", VIBE_COLOR_NEVER, 0},
-    {NULL, 0, 0},
-};
-
-static const struct vibe_choice sweep_formats[] = {
-    {"md", VIBE_SWEEP_MD, 0},
-    {"csv", VIBE_SWEEP_CSV, 0},
-    {"json", VIBE_SWEEP_JSON, 0},
-    {"jsonl", VIBE_SWEEP_JSONL, 0},
-    {NULL, 0, 0},
-};
-
-static const struct vibe_choice shells[] = {
-    {"bash", VIBE_SHOW_COMPLETION, 0},
-    {NULL, 0, 0},
-};
-
-static const struct vibe_choice layer_words[] = {
-    {"all", VIBE_LAYERS_ALL, 0},
-    {"auto", VIBE_LAYERS_AUTO, 0},
-    {NULL, 0, 0},
-};
-
-static const struct vibe_choice auto_word[] = {
-    {"auto", VIBE_LAYERS_AUTO, 0},
-    {NULL, 0, 0},
-};
-
-static const struct vibe_choice memory_modes[] = {
-    {"lightweight", VIBE_MEMORY_LIGHTWEIGHT, 0},
-    {"beefy", VIBE_MEMORY_BEEFY, 0},
-    {"normal", VIBE_MEMORY_NORMAL, 1},
-    {NULL, 0, 0},
-};
-
-static const struct vibe_choice switches[] = {
-    {"auto", VIBE_SWITCH_AUTO, 0},
-    {"on", VIBE_SWITCH_ON, 0},
-    {"off", VIBE_SWITCH_OFF, 0},
-    {NULL, 0, 0},
-};
 
 const struct vibe_option vibe_option_rows[] = {
     {
@@ -201,7 +107,7 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(dtype),
         .meta = "TYPE",
         .def = "auto",
-        .choices = dtypes,
+        .choices = vibe_dtype_words,
         .is_everyday = 1,
         .help = "how the language model's weights are kept; auto is what the "
                 "file holds",
@@ -213,7 +119,7 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(head_dtype),
         .meta = "TYPE",
         .def = "auto",
-        .choices = dtypes,
+        .choices = vibe_dtype_words,
         .help = "the same for the diffusion head, which errors reach first",
     },
     {
@@ -223,7 +129,7 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(codec_dtype),
         .meta = "TYPE",
         .def = "auto",
-        .choices = dtypes,
+        .choices = vibe_dtype_words,
         .help = "the same for the codec, which is heard",
     },
     {
@@ -233,7 +139,7 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(kv_dtype),
         .meta = "TYPE",
         .def = "auto",
-        .choices = kv_dtypes,
+        .choices = vibe_kv_dtype_words,
         .help = "how keys and values are kept; float8 takes half the memory; "
                 "auto is bfloat16 on a GPU",
     },
@@ -382,7 +288,7 @@ const struct vibe_option vibe_option_rows[] = {
         .min = 0,
         .max = INT64_MAX,
         .note = "or \"all\", \"auto\"",
-        .choices = layer_words,
+        .choices = vibe_layer_words,
         .files = "=all auto",
         .team = VIBE_TEAM_RESIDENCY,
         .is_everyday = 1,
@@ -468,7 +374,7 @@ const struct vibe_option vibe_option_rows[] = {
         .kind = VIBE_OPT_CHOICE,
         .offset = AT(memory_mode),
         .meta = "MODE",
-        .choices = memory_modes,
+        .choices = vibe_memory_words,
         .help = "lightweight keeps the codec on the host, beefy everything on "
                 "the GPU, the encoder of voices too",
     },
@@ -479,7 +385,7 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(pin_memory),
         .meta = "WHEN",
         .def = "auto",
-        .choices = switches,
+        .choices = vibe_switch_words,
         .help = "page-lock what is streamed: auto as much as the system "
                 "allows, off none",
     },
@@ -560,7 +466,7 @@ const struct vibe_option vibe_option_rows[] = {
         .min = 0,
         .max = 1 << 20,
         .note = "or \"auto\"",
-        .choices = auto_word,
+        .choices = vibe_auto_word,
         .help = "have the CPU multiply so many layers' worth of the rows that "
                 "would be streamed; auto: as many as are measured to be worth "
                 "it, which may be none.  Samples depend on how many they are",
@@ -645,7 +551,7 @@ const struct vibe_option vibe_option_rows[] = {
         .kind = VIBE_OPT_CHOICE,
         .offset = AT(format),
         .meta = "F",
-        .choices = formats,
+        .choices = vibe_audio_words,
         .help = "kind of file; by the extension if not given",
     },
     {
@@ -655,7 +561,7 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(sample_format),
         .meta = "S",
         .def = "s16",
-        .choices = sample_formats,
+        .choices = vibe_sample_words,
         .help = "16 or 24 bit integers or 32 bit floats",
     },
     {
@@ -881,7 +787,7 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(bench_format),
         .meta = "FORMAT",
         .def = "md",
-        .choices = sweep_formats,
+        .choices = vibe_sweep_words,
         .help = "what --benchmark prints",
     },
     {
@@ -951,7 +857,7 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(progress),
         .meta = "MODE",
         .def = "auto",
-        .choices = progress_modes,
+        .choices = vibe_progress_words,
         .help = "how to show progress; auto is a bar on a terminal, else a "
                 "line every 10 s",
     },
@@ -979,7 +885,7 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(color),
         .meta = "WHEN",
         .def = "auto",
-        .choices = color_modes,
+        .choices = vibe_color_words,
         .help = "colour in messages; auto is on a terminal without NO_COLOR",
     },
     {
@@ -1018,7 +924,7 @@ const struct vibe_option vibe_option_rows[] = {
         .kind = VIBE_OPT_CHOICE,
         .offset = AT(show),
         .meta = "SHELL",
-        .choices = shells,
+        .choices = vibe_shell_words,
         .stops = 1,
         .help = "print a completion script for this shell",
     },
