@@ -7,7 +7,8 @@
 
 #if __CUDA_ARCH__ >= 800
 
-/* Copy size bytes (4, 8 or 16) to shared memory, or as many zeros. */
+/* Copy size bytes (4, 8 or 16) to shared memory, or as many zeros.  With 16 of
+ * them the line that they are in is brought near: others will want the rest. */
 template <int size>
 __device__ static inline void copy_async(void *shared, const void *global,
                                          bool is_there)
@@ -16,9 +17,10 @@ __device__ static inline void copy_async(void *shared, const void *global,
     const int n = is_there ? size : 0;
 
     if constexpr (size == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to),
-                     "l"(global), "r"(n)
-                     : "memory");
+        asm volatile(
+            "cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to),
+            "l"(global), "r"(n)
+            : "memory");
     else
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to),
                      "l"(global), "n"(size), "r"(n)
