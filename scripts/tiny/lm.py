@@ -1,4 +1,5 @@
-"""Stage 3: language model, diffusion head and connectors on frozen latents.
+"""Stages 3 and 4: language model, diffusion head and connectors on frozen
+latents, then the decoder on what they make.
 
 Speech is synthesised while training already uses what there is.
 Besides the model's own losses (v-prediction, control choice) three helpers
@@ -50,6 +51,13 @@ def arguments():
     ap.add_argument("--floor", type=float, default=0.05)
     ap.add_argument("--save-every", type=float, default=120)
     ap.add_argument("--seed", type=int, default=0)
+    ap.add_argument("--tune-seconds", type=float, default=200,
+                    help="of stage 4, after the others")
+    ap.add_argument("--tune-lr", type=float, default=7e-4)
+    ap.add_argument("--batch", type=int, default=64, help="crops")
+    ap.add_argument("--frames", type=int, default=14, help="of a crop")
+    ap.add_argument("--gan-at", type=float, default=0.15)
+    ap.set_defaults(anchor=0.0, compile=False)
     return ap.parse_args()
 
 
@@ -82,13 +90,23 @@ def main():
     pool = get_context("fork").Pool(a.procs)   # before threads and CUDA
     threading.Thread(target=corpus.pump, daemon=True).start()
     from train_lm import Trainer
+    from train_tune import Tuning
     trainer = Trainer(a, corpus, _bank, log)
     while corpus.count.value < a.first:
         time.sleep(0.2)
     log("%d utterances are there" % corpus.count.value)
-    if a.until:
-        a.seconds = a.until - (time.time() - T0)
-    trainer.run(stream(pool, a))
+    batches, until = stream(pool, a), a.until
+
+    def left():
+        return until - (time.time() - T0)
+    if until:
+        a.seconds = left() - a.tune_seconds
+    if a.seconds > 0:
+        trainer.run(batches)
+    if a.tune_seconds:
+        a.lr = a.tune_lr
+        tuning = Tuning(trainer, batches)
+        tuning.run(left() if until else a.tune_seconds)
     log("%d utterances, %.1f h" % (corpus.count.value, corpus.hours()))
     os._exit(0)                  # do not wait for the workers
 

@@ -67,20 +67,21 @@ def cepstral(x, y):
     return torch.sqrt(2 * d + 1e-6).mean()
 
 
-def reconstruction(x, y):
+def reconstruction(x, y, sizes=SIZES):
     """(spectral convergence, log magnitude, log mel, wave) distances."""
     conv = log_mag = mel = 0.0
-    for n in SIZES:
+    mels = len(MELS.keys() & set(sizes))
+    for n in sizes:
         X, Y = magnitude(x, n), magnitude(y, n)
         err = torch.linalg.vector_norm((X - Y).flatten(1), dim=1)
         ref = torch.linalg.vector_norm(X.flatten(1), dim=1)
-        conv = conv + (err / (ref + 1.0)).mean() / len(SIZES)
+        conv = conv + (err / (ref + 1.0)).mean() / len(sizes)
         log_mag = log_mag + F.l1_loss(torch.log(Y + 1e-2),
-                                      torch.log(X + 1e-2)) / len(SIZES)
+                                      torch.log(X + 1e-2)) / len(sizes)
         if n in MELS:
             bank = mel_bank(n, MELS[n], x.device)
             mel = mel + F.l1_loss(torch.log(bank @ Y + 3e-3),
-                                  torch.log(bank @ X + 3e-3)) / len(MELS)
+                                  torch.log(bank @ X + 3e-3)) / mels
     return conv, log_mag, mel, F.l1_loss(y, x)
 
 

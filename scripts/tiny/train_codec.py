@@ -83,6 +83,8 @@ def synchronise(device):
 class Acoustic:
     """Stage 1: sigma-VAE with spectral, wave and (later) adversarial losses."""
 
+    JUDGED = 1                # of so many steps one has discriminators
+
     def __init__(self, net, feed, a, log, device, sigma):
         self.feed, self.a, self.log, self.device = feed, a, log, device
         tok = net.model.acoustic_tokenizer
@@ -96,7 +98,7 @@ class Acoustic:
                 torch.compile(m) for m in (self.enc, self.dec, self.teacher))
         self.disc = losses.Discriminator().to(
             device, memory_format=torch.channels_last)
-        self.gen = list(tok.parameters())
+        self.gen = self.trained(tok)
         self.judges = list(self.disc.parameters())
         self.opt = adam(self.gen, a.lr, (0.9, 0.99), 1e-2, device)
         self.opt_d = adam(self.judges, 4e-4, (0.5, 0.9), 1e-2, device)
@@ -105,6 +107,10 @@ class Acoustic:
         self.window = torch.arange(6 * M.HOP, device=device)
         self.t = Trainer("conv logmag mel wave cep var drift rms d adv fm"
                          .split(), log, device)
+
+    @staticmethod
+    def trained(tok):
+        return list(tok.parameters())
 
     def initialise(self):
         """Start near the working scales: speech is 0.056 rms."""
@@ -194,8 +200,9 @@ class Acoustic:
         self.t.note(*m, d, adv, fm)
 
     def run(self, seconds):
+        """Train; returns the average weights, which the net has taken."""
         use_graph, begin = self.device == "cuda", time.time()
-        step, contest = Step(self.plain, use_graph), None
+        plain, contest = Step(self.plain, use_graph), None
         average = Average(self.gen, 0.999)
         drop_grads(self.gen)
         while True:
@@ -204,22 +211,28 @@ class Acoustic:
             if done >= 1:
                 break
             if done >= self.a.gan_at and contest is None:
-                contest = step = Step(self.contest, use_graph)
+                contest = Step(self.contest, use_graph)
                 self.log("discriminators join")
             self.ramp.fill_(min(1, max(0, (done - self.a.gan_at) / 0.05)))
             lr = cosine(self.a.lr, done, self.t.step)
             set_lr(self.opt, lr)
             set_lr(self.opt_d, lr * 0.4)
-            step()
+            judged = contest and self.t.step % self.JUDGED == 0
+            (contest if judged else plain)()
             average.update(self.t.step)
             self.t.report(t, lr)
             if self.t.step % 20 == 0:
                 synchronise(self.device)
-                self.feed.refresh()
+                self.between(average)
         self.t.report(seconds, lr, force=True)
         average.copy_to_params()
         round_to_bf16(self.gen)
         drop_grads(self.gen)
+        return average
+
+    def between(self, average):
+        """Every 20 steps, while the device is idle."""
+        self.feed.refresh()
 
 
 def round_to_bf16(params):
@@ -292,11 +305,11 @@ class Semantic:
 
 @torch.no_grad()
 def encode(net, feed, group, dtype):
-    """Features of streams of about one length: mu and two semantic views.
+    """Features of streams of about one length: mu and semantic features.
 
-    A stream is (where its features go, the frames it is made of).  The views
-    differ in the noise put on the latents before decoding, since the language
-    model will hear its own, imperfect, speech.
+    A stream is (where its features go, the frames it is made of).  Noise is
+    put on the latents before they are decoded for the semantic encoder, since
+    the language model will hear its own, imperfect, speech.
     """
     device = feed.audio.device
     longest = max(len(f) for _, f in group)
@@ -311,13 +324,11 @@ def encode(net, feed, group, dtype):
     x = feed.audio[frames].float() / 32768
     x = (x * inside[..., None]).view(len(group), 1, -1).to(dtype)
     mu = net.model.acoustic_tokenizer.encoder(x).float()
-    views = []
-    for level in (0.0, 0.5):
-        noise = torch.rand(len(group), 1, 1, device=device) * level
-        z = mu + noise * torch.randn_like(mu)
-        y = net.model.acoustic_tokenizer.decoder(z.to(dtype))
-        views.append(net.model.semantic_tokenizer.encoder(y.to(dtype)).float())
-    out = [v.transpose(1, 2)[inside] for v in [mu] + views]
+    noise = torch.rand(len(group), 1, 1, device=device) * 0.5
+    y = net.model.acoustic_tokenizer.decoder(
+        (mu + noise * torch.randn_like(mu)).to(dtype))
+    sem = net.model.semantic_tokenizer.encoder(y.to(dtype)).float()
+    out = [v.transpose(1, 2)[inside] for v in (mu, sem)]
     return goes, frames[inside], out
 
 
@@ -333,11 +344,12 @@ class Features:
         self.dtype = torch.bfloat16 if device == "cuda" else torch.float32
         self.next = len(corpus.audio)
         self.end = self.next + talk_frames
-        self.latent, self.sem, self.sem_noisy = (
+        self.latent, self.sem = (
             torch.zeros(self.end, 64, dtype=torch.float16, device=device)
-            for _ in range(3))
+            for _ in range(2))
         self.phone = torch.zeros(self.end, speech.PARTS, dtype=torch.uint8,
                                  device=device)
+        self.source = torch.zeros(self.end, dtype=torch.int64, device=device)
         self.done = 0
 
     def take(self, streams, per_call):
@@ -345,9 +357,10 @@ class Features:
         for i in range(0, len(streams), per_call):
             goes, frames, found = encode(self.net, self.feed,
                                          streams[i:i + per_call], self.dtype)
-            for t, f in zip((self.latent, self.sem, self.sem_noisy), found):
+            for t, f in zip((self.latent, self.sem), found):
                 t[goes] = f.to(t.dtype)
             self.phone[goes] = self.feed.phone[frames]
+            self.source[goes] = frames
 
     def update(self):
         """Encode the utterances that have arrived; refreshes the feed."""

@@ -11,14 +11,20 @@ import model as M
 import speech
 from export import load_weights
 from graph import Average, Step, adam, drop_grads, set_lr
+from made import Made
 from rows import FRAME, PROMPT, Batch, choose_lines
-from train_codec import SIGMA, Features, Feed, cosine, synchronise
+from train_codec import (SIGMA, Features, Feed, cosine, round_to_bf16,
+                         synchronise)
 
 MUL = 4                 # timesteps per frame, as ddpm_batch_mul
 TAUGHT = (2, 3, 4)      # layers: 2 and 3 show the text, 3 and 4 the voice
 INPUT_NOISE = 0.45      # of the scaled latents fed back
 FRAME_DROP = 0.04
-LISTEN_S = 25
+OWN = 0.5               # share of rows that hear what the model made
+OWN_NOISE = 0.15
+SHARP = 0.3             # what the head keeps of the spread about the mean
+SHARP_AT = 0.2          # of the time; the helper has learned the mean by then
+LISTEN_S, MAKE_S, MAKE = 25, 50, 25
 NAMES = "diff latent phone align voice choice stop right".split()
 WEIGHTS = dict(diff=1.0, latent=0.5, phone=0.4, align=0.2, voice=0.1,
                choice=0.3)
@@ -53,6 +59,8 @@ class Trainer:
         if self.device == "cuda":
             self.stage = {k: v.cpu().pin_memory()
                           for k, v in self.batch.items()}
+        self.made = Made(self)
+        self.sharp = torch.ones((), device=self.device)
         self.bars = M.alpha_bars().to(self.device)
         self.sums = torch.zeros(len(NAMES), device=self.device)
         self.vocab = torch.arange(
@@ -68,7 +76,8 @@ class Trainer:
     def helpers(self, net):
         h = net.cfg["decoder_config"]["hidden_size"]
         self.aux = nn.ModuleDict(dict(
-            latent=nn.Linear(h, 64),
+            latent=nn.Sequential(nn.Linear(h, 2 * h), nn.SiLU(),
+                                 nn.Linear(2 * h, 64)),
             phone=nn.Linear(h, speech.PARTS * len(speech.PHONES)))
         ).to(self.device)
 
@@ -86,8 +95,11 @@ class Trainer:
                 layer.adaLN_modulation[1].weight.mul_(0.05)
             m.prediction_head.final_layer.linear.weight.mul_(0.1)
 
+    def scaled(self, latent):
+        return (latent.float() + self.bias) * self.scale
+
     def latent(self, at):
-        return (self.features.latent[at].float() + self.bias) * self.scale
+        return self.scaled(self.features.latent[at])
 
     # ------------------------------------------------------------- the model
 
@@ -98,12 +110,14 @@ class Trainer:
         prompt, frame = kind == PROMPT, kind == FRAME
         rows = kind.shape[0]
         x = self.latent(at)
+        own = torch.rand(rows, 1, device=x.device) < OWN
+        own = (own & frame & self.made.there[at])[..., None]
+        x = torch.where(own, self.scaled(self.made.latent[at]), x)
         level = INPUT_NOISE * torch.rand(rows, 1, device=x.device)
+        level = torch.where(own[..., 0], OWN_NOISE, level)
         level = torch.where(prompt, SIGMA * self.scale * b["noise"], level)
         x = x + level[..., None] * torch.randn_like(x)
-        # one of the two semantic views, by a coin per row
-        noisy = torch.rand(rows, 1, 1, device=x.device) < 0.7
-        sem = torch.where(noisy, self.features.sem_noisy[at],
+        sem = torch.where(own, self.made.sem[at],
                           self.features.sem[at]).float()
         keep = (torch.rand(kind.shape, device=x.device) > FRAME_DROP) | prompt
         speech_in = m.acoustic_connector(x)
@@ -202,8 +216,9 @@ class Trainer:
             on = (target >= 0).float()
             target = target.clamp(min=0)
             x0 = self.latent(target)
-            diff = self.diffusion_loss(hs, x0, on)
             guess = self.aux["latent"](hs).float()
+            diff = self.diffusion_loss(
+                hs, torch.lerp(guess.detach(), x0, self.sharp), on)
             phones = self.aux["phone"](hs).float().view(
                 len(hs), speech.PARTS, -1)
             choice, stop = self.choice_loss(h)
@@ -252,6 +267,16 @@ class Trainer:
             self.log("%d new utterances, %d talks in all, in %.1f s" % (
                 n, self.bank.corpus.composed.value, time.time() - begin))
 
+    def make(self, batches):
+        """Let the model hear itself in place of the speech it is shown."""
+        begin = time.time()
+        runs = torch.cat([self.made.add(next(batches)) for _ in range(
+            MAKE if self.device == "cuda" else 1)])
+        self.made.hear(runs)
+        synchronise(self.device)
+        self.log("%d frames made in %.1f s" % (runs[:, 1].sum(),
+                                               time.time() - begin))
+
     def save(self, average, name):
         state = {k: v.detach().to("cpu", torch.bfloat16)
                  for (k, _), v in zip(self.named, average.value)}
@@ -269,7 +294,7 @@ class Trainer:
         average = Average(self.params, 0.9995)
         self.sums.zero_()
         n = since = 0
-        last = saved = heard = time.time()
+        last = saved = heard = made = time.time()
         waited = 0.0
         while time.time() - begin < a.seconds:
             t = time.time() - begin
@@ -280,6 +305,7 @@ class Trainer:
             self.load(fields)
             lr = cosine(a.lr, t / a.seconds, n, a.floor)
             set_lr(self.opt, lr)
+            self.sharp.fill_(SHARP if t > SHARP_AT * a.seconds else 1.0)
             step()
             average.update(n)
             n, since = n + 1, since + 1
@@ -294,8 +320,14 @@ class Trainer:
             if time.time() - heard > LISTEN_S:
                 self.listen()
                 heard = time.time()
+            if time.time() - made > MAKE_S:
+                self.make(batches)
+                made = time.time()
             if time.time() - saved > a.save_every:
                 self.save(average, "lm.pt")
                 saved = time.time()
+        average.copy_to_params()
+        round_to_bf16(self.params)
+        drop_grads(self.params)
         self.save(average, "lm.pt")
         self.log("trained %d steps of %d rows" % (n, a.rows))

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The short round trip: the bundled model speaks five sentences that it was
-# never trained on, and a recogniser must hear them.  30 % word errors is the
-# bar of the whole held-out set, where the model is at 10 %; noise is at 100 %.
+# never trained on, and a recogniser must hear them.  It misses none of their 35
+# words on one machine, where rounding of another may cost some; 20 % are seven
+# of them, noise is at 100 %.
 set -u
 vibe=$(realpath "${VIBEVOICE:-./vibevoice}")
 cd "$(dirname "$0")" || exit 1
@@ -10,7 +11,7 @@ if ! command -v python3 >/dev/null; then
     echo "skip - speech_round_trip: python3 is not installed"
     exit 0
 fi
-python3 ./round_trip.py --program "$vibe" --count 5 --reversed 2 --max-wer 30
+python3 ./round_trip.py --program "$vibe" --count 5 --reversed 2 --max-wer 20
 case $? in
     0) echo "ok - speech_round_trip" ;;
     77) echo "skip - speech_round_trip: flite or pocketsphinx is not installed" ;;
