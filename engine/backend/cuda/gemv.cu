@@ -197,18 +197,17 @@ template <int dtype, int HEIGHT> struct feeder {
             turn(a);
     }
 
-    /* Fill the ring: what can be had before the kernel ahead has ended. */
-    __device__ inline void fill_weights(const decode &a)
+    /* Fill the ring: weights before the kernel ahead has ended, x after. */
+    __device__ inline void fill(const decode &a)
     {
+        route way = ahead;
+
         for (unsigned char *to = begin; to < end; to += slot_bytes) {
             fetch_weights(to, a);
             next(a);
         }
-    }
-
-    /* The rest of it, along the same way. */
-    __device__ inline void fill_x(const decode &a, route way)
-    {
+        let_next_start();
+        wait_for_inputs();
         x.open(a);
         for (unsigned char *to = begin; to < end; to += slot_bytes) {
             if (way.is_in())
@@ -295,11 +294,7 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
     unsigned side = 0;
 
     tiles.open(a, (unsigned char *)memory, n_rounds);
-    route way = tiles.ahead;
-    tiles.fill_weights(a);
-    let_next_start();
-    wait_for_inputs();
-    tiles.fill_x(a, way);
+    tiles.fill(a);
     for (unsigned i = blockIdx.x; i < n_rounds; i += gridDim.x, side ^= 1) {
         const unsigned n = i * OUTPUTS + t.r;
         struct operands o = {};
