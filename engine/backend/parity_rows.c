@@ -268,7 +268,8 @@ static void attend_alone(struct vibe_lab *lab, const struct attention *a,
                   "row alone of %zux%zu at %zu", a->B, a->T, a->first);
 }
 
-/* A product of y has the same bits where y is kept for products. */
+/* A product of y has the same bits where y is kept for products, but for narrow
+ * rows, which are multiplied in floats. */
 static void attend_kept(struct vibe_lab *lab, const struct attention *a,
                         struct cache *c, const struct vibe_tensor *y,
                         const struct vibe_tensor *qkv,
@@ -281,6 +282,8 @@ static void attend_kept(struct vibe_lab *lab, const struct attention *a,
     struct vibe_tensor kept[VIBE_SIDES], of_y[VIBE_SIDES], of_kept[VIBE_SIDES];
     struct vibe_matrix *w[VIBE_SIDES];
 
+    if (y->C % 4 != 0)
+        return;
     vibe_lab_tensor(lab, kept, VIBE_FILL_POISON, a->B, a->T, y->C);
     vibe_lab_tensor(lab, of_y, VIBE_FILL_POISON, a->B, a->T, spec.N);
     vibe_lab_tensor(lab, of_kept, VIBE_FILL_POISON, a->B, a->T, spec.N);
