@@ -252,7 +252,8 @@ __global__ __launch_bounds__(THREADS) void prompt_kernel(
             __syncthreads(); /* all have it, and are done with the one before */
         }
         if (i < n_tiles)
-            fetch_tile(&tiles[i % STAGES], a.cache, seq, i * TILE, head,
+            fetch_tile(&tiles[i % STAGES], a.cache,
+                       keys_at(a.cache, seq, i * TILE, head), i * TILE,
                        length - i * TILE, threadIdx.x, THREADS);
         copies_end();
         /* the last row of a warp sees 16 positions more than its first */

@@ -359,9 +359,12 @@ __device__ static inline void add_values(work<HD> &w, desk<T, HD> *d,
 
     if (threadIdx.x / 32 >= HD / 16)
         return;
-#pragma unroll 2
-    for (unsigned k = 0; k < n_tiles; k++) {
+#pragma unroll
+    for (unsigned k = 0; k < WARPS; k++) {
         unsigned m[4], weights[4];
+
+        if (k >= n_tiles)
+            break;
 
         load_matrices(
             weights,
@@ -380,18 +383,30 @@ template <typename T, unsigned HD> struct walk {
     tile<T, HD, TILE> *ring; /* [n_stages][slab] */
 };
 
-/* Start copying slab i, to where an earlier one was; a warp takes a tile. */
+/* Where the tile of slab i that this warp takes is kept; NULL for none. */
 template <typename T, unsigned HD>
-__device__ static inline void fetch(const struct step &a, const walk<T, HD> &w,
-                                    unsigned i)
+__device__ static inline const char *locate(const struct step &a,
+                                            const walk<T, HD> &w, unsigned i)
 {
     const unsigned warp = threadIdx.x / 32;
     const unsigned at = w.first + i * a.slab + warp;
 
-    if (warp < a.slab && at < w.end)
-        fetch_tile(&w.ring[i % a.n_stages * a.slab + warp], a.cache, w.seq,
-                   at * TILE, w.head, (int)w.pos - (int)(at * TILE),
-                   threadIdx.x % 32, 32);
+    return warp < a.slab && at < w.end
+               ? keys_at(a.cache, w.seq, at * TILE, w.head)
+               : NULL;
+}
+
+/* Start copying slab i, to where an earlier one was. */
+template <typename T, unsigned HD>
+__device__ static inline void fetch(const struct step &a, const walk<T, HD> &w,
+                                    unsigned i, const char *keys)
+{
+    const unsigned warp = threadIdx.x / 32;
+    const unsigned at = (w.first + i * a.slab + warp) * TILE;
+
+    if (keys)
+        fetch_tile(&w.ring[i % a.n_stages * a.slab + warp], a.cache, keys, at,
+                   (int)w.pos - (int)at, threadIdx.x % 32, 32);
     copies_end();
 }
 
@@ -435,6 +450,7 @@ __device__ static inline void add_slabs(work<HD> &w, desk<T, HD> *d,
     const unsigned lane = threadIdx.x % 32;
     const unsigned warp = threadIdx.x / 32;
     const unsigned n_slabs = (part.end - part.first + a.slab - 1) / a.slab;
+    const char *next = NULL; /* what comes where the slab before was */
 
     for (unsigned i = 0; i < n_slabs; i++) {
         const unsigned first = part.first + i * a.slab;
@@ -456,10 +472,9 @@ __device__ static inline void add_slabs(work<HD> &w, desk<T, HD> *d,
                 d->top[warp][lane] = top;
         }
         __syncthreads(); /* all have tops, and are done with the slab before */
-        if (i > 0)
-            fetch<T, HD>(a, part, i + a.n_stages - 1);
-        else
-            copies_end(); /* of nothing, so that each slab has a turn */
+        /* of nothing at first, so that each slab has a turn */
+        fetch<T, HD>(a, part, i + a.n_stages - 1, next);
+        next = locate<T, HD>(a, part, i + a.n_stages);
         weigh<T, HD>(d, s, w, &tiles[warp % a.slab], n_tiles);
         __syncthreads(); /* all have weights and values */
         add_values<T, HD>(w, d, tiles, n_tiles);
@@ -607,6 +622,7 @@ __global__ __launch_bounds__(THREADS) void step_kernel(
     float *y = a.y + b * a.y_stride + head * a.group * HD;
     const size_t at = (size_t)b * gridDim.x + head;
     struct partial *parts = a.parts + at * gridDim.z * WARPS + warp;
+    const char *keys[MAX_STAGES];
     pairs<HD> turns;
     work<HD> w;
     float4 sum;
@@ -615,8 +631,13 @@ __global__ __launch_bounds__(THREADS) void step_kernel(
     let_next_start();
     if (blockIdx.z >= n_parts)
         return;
-    for (unsigned i = 0; i < a.n_stages; i++)
-        fetch<T, HD>(a, part, i);
+#pragma unroll
+    for (unsigned i = 0; i < MAX_STAGES; i++)
+        keys[i] = locate<T, HD>(a, part, i);
+#pragma unroll
+    for (unsigned i = 0; i < MAX_STAGES; i++)
+        if (i < a.n_stages)
+            fetch<T, HD>(a, part, i, keys[i]);
 #pragma unroll
     for (unsigned i = 0; i < HD / 64; i++)
         turn(&turns.hi[i], &turns.lo[i], (float)pos,

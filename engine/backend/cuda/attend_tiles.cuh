@@ -40,19 +40,29 @@ __device__ static inline T *piece(T *rows, unsigned row, unsigned i)
     return rows + row * HD + (i ^ order) * channels;
 }
 
-/* Start copying n_there of ROWS rows of keys and of values, the positions of a
- * head from pos on, and zeros after them, by n threads of which this is i. */
+/* The keys of a head in the block of position pos, values behind; blocks have a
+ * power of two of positions. */
+__device__ static inline const char *keys_at(const struct cache &c, int seq,
+                                             unsigned pos, unsigned head)
+{
+    const unsigned block = pos >> c.block_log;
+
+    return (const char *)c.table[(size_t)seq * c.max_blocks + block] +
+           ((size_t)c.layer * 2 * c.n_kv_heads + head) * c.head_bytes;
+}
+
+/* Start copying n_there of ROWS rows of keys and of values from position pos
+ * on, and zeros after them, by n threads of which this is i. */
 template <typename T, unsigned HD, unsigned ROWS>
 __device__ static inline void fetch_tile(struct tile<T, HD, ROWS> *to,
-                                         const struct cache &c, int seq,
-                                         unsigned pos, unsigned head,
+                                         const struct cache &c,
+                                         const char *keys, unsigned pos,
                                          int n_there, unsigned i, unsigned n)
 {
     constexpr unsigned channels = 16 / sizeof(T);
     constexpr unsigned pieces = HD / channels;
-    const char *keys = part_at(c, seq, pos, 0, head);
     const size_t values = c.n_kv_heads * c.head_bytes; /* behind keys */
-    const unsigned at = pos % c.block_tokens;
+    const unsigned at = pos & (c.block_tokens - 1);
 
     for (unsigned part = 0; part < 2; part++) {
         const T *rows = (const T *)(keys + part * values) + at * HD;

@@ -21,6 +21,7 @@ static int suits_tensor_cores(const struct vibe_cuda *cuda,
            (kv->dtype == VIBE_BF16 || kv->dtype == VIBE_F8_E4M3) &&
            (kv->head_dim == 64 || kv->head_dim == 128) &&
            kv->block_tokens % VIBE_CUDA_PROMPT_TILE == 0 &&
+           (kv->block_tokens & (kv->block_tokens - 1)) == 0 &&
            (qkv->T > 1 || group <= VIBE_CUDA_STEP_HEADS) && is_even(y) &&
            is_even(qkv);
 }

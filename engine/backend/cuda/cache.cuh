@@ -17,6 +17,7 @@ struct cache {
     void *const *table;
     unsigned max_blocks, block_tokens;
     unsigned n_kv_heads, head_dim, layer;
+    unsigned block_log; /* of block_tokens, where it is a power of two */
     unsigned chunk;    /* positions of a part of attend.cu: divides a block */
     size_t head_bytes; /* of the keys or values of a head in a block */
 };
@@ -38,6 +39,7 @@ static inline struct cache cache_of(const struct vibe_kv *kv, size_t layer)
                           (unsigned)kv->n_kv_heads,
                           (unsigned)kv->head_dim,
                           (unsigned)layer,
+                          (unsigned)__builtin_ctzll(kv->block_tokens),
                           chunk_of(kv),
                           vibe_kv_head_bytes(kv)};
 
