@@ -24,7 +24,6 @@ enum {
     HEADS = VIBE_CUDA_STEP_HEADS, /* query heads of a KV head, at most */
     PART = 256,     /* positions of a part, unless they are many */
     MAX_PARTS = 32, /* more take longer to put together */
-    FLIGHT = 8,     /* of them, read at once */
     MAX_STAGES = 3, /* slabs that are held, where they fit */
     PAD = 8,        /* bf16: rows meet different banks */
 };
@@ -290,8 +289,9 @@ __device__ static inline void weigh(desk<T, HD> *d, float (&s)[4], work<HD> &w,
     float2 top = make_float2(w.top[0], w.top[1]);
     float factor[2];
 
-    for (unsigned i = 0; i < n_tiles; i++) {
-        const float2 next = d->top[i][lane % 4];
+#pragma unroll
+    for (unsigned i = 0; i < WARPS; i++) { /* the last one stands in */
+        const float2 next = d->top[min(i, n_tiles - 1)][lane % 4];
 
         top.x = fmaxf(top.x, next.x);
         top.y = fmaxf(top.y, next.y);
@@ -526,52 +526,66 @@ __device__ static inline bool is_last_warp(unsigned *done, unsigned n)
     return __shfl_sync(0xFFFFFFFFu, before, 0) == n - 1;
 }
 
-/* Put n parts together, whose partials of this warp are WARPS apart. */
-__device__ static inline float4 merge(const struct partial *from, unsigned n,
-                                      float2 *weight)
+/* Append n partials to a sum and its weights and tops. */
+__device__ static inline void append(float4 &sum, float2 &weight, float2 &top,
+                                     const struct partial *from, unsigned n)
 {
     const unsigned lane = threadIdx.x % 32;
+    float2 next = top;
+    float before, after;
+
+#pragma unroll 8
+    for (unsigned k = 0; k < n; k++) {
+        next.x = fmaxf(next.x, from[k].scores[lane % 4].x);
+        next.y = fmaxf(next.y, from[k].scores[lane % 4].y);
+    }
+    before = exp2f(top.x - next.x); /* 0 at first */
+    after = exp2f(top.y - next.y);
+    top = next;
+    weight = make_float2(weight.x * before, weight.y * after);
+    sum = make_float4(sum.x * before, sum.y * after, sum.z * before,
+                      sum.w * after);
+#pragma unroll 8
+    for (unsigned k = 0; k < n; k++) {
+        const float4 s = from[k].scores[lane % 4];
+        const float4 v = from[k].sum[lane];
+        const float f = exp2f(s.x - top.x);
+        const float g = exp2f(s.y - top.y);
+
+        weight.x = fmaf(s.z, f, weight.x);
+        weight.y = fmaf(s.w, g, weight.y);
+        sum.x = fmaf(v.x, f, sum.x);
+        sum.y = fmaf(v.y, g, sum.y);
+        sum.z = fmaf(v.z, f, sum.z);
+        sum.w = fmaf(v.w, g, sum.w);
+    }
+}
+
+/* Put n parts together, whose partials of this warp are WARPS apart, as many
+ * at once as there is room for. */
+__device__ static inline float4 merge(float2 *weight,
+                                      const struct partial *from, unsigned n,
+                                      struct partial *room, unsigned most)
+{
+    constexpr unsigned pieces = sizeof(struct partial) / 16;
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     float2 top = make_float2(-INFINITY, -INFINITY);
 
     *weight = make_float2(0.0f, 0.0f);
-    for (unsigned k0 = 0; k0 < n; k0 += FLIGHT) {
-        float4 v[FLIGHT], s[FLIGHT];
-        float2 next = top;
-        float before, after;
+    for (unsigned k = 0; k < n; k += most) {
+        const unsigned now = min(most, n - k);
 
-#pragma unroll
-        for (unsigned k = 0; k < FLIGHT; k++) { /* the last one stands in */
-            const struct partial *p = from + min(k0 + k, n - 1) * WARPS;
-
-            s[k] = __ldcg(&p->scores[lane % 4]);
-            v[k] = __ldcg(&p->sum[lane]);
-        }
-#pragma unroll
-        for (unsigned k = 0; k < FLIGHT; k++) {
-            next.x = fmaxf(next.x, s[k].x);
-            next.y = fmaxf(next.y, s[k].y);
-        }
-        before = exp2f(top.x - next.x);
-        after = exp2f(top.y - next.y);
-        sum = make_float4(sum.x * before, sum.y * after, sum.z * before,
-                          sum.w * after);
-        weight->x *= before;
-        weight->y *= after;
-        top = next;
-#pragma unroll
-        for (unsigned k = 0; k < FLIGHT; k++) {
-            const bool is_there = k0 + k < n;
-            const float f = is_there ? exp2f(s[k].x - top.x) : 0.0f;
-            const float g = is_there ? exp2f(s[k].y - top.y) : 0.0f;
-
-            weight->x = fmaf(s[k].z, f, weight->x);
-            weight->y = fmaf(s[k].w, g, weight->y);
-            sum.x = fmaf(v[k].x, f, sum.x);
-            sum.y = fmaf(v[k].y, g, sum.y);
-            sum.z = fmaf(v[k].z, f, sum.z);
-            sum.w = fmaf(v[k].w, g, sum.w);
-        }
+        __syncwarp(); /* the room may still be read */
+#pragma unroll 4
+        for (unsigned i = threadIdx.x % 32; i < now * pieces; i += 32)
+            copy_async<16>((uint4 *)room + i,
+                           (const uint4 *)(from + (k + i / pieces) * WARPS) +
+                               i % pieces,
+                           true);
+        copies_end();
+        copies_wait<0>();
+        __syncwarp();
+        append(sum, *weight, top, room, now);
     }
     return sum;
 }
@@ -655,6 +669,8 @@ __global__ __launch_bounds__(THREADS) void step_kernel(
         return;
     if (n_parts > 1) {
         struct partial *mine = parts + blockIdx.z * WARPS;
+        const unsigned room = a.n_stages * a.slab * sizeof(tile<T, HD, TILE>) /
+                              WARPS / sizeof(struct partial);
 
         mine->sum[threadIdx.x % 32] = sum;
         if (threadIdx.x % 32 < 4)
@@ -662,7 +678,8 @@ __global__ __launch_bounds__(THREADS) void step_kernel(
                                                          weight.x, weight.y);
         if (!is_last_warp(a.done + at * WARPS + warp, n_parts))
             return;
-        sum = merge(parts, n_parts, &weight);
+        sum = merge(&weight, parts, n_parts,
+                    (struct partial *)part.ring + warp * room, room);
     }
     finish<T, HD>(a, y, sum, weight);
 #endif
