@@ -19,6 +19,7 @@ enum {
     PARTIAL_BYTES = 64 << 20,
     LIBRARY_BYTES = 32 << 20,
     SUM_BYTES = 82 << 20,
+    WEIGHT_BYTES = 72 << 20,
     BLOCK_UNIT = 256, /* outputs that blocks are rounded up to */
 };
 
@@ -31,26 +32,28 @@ static size_t layer_weights(const struct vibe_lm_config *lm)
            (2 * lm->hidden_size + 2 * kv + 3 * lm->intermediate_size);
 }
 
-/* Of a product of K channels to N at once: x and weights in bf16, sums. */
+/* Of a product of K channels to N: x and weights in bf16, sums. */
 static size_t product_bytes(size_t K, size_t N, size_t sum, int is_expanded)
 {
-    const size_t sums = VIBE_PROMPT_ROWS * N * sum;
+    const size_t row = K * sizeof(uint16_t);
+    const size_t most = is_expanded && N > WEIGHT_BYTES / row
+                            ? WEIGHT_BYTES / row
+                            : N;
+    const size_t sums = VIBE_PROMPT_ROWS * most * sum;
 
-    return VIBE_PROMPT_ROWS * K * sizeof(uint16_t) +
-           (is_expanded ? N * K * sizeof(uint16_t) : 0) +
+    return VIBE_PROMPT_ROWS * row + (is_expanded ? most * row : 0) +
            (sums < SUM_BYTES ? sums : SUM_BYTES);
 }
 
-/* The larger of gate and up, which are expanded by halves, and down. */
+/* The larger of gate and up, and down. */
 static size_t product_scratch(const struct vibe_lm_config *lm, size_t rows)
 {
     const size_t bf16_rows = lm->num_hidden_layers * layer_weights(lm) *
                              sizeof(uint16_t);
     const int is_expanded = rows < bf16_rows;
     const size_t ffn = lm->intermediate_size + BLOCK_UNIT;
-    const size_t up = product_bytes(lm->hidden_size,
-                                    is_expanded ? ffn : 2 * ffn,
-                                    sizeof(uint16_t), is_expanded);
+    const size_t up = product_bytes(lm->hidden_size, 2 * ffn, sizeof(uint16_t),
+                                    is_expanded);
     const size_t down = product_bytes(ffn, lm->hidden_size + BLOCK_UNIT,
                                       sizeof(float), is_expanded);
     const size_t library = LIBRARY_BYTES + (up > down ? up : down);

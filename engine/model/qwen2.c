@@ -34,7 +34,9 @@ struct vibe_qwen2 {
     float head_scale[VIBE_N_CONTROL];
 
     /* scratch for the larger of a prompt's rows and a step's, owned */
-    struct vibe_tensor x, normed, qkv, act;
+    struct vibe_tensor x, normed, wide;
+    struct vibe_tensor qkv,
+        act;            /* in wide: one is read before the other comes */
     int32_t *prompt_at; /* device {seq, pos}, owned */
 
     struct vibe_lm_front *fronts; /* what runs before the layers; borrowed */
@@ -275,6 +277,7 @@ static int allocate_scratch(struct vibe_qwen2 *lm, size_t max_rows,
     struct vibe_backend *be = lm->params.be;
     size_t rows = max_rows > VIBE_PROMPT_ROWS ? max_rows : VIBE_PROMPT_ROWS;
     size_t H = config->hidden_size;
+    size_t ffn = config->intermediate_size;
     size_t qkv = H + 2 * config->num_key_value_heads * config->head_dim;
     int rc = vibe_tensor_init(&lm->x, be, VIBE_F32, 1, VIBE_PROMPT_ROWS, H,
                               err);
@@ -282,12 +285,14 @@ static int allocate_scratch(struct vibe_qwen2 *lm, size_t max_rows,
     if (!rc)
         rc = vibe_tensor_init(&lm->normed, be, VIBE_F32, 1, rows, H, err);
     if (!rc)
-        rc = vibe_tensor_init(&lm->qkv, be, VIBE_F32, 1, rows, qkv, err);
-    if (!rc)
-        rc = vibe_tensor_init(&lm->act, be, VIBE_F32, 1, rows,
-                              config->intermediate_size, err);
+        rc = vibe_tensor_init(&lm->wide, be, VIBE_F32, 1, rows,
+                              qkv > ffn ? qkv : ffn, err);
     if (rc)
         return rc;
+    lm->qkv = lm->wide;
+    lm->qkv.C = lm->qkv.stride_t = qkv;
+    lm->act = lm->wide;
+    lm->act.C = lm->act.stride_t = ffn;
     lm->normed.is_for_products = 1;
     lm->act.is_for_products = 1;
     lm->prompt_at = be->ops->alloc(be, 2 * sizeof(*lm->prompt_at));
@@ -335,8 +340,7 @@ void vibe_qwen2_free(struct vibe_qwen2 *lm)
     be = lm->params.be;
     vibe_tensor_release(&lm->x, be);
     vibe_tensor_release(&lm->normed, be);
-    vibe_tensor_release(&lm->qkv, be);
-    vibe_tensor_release(&lm->act, be);
+    vibe_tensor_release(&lm->wide, be);
     if (lm->prompt_at)
         be->ops->free(be, lm->prompt_at);
     vibe_matrix_release(&lm->head, be);

@@ -112,7 +112,7 @@ static int check_kernels(const struct vibe_cuda *cuda, struct vibe_error *err)
  */
 static int limit_stack(struct vibe_cuda *cuda, struct vibe_error *err)
 {
-    enum { STACK_BYTES = 128 };
+    enum { STACK_BYTES = 64 };
     cudaError_t rc = cudaSetDevice(cuda->device);
 
     if (rc == cudaSuccess)

@@ -18,6 +18,9 @@ enum { BLOCK_UNIT = 256 }; /* outputs: whole tiles of the library's kernels */
 static const size_t block_bytes = (size_t)40 << 20;
 static const size_t pairs_bytes = (size_t)80 << 20;
 
+/* Of weights that are expanded at once. */
+static const size_t weights_bytes = (size_t)72 << 20;
+
 /* One dialogue's product, and its scratch memory. */
 struct job {
     struct vibe_stream *s;
@@ -39,12 +42,13 @@ static size_t block_rows(const struct vibe_cuda_product *p)
     const size_t most = bytes / vibe_dtype_size(dtype) / p->x->T / BLOCK_UNIT +
                         1;
     const size_t units = (p->w->N + BLOCK_UNIT - 1) / BLOCK_UNIT;
+    const size_t unit_bytes = BLOCK_UNIT * vibe_cuda_stride(p->w->K) *
+                              vibe_dtype_size(VIBE_BF16);
+    const size_t room = weights_bytes / unit_bytes;
     size_t n_blocks = (units + most - 1) / most;
 
-    /* nor are more weights expanded at once than of a product back from them */
-    if (p->epilogue == VIBE_SWIGLU && p->w->part[0].dtype != VIBE_BF16 &&
-        n_blocks < 2)
-        n_blocks = 2;
+    if (p->w->part[0].dtype != VIBE_BF16 && n_blocks * room < units)
+        n_blocks = room ? (units + room - 1) / room : units;
     return (units + n_blocks - 1) / n_blocks * BLOCK_UNIT;
 }
 
