@@ -34,7 +34,7 @@ struct decode {
     unsigned K, row_bytes, n_tiles, n_groups; /* tiles of a row, of N */
     unsigned slices, fold;
     unsigned depth; /* of a ring */
-    int is_aligned; /* x can be read by 16 bytes */
+    unsigned share; /* of the slices, a block's in gemv_wide.cu */
     /* where slices of several blocks meet, see gemv_wide.cu */
     float *partial;
     unsigned *done;
@@ -85,8 +85,6 @@ static inline struct decode decode_of(const struct vibe_cuda_product *p,
     a.n_groups = (a.e.N + TILE_N - 1) / TILE_N;
     a.slices = slices_of(a.K);
     a.fold = fold_of(a.K);
-    a.is_aligned = (size_t)x->data % 16 == 0 && x->stride_b % 4 == 0 &&
-                   x->stride_t % 4 == 0;
     return a;
 }
 
@@ -119,39 +117,31 @@ static inline unsigned blocks_that_fit(const struct vibe_cuda *cuda,
 }
 
 /* Launch a kernel of this kind with much shared memory, of which the
- * multiprocessors are asked for the most, always, lest they wait to change. */
+ * multiprocessors are asked for the most, always, lest they wait to change;
+ * and a launch may have it all, lest one take back what a graph still needs. */
 static inline cudaError_t launch_large(const struct vibe_cuda *cuda,
-                                       const void *kernel, unsigned n_blocks,
+                                       const void *kernel, dim3 grid,
                                        unsigned threads, size_t shared,
                                        struct decode *a)
 {
-    cudaError_t rc = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    struct cudaFuncAttributes is = {};
+    cudaError_t rc = cudaFuncGetAttributes(&is, kernel);
 
+    if (rc == cudaSuccess)
+        rc = cudaFuncSetAttribute(
+            kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+            (int)(shared_limit(cuda) - is.sharedSizeBytes));
     if (rc == cudaSuccess)
         rc = cudaFuncSetAttribute(
             kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
             cudaSharedmemCarveoutMaxShared);
     if (rc != cudaSuccess)
         return rc;
-    return launch(kernel, dim3(n_blocks), threads, shared, cuda->compute,
+    return launch(kernel, grid, threads, shared, cuda->compute,
                   vibe_cuda_compiled_for() >= 90, a);
 }
 
 #if __CUDA_ARCH__ >= 800
-
-/* Wait for the oldest of depth groups of copies; depth is 2, 4, 8 or 16. */
-__device__ static inline void copies_wait_for(unsigned depth)
-{
-    if (depth == 2)
-        copies_wait<1>();
-    else if (depth == 4)
-        copies_wait<3>();
-    else if (depth == 8)
-        copies_wait<7>();
-    else
-        copies_wait<15>();
-}
 
 /* A warp's way through tiles: this lane's 16-byte piece of a row of each of
  * several goes. */
@@ -174,98 +164,29 @@ template <int dtype> struct feed {
         rows_left = n < a.e.N ? a.e.N - n : 0;
     }
 
+    /* Where in a tile the first go leaves this lane's piece. */
+    __device__ static inline unsigned place_of_lane(void)
+    {
+        const unsigned piece = threadIdx.x % PIECES;
+        const unsigned r = threadIdx.x % 32 / PIECES;
+
+        return r * BYTES + format<dtype>::place(piece, r) * 16;
+    }
+
     /* Start copying a tile to shared memory, zeros for what is not there. */
     __device__ inline void fetch(unsigned char *to, const decode &a,
                                  unsigned tile) const
     {
         const unsigned piece = threadIdx.x % PIECES;
-        const unsigned r = threadIdx.x % 32 / PIECES;
         const unsigned at = tile * BYTES;
         const bool is_in = at + piece * 16 < a.row_bytes;
 
-        to += r * BYTES + format<dtype>::place(piece, r) * 16;
+        to += place_of_lane();
 #pragma unroll
         for (unsigned i = 0; i < TILE_N / ROWS; i++)
             copy_async<16>(to + i * ROWS * BYTES,
                            from + at + (size_t)(i * ROWS * a.row_bytes),
                            is_in && i * ROWS < rows_left);
-    }
-};
-
-/* The tiles of a slice that a warp goes through: first, first + stride, ...,
- * n of them, for one group of outputs after the other. */
-struct path {
-    unsigned first, stride, n;
-    unsigned group, step, end; /* of groups */
-    unsigned i;                /* of the tile at hand */
-
-    __device__ inline bool is_in(void) const
-    {
-        return group < end;
-    }
-
-    __device__ inline unsigned tile(void) const
-    {
-        return first + i * stride;
-    }
-
-    /* Returns whether a group begins. */
-    __device__ inline bool next(void)
-    {
-        if (++i < n)
-            return false;
-        i = 0;
-        group += step;
-        return true;
-    }
-};
-
-/*
- * A warp's ring of a.depth slots of shared memory, each for one tile of HEIGHT
- * groups of outputs, and the path of what is fetched next.
- */
-template <int dtype, int HEIGHT> struct ring {
-    enum {
-        TILE_BYTES = TILE_N * format<dtype>::ROW_BYTES,
-        BYTES = HEIGHT * TILE_BYTES,
-    };
-    struct path ahead;
-    feed<dtype> from[HEIGHT];
-    unsigned slot;
-
-    __device__ inline void open(const decode &a, const path &way)
-    {
-        ahead = way;
-        slot = 0;
-        turn(a);
-    }
-
-    __device__ inline void turn(const decode &a)
-    {
-#pragma unroll
-        for (unsigned h = 0; h < HEIGHT; h++)
-            from[h].turn(a, ahead.group * HEIGHT + h);
-    }
-
-    /* Start copying the tile ahead, if there is one. */
-    __device__ inline void fetch(unsigned char *to, const decode &a)
-    {
-        if (ahead.is_in())
-#pragma unroll
-            for (unsigned h = 0; h < HEIGHT; h++)
-                from[h].fetch(to + h * TILE_BYTES, a, ahead.tile());
-    }
-
-    __device__ inline void next(const decode &a)
-    {
-        if (ahead.next())
-            turn(a);
-    }
-
-    /* Turn to the next slot. */
-    __device__ inline void advance(const decode &a)
-    {
-        slot = slot + 1 < a.depth ? slot + 1 : 0;
     }
 };
 
@@ -295,14 +216,6 @@ __device__ static inline void multiply_step(float c[4], const tile_pairs &t,
                            t.high[2 * i + 1]};
 
     multiply(c, a, x + 2 * i);
-}
-
-__device__ static inline void multiply_tile(float c[4], const tile_pairs &t,
-                                            const unsigned x[8])
-{
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        multiply_step(c, t, x, i);
 }
 
 /* The part of 16 neighbours of a row of x that a column has: high in even

@@ -1,339 +1,627 @@
 /*
- * gemv_wide.cu - products with up to 16 rows on the tensor cores, in one pass
- * over the weights: better than passes of four rows from nine rows on.
+ * gemv_wide.cu - products with five rows or more on the tensor cores, in one
+ * pass over the weights for up to 32 of them.
  *
- * A block stays with FOLD tiles of one slice of K (decode.cuh), whose part of
- * x it holds in shared memory; its warps take groups of 16 outputs in turns.
- * Sums of the parts of K meet in global memory, where the warp that comes last
- * adds them up in the order of gemv.cu.
+ * A block makes 32 outputs for each of its warps, of all rows of a pass, over
+ * whole slices of K (decode.cuh), one slice after the other.  A stage is a
+ * tile of K: the warps' own weights, and x, which they share.  Where outputs
+ * are few, slices go to several blocks; their sums meet in global memory, and
+ * the warp that comes last adds them up.
+ *
+ * x is the 16-row operand of mma.m16n8k16 here, eight rows of high parts and
+ * the same of low parts, and weights are the columns, because they lie in
+ * registers as columns are wanted; a sum has the terms and the order, so the
+ * bits, that it has in gemv.cu.
+ *
+ * What bounds it, for the 4 KB of bf16 that a warp has in a stage, in cycles
+ * of a multiprocessor of an H200: its share of the memory's rate 220, with 32
+ * rows 64 products 100 and shared memory 130.  x comes from the second cache
+ * for each block, so that blocks of few outputs read more of x than of weights.
  */
+#include <stdint.h>
+
 #include "engine/backend/cuda/decode.cuh"
 
 enum {
-    WARPS = 8,
-    THREADS = 32 * WARPS,
-    TILES = 4,            /* of four rows of x */
-    HEIGHT = 2,           /* groups of outputs that a warp makes at once */
-    PER_SM = 2,           /* blocks of a multiprocessor */
-    RING_BYTES = 8 << 10, /* of a warp */
-    X_STRIDE = 2 * MAX_FOLD * TILE_K +
-               16, /* bytes from column to column of x */
+    ROWS = 8, /* of x in a group: rows of a product, with their two parts */
+    MOST_ROWS = VIBE_CUDA_WIDE_ROWS,
+    X_BYTES = 4 * TILE_K, /* of a row of x in a stage */
+    HEIGHT = 2,           /* tiles of outputs of a warp */
+    PAIRED = 2,           /* groups: up to here two blocks fit the registers */
+    LEAST_WARPS = 3,
+    MOST_DEPTH = 6,
 };
 
-/* How many parts of fold tiles or fewer K is cut into: slice by slice for the
- * first fold tiles of each, then for the next. */
-__host__ __device__ static inline unsigned parts_of(unsigned n_tiles,
-                                                    unsigned slices,
-                                                    unsigned fold)
+static constexpr unsigned most_warps(unsigned groups)
 {
-    const unsigned of_round = slices * fold;
-    const unsigned rest = n_tiles % of_round;
-
-    return n_tiles / of_round * slices + (rest < slices ? rest : slices);
+    return groups <= PAIRED ? 8 : 9;
 }
+
+/* The rows of a block, and where their x, y and gate begin. */
+struct pass {
+    unsigned n;
+    struct {
+        size_t x, y, gate;
+    } row[MOST_ROWS];
+};
 
 #if __CUDA_ARCH__ >= 800
 
-/* Two neighbours of row m of x as they are kept, zeros where there are none. */
-__device__ static inline float2 load_pair(const decode &a, unsigned m,
-                                          unsigned k)
-{
-    float2 v = make_float2(0.0f, 0.0f);
+/* The tiles of K of a block: slice by slice, each along its stride. */
+struct walk {
+    unsigned slice, end;
+    unsigned i, n;      /* of a slice */
+    unsigned all, rest; /* tiles that every slice has, slices with one more */
 
-    if (m < a.n_rows) {
-        const float *row = a.x.data + row_at(a.x, a.e.T, a.first + m);
-
-        if (k < a.K)
-            v.x = row[k];
-        if (k + 1 < a.K)
-            v.y = row[k + 1];
+    __device__ inline void turn(void)
+    {
+        i = 0;
+        n = all + (slice < rest);
     }
-    return v;
-}
 
-/*
- * Split this part of x into shared memory: column 2 m has the high parts of
- * row m, 2 m + 1 the low ones; rows past the last are zeros.  A warp takes a
- * tile of a row; LOADS of them are on their way together.
- */
-__device__ static inline void stage_part(unsigned char *staged, const decode &a,
-                                         const path &p)
+    __device__ inline void open(const decode &a)
+    {
+        slice = blockIdx.y % (a.slices / a.share) * a.share;
+        end = min(slice + a.share, a.n_tiles);
+        all = a.n_tiles / a.slices;
+        rest = a.n_tiles % a.slices;
+        turn();
+    }
+
+    __device__ inline bool is_in(void) const
+    {
+        return slice < end;
+    }
+
+    __device__ inline unsigned tile(const decode &a) const
+    {
+        return slice + i * a.slices;
+    }
+
+    __device__ inline bool ends_slice(void) const
+    {
+        return i + 1 == n;
+    }
+
+    __device__ inline void next(void)
+    {
+        if (++i < n)
+            return;
+        slice++;
+        turn();
+    }
+};
+
+__device__ static inline void find_rows(pass &p, unsigned of_pass,
+                                        const decode &a)
 {
-    enum { LOADS = 8, ROWS = 4 * TILES };
-    const unsigned pair = 2 * (threadIdx.x % 32);
+    const unsigned first = blockIdx.x * of_pass;
 
-    for (unsigned i = threadIdx.x / 32; i < ROWS * MAX_FOLD;
-         i += LOADS * WARPS) {
-        float2 v[LOADS];
+    if (threadIdx.x == 0)
+        p.n = min(of_pass, a.n_rows - first);
+    for (unsigned i = threadIdx.x; i < of_pass; i += blockDim.x) {
+        const unsigned m = a.first + min(first + i, a.n_rows - 1);
 
-#pragma unroll
-        for (unsigned j = 0; j < LOADS; j++) {
-            const unsigned at = i + j * WARPS;
-
-            v[j] = load_pair(a, at / MAX_FOLD,
-                             (p.first + at % MAX_FOLD * p.stride) * TILE_K +
-                                 pair);
-        }
-#pragma unroll
-        for (unsigned j = 0; j < LOADS; j++) {
-            const unsigned at = i + j * WARPS;
-            unsigned char *to = staged + 2 * (at / MAX_FOLD) * X_STRIDE +
-                                (at % MAX_FOLD * TILE_K + pair) * 2;
-
-            read_split(*(unsigned *)to, *(unsigned *)(to + X_STRIDE), v[j],
-                       a.x.is_split);
-        }
+        p.row[i].x = row_at(a.x, a.e.T, m);
+        p.row[i].y = row_at(a.e.y, a.e.T, m);
+        p.row[i].gate = row_at(a.e.gate, a.e.T, m);
     }
     __syncthreads();
 }
 
-/* Where part i of the sums of a group is: a float2 for each lane, each tile of
- * outputs and four rows of x: outputs lane / 4 and 8 more of row lane % 4. */
-template <int COUNT>
-__device__ static inline float2 *partial_at(const decode &a, unsigned group,
-                                            unsigned n_parts, unsigned i)
+/* Where four neighbours of row m of x lie in its tile: lanes of two rows that
+ * read together meet in no bank. */
+__device__ static inline unsigned x_at(unsigned quad, unsigned m)
 {
-    return (float2 *)a.partial + ((size_t)group * n_parts + i) * COUNT * 32 +
-           threadIdx.x % 32;
+    return m * X_BYTES + (quad ^ (quad / 8 * 2) ^ (m & 1)) * 16;
 }
 
-/*
- * Leave the sums of a part in memory.  Returns true in the warp that comes
- * last, with the sums of all of K.
- */
-template <int COUNT>
-__device__ static inline bool gather(float2 sums[COUNT], const decode &a,
-                                     unsigned group, unsigned i)
+/* Start copying a tile of x: a thread takes the same quad of several rows. */
+__device__ static inline void fetch_x(unsigned char *to, const decode &a,
+                                      const pass &p, unsigned tile)
 {
-    const unsigned n_parts = parts_of(a.n_tiles, a.slices, a.fold);
-    float2 *mine = partial_at<COUNT>(a, group, n_parts, i);
-    unsigned arrived = 0;
+    const unsigned quad = threadIdx.x % 16;
+    const unsigned k = tile * TILE_K + 4 * quad;
 
-    if (n_parts == 1)
-        return true;
-#pragma unroll
-    for (int t = 0; t < COUNT; t++)
-        mine[t * 32] = sums[t];
-    __threadfence();
-    __syncwarp();
-    if (threadIdx.x % 32 == 0)
-        arrived = atomicAdd(&a.done[group], 1);
-    if (__shfl_sync(0xFFFFFFFFu, arrived, 0) != n_parts - 1)
-        return false;
-    __threadfence();
-    if (threadIdx.x % 32 == 0)
-        a.done[group] = 0;
-#pragma unroll
-    for (int t = 0; t < COUNT; t++)
-        sums[t] = make_float2(0.0f, 0.0f);
-    for (unsigned s = 0; s < min(n_parts, a.slices); s++) {
-        float2 slice[COUNT] = {};
+    for (unsigned m = threadIdx.x / 16; m < p.n; m += blockDim.x / 16)
+        copy_async<16>(to + x_at(quad, m), a.x.data + p.row[m].x + k, k < a.K);
+}
 
-        for (unsigned j = s; j < n_parts; j += a.slices) {
-            const float2 *from = partial_at<COUNT>(a, group, n_parts, j);
+/* Bring what this thread has copied of a tile of floats to the form that
+ * products take. */
+__device__ static inline void split_x(unsigned char *tile, const pass &p)
+{
+    for (unsigned m = threadIdx.x / 16; m < p.n; m += blockDim.x / 16) {
+        float4 *at = (float4 *)(tile + x_at(threadIdx.x % 16, m));
 
-#pragma unroll
-            for (int t = 0; t < COUNT; t++) {
-                const float2 v = __ldcg(from + t * 32);
-
-                slice[t].x += v.x;
-                slice[t].y += v.y;
-            }
-        }
-#pragma unroll
-        for (int t = 0; t < COUNT; t++) {
-            sums[t].x += slice[t].x;
-            sums[t].y += slice[t].y;
-        }
+        *at = kept(*at, true);
     }
-    return true;
 }
 
-/* Finish and store output n of row m, a lane of eight neighbours. */
-__device__ static inline void finish_output(const decode &a, unsigned m,
-                                            unsigned n, float z)
+/* Four neighbours of a row as rows of a product: high parts in the upper
+ * eight, low ones in the lower eight. */
+__device__ static inline void read_x(unsigned rows[4], const unsigned char *at)
 {
-    const bool is_stored = m < a.n_rows && n < a.e.N;
-    const size_t y_at = row_at(a.e.y, a.e.T, a.first + m);
-    struct operands o = {};
-    float up;
+    unsigned x[4];
 
-    if (is_stored)
-        o = read_operands(a.e, y_at, row_at(a.e.gate, a.e.T, a.first + m), n);
-    z = z * o.scale + o.bias;
-    up = __shfl_xor_sync(0xFFFFFFFFu, z, 4);
-    if (!is_stored)
-        return;
-    if (a.e.kind != VIBE_SWIGLU)
-        put(a.e.y, y_at + n, finished(a.e.kind, o, z));
-    else if (n % 2 == 0)
-        put(a.e.y, y_at + n / 2, silu(z) * up);
+    read_16_bytes(x, at);
+    rows[0] = __byte_perm(x[0], x[1], 0x7632);
+    rows[1] = __byte_perm(x[0], x[1], 0x5410);
+    rows[2] = __byte_perm(x[2], x[3], 0x7632);
+    rows[3] = __byte_perm(x[2], x[3], 0x5410);
 }
 
-/* Bring the sums of HEIGHT groups together, and finish them where they are
- * complete. */
-__device__ static inline void finish_groups(const float c[HEIGHT][TILES][4],
-                                            const decode &a, unsigned group,
-                                            unsigned which)
+__device__ static inline float4 added(const float4 &a, const float4 &b)
 {
-    float2 sums[HEIGHT * TILES];
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
 
-#pragma unroll
-    for (int i = 0; i < HEIGHT * TILES; i++) {
-        const float *s = c[i / TILES][i % TILES];
+/* A warp's share of the stages.  A lane has sums of row lane / 4 of each group
+ * for outputs n, n + 1, n + 8 and n + 9, n = 2 (lane % 4), of each tile. */
+template <int dtype, int GROUPS> struct worker {
+    enum { TILE_BYTES = TILE_N * format<dtype>::ROW_BYTES };
 
-        sums[i] = make_float2(s[0] + s[1], s[2] + s[3]);
-    }
-    if (!gather<HEIGHT * TILES>(sums, a, group, which))
-        return;
-#pragma unroll
-    for (int i = 0; i < HEIGHT * TILES; i++) {
+    unsigned char *weights, *x; /* of the first stage */
+    unsigned stage_bytes;
+    unsigned x_lane, lane_at; /* where this lane reads x, leaves weights */
+    unsigned of_go;           /* bytes from go to go of the warp */
+    bool is_full;             /* all outputs are there */
+    feed<dtype> from[HEIGHT];
+    float c[HEIGHT][2][GROUPS][4]; /* of a fold: two of high, two of low parts
+                                      for every other eight outputs */
+    float4 sums[HEIGHT][GROUPS];   /* of a slice */
+
+    __device__ inline void open(const decode &a, unsigned char *memory,
+                                unsigned group)
+    {
         const unsigned lane = threadIdx.x % 32;
-        const unsigned m = i % TILES * 4 + lane % 4;
-        const unsigned n = (group * HEIGHT + i / TILES) * TILE_N + lane / 4;
+        const unsigned of_block = blockDim.x / 32 * HEIGHT * TILE_BYTES;
 
-        finish_output(a, m, n, sums[i].x);
-        finish_output(a, m, n + 8, sums[i].y);
+        weights = memory + threadIdx.x / 32 * HEIGHT * TILE_BYTES;
+        x = memory + of_block;
+        x_lane = x_at(lane % 4 * 4, lane / 4);
+        stage_bytes = of_block + GROUPS * ROWS * X_BYTES;
+        lane_at = feed<dtype>::place_of_lane();
+        of_go = feed<dtype>::ROWS * a.row_bytes;
+        is_full = (group + HEIGHT) * TILE_N <= a.e.N;
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+            from[h].turn(a, group + h);
+#pragma unroll
+        for (unsigned i = 0; i < HEIGHT * 2 * GROUPS * 4; i++)
+            (&c[0][0][0][0])[i] = 0.0f;
+#pragma unroll
+        for (unsigned i = 0; i < HEIGHT * GROUPS; i++)
+            sums[i / GROUPS][i % GROUPS] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
-}
 
-#endif
-
-#if __CUDA_ARCH__ >= 800
-/* A part's way through the groups of a warp. */
-__device__ static inline path way_of(const decode &a, unsigned n_parts)
-{
-    const unsigned which = blockIdx.x % n_parts;
-    path way;
-
-    way.first = which / a.slices * a.slices * a.fold + which % a.slices;
-    way.stride = a.slices;
-    way.n = min((a.n_tiles - way.first + a.slices - 1) / a.slices, a.fold);
-    way.group = blockIdx.x / n_parts * WARPS + threadIdx.x / 32;
-    way.step = gridDim.x / n_parts * WARPS;
-    way.end = (a.n_groups + HEIGHT - 1) / HEIGHT;
-    way.i = 0;
-    return way;
-}
-
-/* A warp's ring and sums of HEIGHT groups. */
-template <int dtype> struct maker {
-    typedef ring<dtype, HEIGHT> tiles;
-
-    tiles weights;
-    unsigned char *slots;
-    const unsigned char *column; /* this lane's of staged x */
-
-    __device__ inline void fill(const decode &a)
+    /* Start copying the weights of a tile to the stage at slot. */
+    __device__ inline void fetch(const decode &a, unsigned slot, unsigned tile)
     {
-        for (unsigned i = 0; i < a.depth; i++) {
-            weights.fetch(slots + i * tiles::BYTES, a);
-            copies_end();
-            weights.next(a);
+        enum { GOES = HEIGHT * TILE_N / feed<dtype>::ROWS };
+
+        unsigned char *to = weights + slot;
+        const unsigned at = tile * format<dtype>::ROW_BYTES;
+
+        if (is_full && at + format<dtype>::ROW_BYTES <= a.row_bytes) {
+            const unsigned char *p = from[0].from + at;
+
+            to += lane_at;
+#pragma unroll
+            for (unsigned i = 0; i < GOES; i++, p += of_go)
+                copy_async<16>(to + i * 512, p, true);
+            return;
         }
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+            from[h].fetch(to + h * TILE_BYTES, a, tile);
     }
 
-    __device__ inline void add_tile(float c[HEIGHT][TILES][4], const decode &a,
-                                    unsigned tile)
+    __device__ inline void read(tile_pairs w[HEIGHT], unsigned slot) const
     {
-        unsigned char *here = slots + weights.slot * tiles::BYTES;
-        tile_pairs w[HEIGHT];
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+            read_tile<dtype>(w[h], weights + slot + h * TILE_BYTES);
+    }
 
-        copies_wait_for(a.depth);
-        __syncwarp();
-#pragma unroll
-        for (int h = 0; h < HEIGHT; h++)
-            read_tile<dtype>(w[h], here + h * tiles::TILE_BYTES);
-        __syncwarp();
-        weights.fetch(here, a);
-        copies_end();
-        weights.next(a);
-        weights.advance(a);
-        /* two by HEIGHT products at a time that do not wait for each other */
-#pragma unroll
-        for (int t = 0; t < TILES; t += 2) {
-            const unsigned char *from = column + t * 8 * X_STRIDE +
-                                        tile * 2 * TILE_K;
-            unsigned x[2][8];
+    /* c += the weights of a stage times its x. */
+    __device__ inline void add(const tile_pairs w[HEIGHT], unsigned slot)
+    {
+        const unsigned char *rows = x + slot;
 
 #pragma unroll
-            for (int j = 0; j < 2; j++) {
-                read_16_bytes(x[j], from + j * 8 * X_STRIDE);
-                read_16_bytes(x[j] + 4, from + j * 8 * X_STRIDE + 16);
+        for (unsigned i = 0; i < 4; i++)
+#pragma unroll
+            for (unsigned g = 0; g < GROUPS; g++) {
+                unsigned parts[4];
+
+                read_x(parts, rows + (x_lane ^ (i * 16)) + g * ROWS * X_BYTES);
+#pragma unroll
+                for (unsigned h = 0; h < HEIGHT; h++) {
+                    multiply(c[h][0][g], parts, w[h].low + 2 * i);
+                    multiply(c[h][1][g], parts, w[h].high + 2 * i);
+                }
             }
+    }
+
+    __device__ inline void end_fold(void)
+    {
 #pragma unroll
-            for (int i = 0; i < 4; i++)
+        for (unsigned h = 0; h < HEIGHT; h++)
 #pragma unroll
-                for (int h = 0; h < 2 * HEIGHT; h++)
-                    multiply_step(c[h / 2][t + h % 2], w[h / 2], x[h % 2], i);
+            for (unsigned g = 0; g < GROUPS; g++) {
+                float(&low)[4] = c[h][0][g];
+                float(&high)[4] = c[h][1][g];
+
+                sums[h][g].x += low[0] + low[2];
+                sums[h][g].y += low[1] + low[3];
+                sums[h][g].z += high[0] + high[2];
+                sums[h][g].w += high[1] + high[3];
+#pragma unroll
+                for (unsigned j = 0; j < 4; j++)
+                    low[j] = high[j] = 0.0f;
+            }
+    }
+
+    /* Leave the sums of a slice every stride, or add them to what is there. */
+    __device__ inline void end_slice(float4 *to, unsigned stride, bool is_first)
+    {
+#pragma unroll
+        for (unsigned i = 0; i < HEIGHT * GROUPS; i++) {
+            float4 &s = sums[i / GROUPS][i % GROUPS];
+
+            if (!is_first)
+                s = added(to[i * stride], s);
+            to[i * stride] = s;
+            s = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         }
     }
 };
+
+/* Where sums lie, HEIGHT by groups float4 for each lane, stride apart: those of
+ * all of K, or of n_slices, a multiple of AT_ONCE, that are slice_stride
+ * apart. */
+struct heap {
+    enum { AT_ONCE = SLICES };
+
+    float4 *sums;
+    unsigned stride, n_slices, slice_stride;
+
+    __device__ inline float4 read(unsigned i) const
+    {
+        const float4 *from = sums + i * stride;
+        float4 z = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+
+        if (n_slices == 1)
+            return *from;
+        for (unsigned first = 0; first < n_slices; first += AT_ONCE) {
+            float4 v[AT_ONCE];
+
+#pragma unroll
+            for (unsigned s = 0; s < AT_ONCE; s++)
+                v[s] = from[(first + s) * slice_stride];
+#pragma unroll
+            for (unsigned s = 0; s < AT_ONCE; s++)
+                z = added(z, v[s]);
+        }
+        return z;
+    }
+};
+
+/* Whether this warp is the last of those that make slices of these outputs. */
+__device__ static inline bool is_last_warp(const decode &a, unsigned chunk)
+{
+    const unsigned n_parts = a.slices / a.share;
+    unsigned arrived = 0;
+
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) {
+        __threadfence();
+        arrived = atomicAdd(&a.done[chunk], 1) + 1;
+        if (arrived == n_parts)
+            a.done[chunk] = 0;
+        __threadfence();
+    }
+    return __shfl_sync(0xFFFFFFFFu, arrived, 0) == n_parts;
+}
+
+/* A lane's four sums of a row. */
+struct corner {
+    unsigned n, m;
+
+    __device__ inline unsigned output(unsigned j) const
+    {
+        return n + j / 2 * 8 + j % 2;
+    }
+
+    __device__ inline bool has(const decode &a, const pass &p, unsigned j) const
+    {
+        return m < p.n && output(j) < a.e.N;
+    }
+
+    __device__ inline void read(operands o[4], const decode &a,
+                                const pass &p) const
+    {
+#pragma unroll
+        for (unsigned j = 0; j < 4; j++)
+            if (has(a, p, j))
+                o[j] = read_operands(a.e, p.row[m].y, p.row[m].gate, output(j));
+    }
+
+    __device__ inline void finish(const float4 &sums, const operands o[4],
+                                  const decode &a, const pass &p) const
+    {
+        const float z[4] = {
+            sums.x * o[0].scale + o[0].bias, sums.y * o[1].scale + o[1].bias,
+            sums.z * o[2].scale + o[2].bias, sums.w * o[3].scale + o[3].bias};
+        const size_t y_at = p.row[m].y;
+
+#pragma unroll
+        for (unsigned j = 0; j < 4; j++) {
+            if (!has(a, p, j))
+                continue;
+            if (a.e.kind != VIBE_SWIGLU)
+                put(a.e.y, y_at + output(j), finished(a.e.kind, o[j], z[j]));
+            else if (j % 2 == 0)
+                put(a.e.y, y_at + output(j) / 2, silu(z[j]) * z[j + 1]);
+        }
+    }
+};
+
+/* Finish the outputs of a warp, as many sums at a time as there are tiles. */
+template <int GROUPS>
+__device__ static inline void finish_warp(const heap &from, const decode &a,
+                                          const pass &p, unsigned group)
+{
+    const unsigned lane = threadIdx.x % 32;
+
+#pragma unroll 1
+    for (unsigned g = 0; g < GROUPS; g++) {
+        operands o[HEIGHT][4] = {};
+        float4 z[HEIGHT];
+        corner at[HEIGHT];
+
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++) {
+            at[h].n = (group + h) * TILE_N + lane % 4 * 2;
+            at[h].m = g * ROWS + lane / 4;
+            at[h].read(o[h], a, p);
+        }
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+            z[h] = from.read(h * GROUPS + g);
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+            at[h].finish(z[h], o[h], a, p);
+    }
+}
+
+/* Wait for the oldest of depth - 1 groups of copies. */
+__device__ static inline void stage_wait(unsigned depth)
+{
+    if (depth == 2)
+        copies_wait<0>();
+    else if (depth == 3)
+        copies_wait<1>();
+    else if (depth == 4)
+        copies_wait<2>();
+    else if (depth == 5)
+        copies_wait<3>();
+    else
+        copies_wait<MOST_DEPTH - 2>();
+}
+
 #endif
 
-/* bytes: the weights once, and little sums. */
-template <int dtype>
-__global__ void __launch_bounds__(THREADS, PER_SM)
+/* bytes: the weights once, little sums, and x for each block. */
+template <int dtype, int GROUPS>
+__global__ void __launch_bounds__(32 * most_warps(GROUPS),
+                                  GROUPS <= PAIRED ? 2 : 1)
     gemv_wide_kernel(const __grid_constant__ struct decode a)
 {
 #if __CUDA_ARCH__ >= 800
-    extern __shared__ uint4 memory[];
-    const unsigned lane = threadIdx.x % 32;
-    const unsigned n_parts = parts_of(a.n_tiles, a.slices, a.fold);
-    const path way = way_of(a, n_parts);
-    unsigned char *staged = (unsigned char *)memory +
-                            WARPS * a.depth * ring<dtype, HEIGHT>::BYTES;
-    maker<dtype> m;
+    enum { OF_WARP = 32 * HEIGHT * GROUPS }; /* float4 of sums */
 
-    m.slots = (unsigned char *)memory +
-              threadIdx.x / 32 * a.depth * ring<dtype, HEIGHT>::BYTES;
-    m.column = staged + lane / 4 * X_STRIDE + lane % 4 * 32;
-    m.weights.open(a, way);
-    m.fill(a);
+    extern __shared__ uint4 memory[];
+    __shared__ pass rows;
+    const unsigned n_parts = a.slices / a.share;
+    const unsigned n_warps = blockDim.x / 32;
+    const unsigned warp = blockIdx.y / n_parts * n_warps + threadIdx.x / 32;
+    const unsigned chunk = blockIdx.x * (gridDim.y / n_parts * n_warps) + warp;
+    worker<dtype, GROUPS> me;
+    walk here, ahead;
+    heap heap;
+    unsigned slot = 0, in_fold = 0;
+    unsigned ring_bytes;
+
+    here.open(a);
+    ahead = here;
+    me.open(a, (unsigned char *)memory, warp * HEIGHT);
+    ring_bytes = a.depth * me.stage_bytes;
+    for (unsigned s = 0; s + 1 < a.depth && ahead.is_in(); s++) {
+        me.fetch(a, s * me.stage_bytes, ahead.tile(a));
+        ahead.next();
+    }
+    find_rows(rows, ROWS * GROUPS, a);
     let_next_start();
     wait_for_inputs();
-    stage_part(staged, a, way);
-    for (unsigned group = way.group; group < way.end; group += way.step) {
-        float c[HEIGHT][TILES][4] = {};
-
-        for (unsigned i = 0; i < way.n; i++)
-            m.add_tile(c, a, i);
-        finish_groups(c, a, group, blockIdx.x % n_parts);
+    ahead = here;
+    for (unsigned s = 0; s + 1 < a.depth; s++) {
+        if (ahead.is_in())
+            fetch_x(me.x + s * me.stage_bytes, a, rows, ahead.tile(a));
+        copies_end();
+        ahead.next();
     }
-    copies_wait<0>();
+    if (n_parts == 1)
+        heap = {(float4 *)((unsigned char *)memory + ring_bytes) + threadIdx.x,
+                blockDim.x, 1, 0};
+    else
+        heap = {(float4 *)a.partial + (size_t)chunk * a.slices * OF_WARP +
+                    threadIdx.x % 32,
+                32, a.slices, OF_WARP};
+    while (here.is_in()) {
+        const unsigned free = (slot ? slot : ring_bytes) - me.stage_bytes;
+        const bool ends_slice = here.ends_slice();
+        tile_pairs w[HEIGHT];
+
+        stage_wait(a.depth);
+        if (!a.x.is_split)
+            split_x(me.x + slot, rows);
+        __syncthreads();
+        me.read(w, slot);
+        if (ahead.is_in()) {
+            me.fetch(a, free, ahead.tile(a));
+            fetch_x(me.x + free, a, rows, ahead.tile(a));
+            ahead.next();
+        }
+        copies_end();
+        me.add(w, slot);
+        if (++in_fold == a.fold || ends_slice) {
+            me.end_fold();
+            in_fold = 0;
+        }
+        if (ends_slice)
+            me.end_slice(heap.sums + here.slice * heap.slice_stride,
+                         heap.stride, n_parts > 1 || here.slice == 0);
+        here.next();
+        slot += me.stage_bytes;
+        slot = slot < ring_bytes ? slot : 0;
+    }
+    if (n_parts == 1 || is_last_warp(a, chunk))
+        finish_warp<GROUPS>(heap, a, rows, warp * HEIGHT);
 #endif
 }
 
-size_t vibe_cuda_gemv_wide_bytes(const struct vibe_matrix *w)
-{
-    const size_t n_high = (w->N + TILE_N * HEIGHT - 1) / (TILE_N * HEIGHT);
-    const unsigned n_tiles = (unsigned)((w->K + TILE_K - 1) / TILE_K);
-    const unsigned n_parts = parts_of(n_tiles, slices_of(w->K), fold_of(w->K));
+/* Of slices' sums in scratch memory. */
+static const size_t most_bytes = (size_t)48 << 20;
 
-    return n_high * n_parts * HEIGHT * TILES * 32 * sizeof(float2);
+/* How the work is shared out. */
+struct shares {
+    unsigned n_passes, groups;      /* of rows */
+    unsigned warps, share, n_parts; /* n_parts of share slices */
+    unsigned n_blocks, depth;       /* of a part of a pass */
+    size_t stage;                   /* bytes */
+};
+
+/* Bytes that the busiest multiprocessor moves. */
+static size_t cost_of(const struct shares *s, size_t n_tiles, size_t n_sm)
+{
+    const size_t n_blocks = (size_t)s->n_passes * s->n_parts * s->n_blocks;
+    const size_t of_slice = (n_tiles + s->n_parts * s->share - 1) /
+                            (s->n_parts * s->share);
+    const size_t sums = (size_t)s->share * s->warps * HEIGHT * TILE_N *
+                        s->groups * ROWS * sizeof(float);
+
+    return (n_blocks + n_sm - 1) / n_sm *
+           (of_slice * s->share * s->stage + (s->n_parts > 1 ? 2 * sums : 0));
+}
+
+static void share_out(struct shares *s, const struct vibe_matrix *w,
+                      unsigned warps, unsigned n_parts)
+{
+    const size_t outputs = (size_t)warps * HEIGHT * TILE_N;
+
+    s->warps = warps;
+    s->n_parts = n_parts;
+    s->share = slices_of(w->K) / n_parts;
+    s->n_blocks = (unsigned)((w->N + outputs - 1) / outputs);
+    s->stage = warps * HEIGHT * tile_bytes(w->part[0].dtype) +
+               (size_t)s->groups * ROWS * X_BYTES;
+}
+
+/* Bytes of the sums of slices that meet in global memory. */
+static size_t meeting_bytes(const struct shares *s)
+{
+    const size_t outputs = (size_t)s->n_blocks * s->warps * HEIGHT * TILE_N;
+
+    return s->n_parts == 1 ? 0
+                           : s->n_passes * outputs * s->groups * ROWS *
+                                 s->share * s->n_parts * sizeof(float);
+}
+
+static size_t shared_bytes(const struct shares *s, unsigned depth)
+{
+    const size_t totals = s->n_parts > 1 ? 0
+                                         : (size_t)s->warps * HEIGHT * TILE_N *
+                                               s->groups * ROWS * sizeof(float);
+
+    return depth * s->stage + totals;
+}
+
+/* As deep as leaves room for a block beside this one, but no less than three
+ * where there is room for that at all. */
+static unsigned depth_of(const struct shares *s, size_t limit)
+{
+    unsigned depth = MOST_DEPTH;
+
+    while (depth > 3 && shared_bytes(s, depth) > limit / 2)
+        depth--;
+    return shared_bytes(s, depth) <= limit ? depth : 2;
+}
+
+static struct shares shares_of(const struct vibe_cuda *cuda,
+                               const struct vibe_matrix *w, size_t n_rows)
+{
+    const size_t n_tiles = (w->K + TILE_K - 1) / TILE_K;
+    const unsigned slices = slices_of(w->K);
+    const unsigned most = n_tiles < slices ? 1 : slices;
+    const size_t limit = shared_limit(cuda) - sizeof(struct pass);
+    struct shares best = {}, s = {};
+    size_t least = SIZE_MAX;
+
+    s.n_passes = (unsigned)((n_rows + MOST_ROWS - 1) / MOST_ROWS);
+    s.groups = (unsigned)((n_rows + s.n_passes * ROWS - 1) /
+                          (s.n_passes * ROWS));
+    for (unsigned n_parts = 1; n_parts <= most; n_parts *= 2)
+        for (unsigned warps = most_warps(s.groups); warps >= LEAST_WARPS;
+             warps--) {
+            size_t cost;
+
+            share_out(&s, w, warps, n_parts);
+            cost = cost_of(&s, n_tiles, (size_t)cuda->n_sm);
+            if (cost < least && meeting_bytes(&s) <= most_bytes &&
+                shared_bytes(&s, 2) <= limit) {
+                least = cost;
+                best = s;
+            }
+        }
+    best.depth = depth_of(&best, limit);
+    return best;
+}
+
+template <int dtype> static const void *kernel_for(unsigned groups)
+{
+    return groups == 1   ? (const void *)gemv_wide_kernel<dtype, 1>
+           : groups == 2 ? (const void *)gemv_wide_kernel<dtype, 2>
+           : groups == 3 ? (const void *)gemv_wide_kernel<dtype, 3>
+                         : (const void *)gemv_wide_kernel<dtype, 4>;
+}
+
+size_t vibe_cuda_gemv_wide_bytes(const struct vibe_cuda *cuda,
+                                 const struct vibe_matrix *w, size_t n_rows)
+{
+    const struct shares s = shares_of(cuda, w, n_rows);
+
+    return meeting_bytes(&s);
 }
 
 cudaError_t vibe_cuda_gemv_wide(const struct vibe_cuda *cuda,
-                                const struct vibe_cuda_product *p, size_t first,
-                                size_t n_rows, float *partial)
+                                const struct vibe_cuda_product *p,
+                                float *partial)
 {
     const enum vibe_dtype dtype = p->w->part[0].dtype;
-    const size_t shared = WARPS * RING_BYTES + (size_t)8 * TILES * X_STRIDE;
-    const void *kernel = dtype == VIBE_BF16
-                             ? (const void *)gemv_wide_kernel<VIBE_BF16>
+    const size_t n_rows = p->x->B * p->x->T;
+    const struct shares s = shares_of(cuda, p->w, n_rows);
+    const void *kernel = dtype == VIBE_BF16 ? kernel_for<VIBE_BF16>(s.groups)
                          : dtype == VIBE_I8
-                             ? (const void *)gemv_wide_kernel<VIBE_I8>
-                             : (const void *)gemv_wide_kernel<VIBE_F8_E4M3>;
-    struct decode a = decode_of(p, first, n_rows);
-    const unsigned n_parts = parts_of(a.n_tiles, a.slices, a.fold);
-    const unsigned most = (a.n_groups + WARPS * HEIGHT - 1) / (WARPS * HEIGHT);
-    const unsigned room = (unsigned)cuda->n_sm *
-                          blocks_that_fit(cuda, shared, PER_SM);
-    unsigned stripes = room / n_parts;
+                             ? kernel_for<VIBE_I8>(s.groups)
+                             : kernel_for<VIBE_F8_E4M3>(s.groups);
+    struct decode a = decode_of(p, 0, n_rows);
 
-    a.depth = (unsigned)(RING_BYTES / HEIGHT / tile_bytes(dtype));
+    a.depth = s.depth;
+    a.share = s.share;
     a.partial = partial;
     a.done = cuda->done;
-    stripes = stripes < 1 ? 1 : stripes > most ? most : stripes;
-    return launch_large(cuda, kernel, stripes * n_parts, THREADS, shared, &a);
+    return launch_large(cuda, kernel, dim3(s.n_passes, s.n_blocks * s.n_parts),
+                        32 * s.warps, shared_bytes(&s, s.depth), &a);
 }

@@ -63,24 +63,26 @@ struct vibe_cuda_product {
 
 /*
  * y = epilogue(W x + bias) for rows first .. first + n_rows - 1 of B * T, in
- * one reading of the weights.
+ * one reading of the weights; gemv_wide for all rows, in one reading for each
+ * VIBE_CUDA_WIDE_ROWS.
  *
  * gemv and gemv_wide need tensor cores (vibe_cuda_has_tensor_cores) and give
- * a row the same bits; gemv_wide has the sums of parts of K meet in partial,
+ * a row the same bits; gemv_wide has the sums of slices of K meet in partial,
  * vibe_cuda_gemv_wide_bytes large.  gemv_plain is for every dtype and GPU.
  */
 enum {
     VIBE_CUDA_GEMV_ROWS = 4,
-    VIBE_CUDA_WIDE_ROWS = 16,
+    VIBE_CUDA_WIDE_ROWS = 32,
     VIBE_CUDA_PLAIN_ROWS = 16,
 };
 cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
                            const struct vibe_cuda_product *p, size_t first,
                            size_t n_rows);
 cudaError_t vibe_cuda_gemv_wide(const struct vibe_cuda *cuda,
-                                const struct vibe_cuda_product *p, size_t first,
-                                size_t n_rows, float *partial);
-size_t vibe_cuda_gemv_wide_bytes(const struct vibe_matrix *w);
+                                const struct vibe_cuda_product *p,
+                                float *partial);
+size_t vibe_cuda_gemv_wide_bytes(const struct vibe_cuda *cuda,
+                                 const struct vibe_matrix *w, size_t n_rows);
 cudaError_t vibe_cuda_gemv_plain(const struct vibe_cuda *cuda,
                                  const struct vibe_cuda_product *p,
                                  size_t first, size_t n_rows);

@@ -8,7 +8,6 @@
 
 enum {
     GEMV_T = 16, /* up to here a gemm is bound by reading its weights */
-    FOURS = 8,   /* rows that go four by four */
     PLAIN_T = 5, /* from here to there float arithmetic is: the matrices are
                     the codec's, small ones */
     LT_T = 64,   /* from here, and for so many weights, cuBLASLt is worth
@@ -60,31 +59,22 @@ static void multiply_few_rows(struct vibe_stream *s,
 {
     struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     const size_t M = p->x->B * p->x->T;
-    size_t n;
     float *partial = NULL;
-    cudaError_t rc = cudaSuccess;
+    size_t bytes;
 
     if (!has_tensor_cores(cuda, p->w->part[0].dtype) || !is_even(p->x)) {
         multiply_plainly(s, p);
         return;
     }
-    if (M > FOURS) {
-        partial = vibe_cuda_scratch(s, vibe_cuda_gemv_wide_bytes(p->w));
-        if (!partial)
-            return;
+    if (M <= VIBE_CUDA_GEMV_ROWS) {
+        vibe_cuda_latch(s, vibe_cuda_gemv(cuda, p, 0, M), "linear");
+        return;
     }
-    for (size_t m = 0; m < M && rc == cudaSuccess; m += n) {
-        const size_t left = M - m;
-
-        if (left > FOURS) {
-            n = left < VIBE_CUDA_WIDE_ROWS ? left : VIBE_CUDA_WIDE_ROWS;
-            rc = vibe_cuda_gemv_wide(cuda, p, m, n, partial);
-        } else {
-            n = left < VIBE_CUDA_GEMV_ROWS ? left : VIBE_CUDA_GEMV_ROWS;
-            rc = vibe_cuda_gemv(cuda, p, m, n);
-        }
-    }
-    vibe_cuda_latch(s, rc, "linear");
+    bytes = vibe_cuda_gemv_wide_bytes(cuda, p->w, M);
+    if (bytes)
+        partial = vibe_cuda_scratch(s, bytes);
+    if (partial || !bytes)
+        vibe_cuda_latch(s, vibe_cuda_gemv_wide(cuda, p, partial), "linear");
 }
 
 void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,
