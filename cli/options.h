@@ -112,7 +112,7 @@ struct vibe_options {
     /* Model */
     const char *model, *config, *tokenizer;
     int dtype, head_dtype, codec_dtype, kv_dtype; /* enum vibe_weight_dtype */
-    const char *convert;                /* file to write */
+    const char *convert;                          /* file to write */
 
     /* Generation */
     double cfg_scale;

@@ -86,11 +86,10 @@ static int time_copies(const struct lane *lane, double *rate,
 {
     const struct vibe_transfer *move = lane->move;
     const double start_s = vibe_clock_s();
-    double s = 0;
     size_t n = 0;
     int rc = VIBE_OK;
 
-    for (; rc == VIBE_OK && s < measured_s; n++, s = vibe_clock_s() - start_s) {
+    while (rc == VIBE_OK && vibe_clock_s() - start_s < measured_s) {
         struct vibe_event *copied = lane->copied[n % N_EVENTS];
 
         rc = move->event_wait(copied, VIBE_QUEUE_HOST, err);
@@ -100,6 +99,7 @@ static int time_copies(const struct lane *lane, double *rate,
                             err);
         if (rc == VIBE_OK)
             rc = move->event_record(copied, VIBE_QUEUE_COPY, err);
+        n++;
     }
     for (int i = 0; i < N_EVENTS && rc == VIBE_OK; i++)
         rc = move->event_wait(lane->copied[i], VIBE_QUEUE_HOST, err);

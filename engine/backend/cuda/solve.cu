@@ -190,8 +190,8 @@ static bool is_even(const struct vibe_tensor *t)
 }
 
 int vibe_cuda_can_solve(const struct vibe_tensor *u,
-                         const struct vibe_norm *norm,
-                         const struct vibe_matrix *w)
+                        const struct vibe_norm *norm,
+                        const struct vibe_matrix *w)
 {
     const enum vibe_dtype dtype = w->part[0].dtype;
 

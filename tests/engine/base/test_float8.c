@@ -53,12 +53,15 @@ static void between_two_codes_the_nearer_is_taken_and_the_even_of_both(
 
 static void a_scale_leaves_the_largest_in_the_upper_half(void **state)
 {
+    float top = 0x1p-50f;
+
     (void)state;
-    for (float top = 0x1p-50f; top < 0x1p60f; top *= 1.01f) {
+    while (top < 0x1p60f) {
         const float left = top / vibe_f8_scale(vibe_f8_exponent(top));
 
         assert_true(left <= VIBE_F8_TOP);
         assert_true(left > VIBE_F8_TOP / 2);
+        top *= 1.01f;
     }
 }
 

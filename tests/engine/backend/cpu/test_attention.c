@@ -43,7 +43,7 @@ static int setup(void **state)
         return -1;
     f->random = 5;
     for (size_t i = 0; i < HEAD / 2; i++)
-        f->inv_freq[i] = powf(1e6f, -(float)i / (HEAD / 2));
+        f->inv_freq[i] = powf(1e6f, -2.0f * (float)i / HEAD);
     *state = f;
     return 0;
 }
