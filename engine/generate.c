@@ -100,7 +100,8 @@ static void release_tensors(struct vibe_generator *g, struct vibe_backend *be)
 void vibe_generator_forget(struct vibe_generator *g)
 {
     for (size_t n = 0; g->steps && n <= g->models->n_dialogues; n++) {
-        vibe_graph_free(g->s, &g->steps[n].graph);
+        vibe_graph_free(g->s, &g->steps[n].whole);
+        vibe_graph_free(g->s, &g->steps[n].rest);
         g->steps[n].is_warm = 0;
     }
 }
@@ -361,15 +362,19 @@ int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err)
 }
 
 /* What a step does once its rows are placed and its noise is drawn. */
-static void run_step(void *user)
+static void run_first(struct vibe_generator *g)
+{
+    vibe_frame_save(&g->frame, g->s);
+    vibe_generator_run_lm(g);
+    vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_LM);
+}
+
+static void run_rest(void *user)
 {
     struct vibe_generator *g = user;
     const struct vibe_tensor hidden = vibe_tensor_batch(&g->hidden, 0,
                                                         2 * g->n);
 
-    vibe_frame_save(&g->frame, g->s);
-    vibe_generator_run_lm(g);
-    vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_LM);
     vibe_frame_run(&g->frame, g->s, &hidden);
     /* at the end: a copy to the host keeps kernels apart */
     read_logits(g);
@@ -377,12 +382,25 @@ static void run_step(void *user)
               g->n * g->models->config.hop * sizeof(float));
 }
 
-/* Nothing is allocated or waited for inside of a frame. */
-static void run_sealed(struct vibe_generator *g,
-                       struct vibe_generator_step *step)
+static void run_whole(void *user)
 {
+    run_first(user);
+    run_rest(user);
+}
+
+/* A step after the first of its kind, of which all is captured or, where
+ * matrices lie elsewhere each time, what comes after the language model.
+ * Nothing is allocated or waited for inside of a frame. */
+static void run_again(struct vibe_generator *g,
+                      struct vibe_generator_step *step)
+{
+    if (g->s->is_eager)
+        run_first(g);
     vibe_backend_seal(g->s->be);
-    vibe_graph_run(g->s, &step->graph, run_step, g);
+    if (g->s->is_eager)
+        vibe_graph_run(g->s, &step->rest, run_rest, g);
+    else
+        vibe_graph_run(g->s, &step->whole, run_whole, g);
     vibe_backend_unseal(g->s->be);
 }
 
@@ -403,10 +421,10 @@ int vibe_generator_step(struct vibe_generator *g, const float *noise,
     else
         vibe_frame_noise(&g->frame, g->s, g->keys);
     vibe_mark(g->s, VIBE_MARK_BEGIN);
-    if (step->is_warm && !g->s->is_eager)
-        run_sealed(g, step);
+    if (step->is_warm)
+        run_again(g, step);
     else
-        run_step(g);
+        run_whole(g);
     step->is_warm = 1;
     queued_s = vibe_clock_s();
     rc = vibe_stream_check(g->s, err);

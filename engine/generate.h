@@ -53,7 +53,7 @@ struct vibe_dialogue {
  * allocates what is allocated on first use; the second one is captured, the
  * rest replayed. */
 struct vibe_generator_step {
-    struct vibe_graph *graph;
+    struct vibe_graph *whole, *rest; /* captured, see run_again */
     int is_warm;
 };
 

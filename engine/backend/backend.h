@@ -68,8 +68,8 @@ struct vibe_stream {
     struct vibe_backend *be;
     int is_timed;          /* whether vibe_mark (ops.h) does anything */
     struct vibe_error err; /* latched; code VIBE_OK while all is well */
-    int is_eager;          /* graphs are not captured: matrices come in pieces
-                              that lie elsewhere each time */
+    int is_eager;          /* the language model is not captured: its matrices
+                              come in pieces that lie elsewhere each time */
 };
 
 /*

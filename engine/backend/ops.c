@@ -66,10 +66,7 @@ void vibe_graph_run(struct vibe_stream *s, struct vibe_graph **graph,
 {
     if (!is_live(s))
         return;
-    if (s->is_eager)
-        body(user);
-    else
-        s->be->ops->graph_run(s, graph, body, user);
+    s->be->ops->graph_run(s, graph, body, user);
 }
 
 void vibe_graph_free(struct vibe_stream *s, struct vibe_graph **graph)
