@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/devices.h"
 #include "cli/json.h"
 #include "cli/residency.h"
 #include "engine/vibevoice.h"
@@ -108,8 +109,8 @@ enum vibe_exit vibe_cli_engine_options(struct vibe_engine_options *out,
         .threads = (int)o->threads,
         .n_dialogues = cli->n_dialogues,
         .plan = {.positive = cli->n_positions, .negative = cli->n_positions},
-        .fronts = cli->fronts,
-        .n_fronts = cli->n_fronts,
+        .fronts = cli->devices->fronts,
+        .n_fronts = cli->devices->n_fronts,
         .like = cli->like,
         .requests = cli->requests,
         .n_requests = cli->n_requests,

@@ -12,7 +12,7 @@
 #include "cli/options.h"
 #include "engine/base/error.h"
 
-struct vibe_device_choice;
+struct vibe_devices;
 struct vibe_engine;
 struct vibe_engine_options;
 struct vibe_request;
@@ -26,9 +26,7 @@ struct vibe_cli {
     const struct vibe_request *requests; /* [n_requests] that it is opened for,
                                             borrowed; may be NULL */
     size_t n_requests;
-    const struct vibe_device_choice *fronts; /* [n_fronts] of a split model,
-                                                borrowed */
-    size_t n_fronts;
+    const struct vibe_devices *devices; /* borrowed */
     struct vibe_engine *like; /* whose host copy an engine shares, or NULL */
     size_t n_positions;       /* of a dialogue, without requests; 0: unknown */
 };

@@ -77,10 +77,35 @@ static void print_parts(const struct vibe_engine_plan *made, size_t n_dialogues)
     print_part("total", plan->total, "at its peak");
 }
 
+/* Layers on other devices are read there, one device after the other. */
+static double frame_s_of(const struct vibe_engine_plan *made, size_t steps)
+{
+    double s = vibe_plan_frame_s(&made->plan, &made->model, &made->rates,
+                                 steps);
+
+    for (size_t i = 0; i < made->n_fronts && s > 0; i++)
+        s += (double)made->fronts[i].rows / made->rates.read;
+    return s;
+}
+
+static void print_fronts(const struct vibe_engine_plan *made)
+{
+    char remark[128];
+    size_t first = 0;
+
+    for (size_t i = 0; i < made->n_fronts; i++) {
+        const struct vibe_front_plan *front = &made->fronts[i];
+
+        snprintf(remark, sizeof(remark), "layers %zu to %zu, on %s", first,
+                 first + front->n_layers - 1, front->device);
+        print_part("before", front->bytes, remark);
+        first += front->n_layers;
+    }
+}
+
 static void print_time(const struct vibe_engine_plan *made, size_t steps)
 {
-    const double s = vibe_plan_frame_s(&made->plan, &made->model, &made->rates,
-                                       steps);
+    const double s = frame_s_of(made, steps);
 
     if (s <= 0)
         return;
@@ -103,6 +128,7 @@ static void print_plan(const struct vibe_engine_plan *made,
         print_part("diffusion head", made->model.head, "");
         print_part("codec", made->model.codec, "");
         print_part("keys and values", made->plan.kv, "");
+        print_fronts(made);
         print_time(made, (size_t)o->steps);
         return;
     }
@@ -110,9 +136,25 @@ static void print_plan(const struct vibe_engine_plan *made,
            vibe_plan_bytes(total, sizeof(total), made->memory.total),
            vibe_plan_bytes(left, sizeof(left), made->memory.free));
     printf("%s\n\n", made->plan.why);
+    print_fronts(made);
     print_parts(made, n_dialogues);
     putchar('\n');
     print_time(made, (size_t)o->steps);
+}
+
+static json_t *fronts_json(const struct vibe_engine_plan *made)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < made->n_fronts; i++) {
+        json_t *object = json_object();
+
+        vibe_json_text(object, "device", made->fronts[i].device);
+        vibe_json_count(object, "layers", made->fronts[i].n_layers);
+        vibe_json_count(object, "bytes", made->fronts[i].bytes);
+        json_array_append_new(array, object);
+    }
+    return array;
 }
 
 static void print_plan_json(const struct vibe_engine_plan *made, size_t steps)
@@ -144,9 +186,8 @@ static void print_plan_json(const struct vibe_engine_plan *made, size_t steps)
                     made->has_gpu ? made->memory.free : 0);
     vibe_json_number(object, "read_bandwidth", made->rates.read);
     vibe_json_number(object, "link_bandwidth", made->rates.link);
-    vibe_json_number(
-        object, "frame_ms",
-        1e3 * vibe_plan_frame_s(plan, &made->model, &made->rates, steps));
+    vibe_json_number(object, "frame_ms", 1e3 * frame_s_of(made, steps));
+    json_object_set_new(object, "fronts", fronts_json(made));
     vibe_json_print(object);
 }
 

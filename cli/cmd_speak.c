@@ -7,6 +7,7 @@
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/devices.h"
 #include "cli/jobs.h"
 #include "cli/json.h"
 #include "cli/outputs.h"
@@ -196,12 +197,14 @@ static enum vibe_exit prepare(struct vibe_run *run, struct vibe_engine **engine,
     enum vibe_exit status;
 
     run->cli->requests = requests;
-    run->cli->n_dialogues = count_rows(o, n_open, run->n_replicas);
+    run->cli->n_dialogues = count_rows(o, n_open,
+                                       run->cli->devices->n_replicas);
     status = open_engine(run, engine, why);
-    run->n_at_once = run->cli->n_dialogues * run->n_replicas;
+    run->n_at_once = run->cli->n_dialogues * run->cli->devices->n_replicas;
     if (status == VIBE_EXIT_OK && !o->is_dry_run)
         status = vibe_replicas_open(&run->others, run->cli, *engine,
-                                    run->replicas, run->n_replicas, why);
+                                    run->cli->devices->replicas,
+                                    run->cli->devices->n_replicas, why);
     run->cli->requests = NULL;
     run->cli->n_requests = 0;
     free(requests);
@@ -283,63 +286,6 @@ static enum vibe_exit open_run(struct vibe_run *run, uint64_t seed,
     return status;
 }
 
-/* One engine on all devices: the last has the last layers and all else. */
-static enum vibe_exit split_model(struct vibe_run *run,
-                                  struct vibe_failure *why)
-{
-    const size_t last = run->n_replicas - 1;
-
-    for (size_t i = 0; i < last; i++) {
-        if (run->replicas[i].device != run->replicas[last].device)
-            return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                                 "--devices: a model is split among devices "
-                                 "of one kind; --replicas takes others");
-        run->fronts[i] = (struct vibe_device_choice){
-            .device = (enum vibe_device)run->replicas[i].device,
-            .index = run->replicas[i].index,
-        };
-    }
-    run->cli->fronts = run->fronts;
-    run->cli->n_fronts = last;
-    run->replicas[0] = run->replicas[last];
-    run->n_replicas = 1;
-    return VIBE_EXIT_OK;
-}
-
-/* Find the devices, and have the options name the first. */
-static enum vibe_exit find_devices(struct vibe_run *run,
-                                   struct vibe_options *options,
-                                   struct vibe_failure *why)
-{
-    size_t n_cpu = 0;
-    size_t *n = &run->n_replicas;
-
-    if (options->is_replicated && !options->devices)
-        return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                             "--replicas needs --devices");
-    if (vibe_replicas_parse(run->replicas, n, options->devices, why) !=
-        VIBE_EXIT_OK)
-        return why->status;
-    if (*n > 1 && !options->is_replicated &&
-        split_model(run, why) != VIBE_EXIT_OK)
-        return why->status;
-    if (*n == 0)
-        run->replicas[(*n)++] = (struct vibe_replica){
-            .device = options->device,
-            .index = options->device_index,
-        };
-    options->device = run->replicas[0].device;
-    options->device_index = run->replicas[0].index;
-    for (size_t i = 0; i < *n; i++)
-        n_cpu += run->replicas[i].device == VIBE_DEVICE_CPU;
-    if (n_cpu > 1 && options->threads == 0) {
-        const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-
-        options->threads = cores > (long)n_cpu ? cores / (long)n_cpu : 1;
-    }
-    return VIBE_EXIT_OK;
-}
-
 /* Speak, or say what would be spoken. */
 static enum vibe_exit do_run(struct vibe_run *run, uint64_t seed,
                              struct vibe_failure *why)
@@ -375,8 +321,6 @@ enum vibe_exit vibe_cmd_speak(struct vibe_cli *cli, struct vibe_failure *why)
     enum vibe_exit status = vibe_request_options(&options, why);
 
     first.options = &options;
-    if (status == VIBE_EXIT_OK)
-        status = find_devices(&run, &options, why);
     if (status != VIBE_EXIT_OK)
         return status;
     status = do_run(&run, vibe_request_seed(&options), why);

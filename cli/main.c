@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/devices.h"
 #include "cli/help.h"
 #include "cli/signals.h"
 #include "engine/base/trace.h"
@@ -178,8 +179,10 @@ int main(int argc, char **argv)
 {
     struct warnings warnings = {0};
     struct vibe_options options;
+    struct vibe_devices devices;
     struct vibe_cli cli = {
         .options = &options,
+        .devices = &devices,
         .log = {.out = stderr, .level = VIBE_LOG_INFO},
     };
     const struct vibe_option_listener listener = {
@@ -202,6 +205,8 @@ int main(int argc, char **argv)
         set_log(&cli.log, &options);
         status = open_log_file(&cli.log, options.log_file, &why);
         print_warnings(&cli.log, &warnings);
+        if (status == VIBE_EXIT_OK)
+            status = vibe_devices_find(&devices, &options, &why);
         if (status == VIBE_EXIT_OK)
             status = run_traced(&cli, &why);
     }

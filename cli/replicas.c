@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/devices.h"
 #include "cli/queue.h"
 #include "cli/request.h"
 #include "cli/run.h"
@@ -30,46 +31,6 @@ struct vibe_replicas {
     struct vibe_queue *q; /* to be emptied; NULL: not yet */
     int is_stopping;
 };
-
-/* "3", "cuda:3" or "cpu" of n bytes; 0 if it is none of them. */
-static int read_device(struct vibe_replica *out, const char *word, size_t n)
-{
-    *out = (struct vibe_replica){.device = VIBE_DEVICE_CPU};
-    if (n == 3 && memcmp(word, "cpu", 3) == 0)
-        return 1;
-    out->device = VIBE_DEVICE_CUDA;
-    if (n > 5 && memcmp(word, "cuda:", 5) == 0) {
-        word += 5;
-        n -= 5;
-    }
-    if (n < 1 || n > 3)
-        return 0;
-    for (size_t i = 0; i < n; i++) {
-        if (word[i] < '0' || word[i] > '9')
-            return 0;
-        out->index = 10 * out->index + (word[i] - '0');
-    }
-    return 1;
-}
-
-enum vibe_exit vibe_replicas_parse(struct vibe_replica *out, size_t *n,
-                                   const char *devices,
-                                   struct vibe_failure *why)
-{
-    *n = 0;
-    while (devices && *devices) {
-        const size_t length = strcspn(devices, ",");
-
-        if (*n == VIBE_REPLICAS_MAX ||
-            !read_device(&out[(*n)++], devices, length))
-            return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                                 "--devices: '%.*s' is not a GPU's number, "
-                                 "cuda:N or cpu",
-                                 (int)length, devices);
-        devices += length + (devices[length] == ',');
-    }
-    return VIBE_EXIT_OK;
-}
 
 /* The first failure stops everybody. */
 static void stop(struct vibe_queue *q)

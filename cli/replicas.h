@@ -12,26 +12,9 @@
 #include "cli/cli.h"
 
 struct vibe_engine;
+struct vibe_replica;
 struct vibe_queue;
 struct vibe_replicas;
-
-enum { VIBE_REPLICAS_MAX = 64 };
-
-/* Where one of several engines computes. */
-struct vibe_replica {
-    int device; /* enum vibe_device */
-    int index;  /* of the GPU */
-};
-
-/*
- * Read --devices: "0,1", "cuda:0,cpu".
- *
- *   out   [VIBE_REPLICAS_MAX]
- *   n     set to how many; 0 if the option is not given
- */
-enum vibe_exit vibe_replicas_parse(struct vibe_replica *out, size_t *n,
-                                   const char *devices,
-                                   struct vibe_failure *why);
 
 /*
  * Open engines beside the first, each in a thread of its own, and wait for

@@ -7,6 +7,7 @@
 
 #include "audio/sink.h"
 #include "cli/cli.h"
+#include "cli/devices.h"
 #include "cli/json.h"
 #include "cli/run.h"
 #include "engine/base/clock.h"
@@ -85,7 +86,7 @@ static json_t *make_totals(const struct vibe_report *report,
     vibe_json_number(totals, "rtf", wall / report->seconds);
     vibe_json_number(totals, "frames_per_s", (double)report->frames / wall);
     vibe_json_count(totals, "batch_size", run->n_at_once);
-    vibe_json_count(totals, "engines", run->n_replicas);
+    vibe_json_count(totals, "engines", run->cli->devices->n_replicas);
     vibe_json_count(totals, "peak_vram_bytes", run->vram_peak);
     vibe_json_number(totals, "energy_j",
                      run->energy_j >= 0 ? run->energy_j : NAN);

@@ -12,10 +12,10 @@
 
 #include "cli/jobs.h"
 #include "cli/progress.h"
-#include "cli/replicas.h"
 #include "engine/vibevoice.h"
 
 struct vibe_cli;
+struct vibe_replicas;
 struct vibe_report;
 struct vibe_state;
 
@@ -25,11 +25,8 @@ struct vibe_run {
     struct vibe_engine_info info; /* of the first engine */
     struct vibe_state *state;     /* of a batch, or NULL; owned */
     struct vibe_report *report;   /* owned */
-    struct vibe_replica replicas[VIBE_REPLICAS_MAX]; /* where the engines are */
-    size_t n_replicas;
     struct vibe_replicas *others; /* engines beside the first; owned */
-    struct vibe_device_choice fronts[VIBE_REPLICAS_MAX]; /* of a split model */
-    size_t n_at_once; /* dialogues, of all engines */
+    size_t n_at_once;             /* dialogues, of all engines */
     struct vibe_progress progress;
     size_t n_done, n_failed, n_skipped;
     size_t vram_peak; /* bytes, of all engines */

@@ -7,6 +7,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/device.h"
 #include "engine/engine.h"
+#include "engine/front.h"
 #include "engine/model/codec.h"
 #include "engine/model/codec_encoder.h"
 #include "engine/model/diffusion.h"
@@ -228,10 +229,13 @@ static int time_wait(struct vibe_generator *g, double *out, size_t T,
     return rc;
 }
 
-static void count_bytes(const struct vibe_models *m, struct vibe_bench *out,
-                        size_t steps)
+static void count_bytes(const struct vibe_engine *engine,
+                        struct vibe_bench *out, size_t steps)
 {
-    out->stage_bytes[VIBE_STAGE_LM] = vibe_qwen2_step_bytes(m->lm);
+    const struct vibe_models *m = &engine->models;
+
+    out->stage_bytes[VIBE_STAGE_LM] = vibe_qwen2_step_bytes(m->lm) +
+                                      vibe_fronts_step_bytes(engine->fronts);
     out->stage_bytes[VIBE_STAGE_HEAD] = vibe_diffusion_frame_bytes(m->head) +
                                         steps *
                                             vibe_diffusion_step_bytes(m->head);
@@ -286,7 +290,7 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
     if (rc == VIBE_OK && n_prompt && g->n > 1)
         rc = time_wait(g, &out->wait_s, n_prompt, err);
     if (rc == VIBE_OK) {
-        count_bytes(&engine->models, out, (size_t)steps);
+        count_bytes(engine, out, (size_t)steps);
         out->rss_bytes = peak_rss();
         out->bandwidth = be->ops->probe_bandwidth(be);
     }

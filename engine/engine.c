@@ -240,6 +240,8 @@ static int plan_memory(struct vibe_engine *e,
             return rc;
         rc = vibe_planning_reserve(e, &e->plan, err);
     }
+    e->plan.n_fronts = vibe_fronts_plan(e->fronts, e->plan.fronts,
+                                        VIBE_MAX_FRONTS);
     return rc;
 }
 
@@ -282,7 +284,7 @@ static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
                            vibe_streaming_make_room, &e->models.streaming);
     if (rc == VIBE_OK && e->fronts) {
         rc = vibe_fronts_load(e->fronts, e, err);
-        e->stream.is_eager = 1; /* a graph is of one device */
+        e->stream.is_eager = 1; /* its layers are on several devices */
     }
     return rc;
 }
@@ -328,7 +330,12 @@ int vibe_engine_plan(struct vibe_engine_plan *out,
     if (rc == VIBE_OK)
         rc = open_backend(e, options, err);
     if (rc == VIBE_OK)
+        rc = vibe_fronts_open(&e->fronts, e, options, err);
+    if (rc == VIBE_OK)
         rc = vibe_planning_make(out, e, options, err);
+    if (rc == VIBE_OK)
+        out->n_fronts = vibe_fronts_plan(e->fronts, out->fronts,
+                                         VIBE_MAX_FRONTS);
     if (rc == VIBE_OK && (probes_cpu || e->backend->is_cuda))
         vibe_planning_probe(&out->rates, e->backend);
     vibe_engine_free(e);

@@ -1,6 +1,7 @@
 #include "engine/front.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/backend/ops.h"
 #include "engine/engine.h"
@@ -15,6 +16,8 @@ struct front {
     struct vibe_backend *be;
     struct vibe_stream s;
     struct vibe_lm_config config; /* of its layers */
+    struct vibe_front_plan plan;
+    size_t scratch; /* bytes of plan.bytes */
     struct vibe_qwen2 *lm;
     struct vibe_kvcache *cache;
     struct vibe_tensor x;        /* [1][rows][H] */
@@ -73,6 +76,19 @@ static int open_device(struct front *f, const struct vibe_engine *e,
     return rc;
 }
 
+/* What a front will take of its device. */
+static void make_plan(struct front *f, const struct vibe_planning_room *room)
+{
+    const size_t n = f->config.num_hidden_layers;
+
+    f->plan.n_layers = n;
+    f->plan.rows = n * room->layer_rows;
+    f->scratch = room->scratch;
+    if (n)
+        f->plan.bytes = room->fixed + n * room->layer_bytes;
+    memcpy(f->plan.device, f->be->name, sizeof(f->plan.device));
+}
+
 /* Take layers from the front of e's model, by the room that devices have. */
 static int share_layers(struct vibe_fronts *fronts, struct vibe_engine *e,
                         const struct vibe_engine_options *o,
@@ -80,7 +96,7 @@ static int share_layers(struct vibe_fronts *fronts, struct vibe_engine *e,
 {
     struct vibe_lm_config *lm = &e->config.lm;
     const size_t total = lm->num_hidden_layers;
-    double *room = calloc(fronts->n + 1, sizeof(*room)); /* in layers */
+    struct vibe_planning_room *room = calloc(fronts->n + 1, sizeof(*room));
     double sum = 0;
     int rc = room ? VIBE_OK
                   : vibe_fail(err, VIBE_E_NOMEM, "no memory for devices");
@@ -89,13 +105,13 @@ static int share_layers(struct vibe_fronts *fronts, struct vibe_engine *e,
         rc = vibe_planning_layers(
             &room[i], e, i < fronts->n ? fronts->items[i].be : e->backend, o,
             err);
-        sum += room[i];
+        sum += room[i].layers;
     }
     for (size_t i = 0; i < fronts->n && rc == VIBE_OK; i++) {
         struct front *f = &fronts->items[i];
         /* an even share of what all have room for; where that is not enough,
          * the rest is streamed by the last device */
-        double share = room[i];
+        double share = room[i].layers;
 
         if (sum > (double)total)
             share *= (double)total / sum;
@@ -105,6 +121,7 @@ static int share_layers(struct vibe_fronts *fronts, struct vibe_engine *e,
             f->config.num_hidden_layers = lm->num_hidden_layers - 1;
         lm->first_layer += f->config.num_hidden_layers;
         lm->num_hidden_layers -= f->config.num_hidden_layers;
+        make_plan(f, &room[i]);
     }
     free(room);
     return rc;
@@ -150,9 +167,11 @@ static int load(struct front *f, struct vibe_engine *e, struct vibe_error *err)
     int rc;
 
     vibe_backend_enter(be);
+    rc = be->ops->reserve(be, f->plan.bytes, f->scratch, err);
     be->purpose = VIBE_FOR_LM;
-    rc = vibe_qwen2_open(&f->lm, be, e->weights, &f->config, e->control_ids,
-                         n_rows, NULL, err);
+    if (rc == VIBE_OK)
+        rc = vibe_qwen2_open(&f->lm, be, e->weights, &f->config, e->control_ids,
+                             n_rows, NULL, err);
     be->purpose = VIBE_FOR_STATES;
     if (rc == VIBE_OK)
         rc = vibe_kvcache_open(&f->cache, be, &f->config, n_rows,
@@ -190,6 +209,27 @@ int vibe_fronts_load(struct vibe_fronts *fronts, struct vibe_engine *e,
     }
     vibe_backend_enter(e->backend);
     return rc;
+}
+
+size_t vibe_fronts_plan(const struct vibe_fronts *fronts,
+                        struct vibe_front_plan *out, size_t max)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; fronts && i < fronts->n && n < max; i++)
+        if (fronts->items[i].plan.n_layers)
+            out[n++] = fronts->items[i].plan;
+    return n;
+}
+
+size_t vibe_fronts_step_bytes(const struct vibe_fronts *fronts)
+{
+    size_t bytes = 0;
+
+    for (size_t i = 0; fronts && i < fronts->n; i++)
+        if (fronts->items[i].lm)
+            bytes += vibe_qwen2_step_bytes(fronts->items[i].lm);
+    return bytes;
 }
 
 static void release(struct front *f)

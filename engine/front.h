@@ -37,6 +37,14 @@ int vibe_fronts_open(struct vibe_fronts **out, struct vibe_engine *e,
 int vibe_fronts_load(struct vibe_fronts *fronts, struct vibe_engine *e,
                      struct vibe_error *err);
 
+/* What each of them that has layers takes; returns how many, at most max.
+ * NULL: none. */
+size_t vibe_fronts_plan(const struct vibe_fronts *fronts,
+                        struct vibe_front_plan *out, size_t max);
+
+/* Bytes of weights that a step reads there; NULL: none. */
+size_t vibe_fronts_step_bytes(const struct vibe_fronts *fronts);
+
 /* Release everything; NULL is allowed. */
 void vibe_fronts_free(struct vibe_fronts *fronts);
 

@@ -141,18 +141,18 @@ int vibe_planning_make(struct vibe_engine_plan *out,
     return rc;
 }
 
-int vibe_planning_layers(double *out, const struct vibe_engine *e,
-                         struct vibe_backend *be,
+int vibe_planning_layers(struct vibe_planning_room *out,
+                         const struct vibe_engine *e, struct vibe_backend *be,
                          const struct vibe_engine_options *o,
                          struct vibe_error *err)
 {
-    const double all = (double)e->config.lm.num_hidden_layers;
+    const size_t all = e->config.lm.num_hidden_layers;
     const struct vibe_plan_device boundless = {.free = SIZE_MAX / 4};
     struct vibe_plan_request request = o->plan;
     struct vibe_plan_device device;
     struct vibe_plan_model model;
     struct vibe_plan whole;
-    size_t others, fixed, budget;
+    size_t others, budget;
     int rc = vibe_planning_measure(&model, e, o, VIBE_WEIGHTS_AUTO,
                                    be->kv_dtype, err);
 
@@ -167,12 +167,16 @@ int vibe_planning_layers(double *out, const struct vibe_engine *e,
         return rc;
     device = look_at(be, &others);
     budget = be->is_cuda ? vibe_plan_budget(&device, &o->plan) : boundless.free;
-    fixed = be == e->backend ? whole.fixed : model.lm + model.scratch;
-    *out = 0;
-    if (budget > fixed)
-        *out = (double)(budget - fixed) * all / (double)(whole.rows + whole.kv);
-    if (*out > all)
-        *out = all;
+    *out = (struct vibe_planning_room){
+        .layer_rows = whole.rows / all,
+        .layer_bytes = (whole.rows + whole.kv) / all,
+        .fixed = be == e->backend ? whole.fixed : model.lm + model.scratch,
+        .scratch = model.scratch,
+    };
+    if (budget > out->fixed)
+        out->layers = (double)(budget - out->fixed) / (double)out->layer_bytes;
+    if (out->layers > (double)all)
+        out->layers = (double)all;
     return VIBE_OK;
 }
 

@@ -5,6 +5,8 @@
 #ifndef VIBE_PLANNING_H
 #define VIBE_PLANNING_H
 
+#include <stddef.h>
+
 #include "engine/base/dtype.h"
 
 struct vibe_backend;
@@ -49,8 +51,16 @@ int vibe_planning_make(struct vibe_engine_plan *out,
  *
  * Errors: VIBE_E_FORMAT, VIBE_E_NOMEM
  */
-int vibe_planning_layers(double *out, const struct vibe_engine *e,
-                         struct vibe_backend *be,
+struct vibe_planning_room {
+    double layers;
+    size_t layer_rows;  /* bytes of one */
+    size_t layer_bytes; /* the same with keys and values */
+    size_t fixed;       /* besides, scratch included */
+    size_t scratch;     /* of ops */
+};
+
+int vibe_planning_layers(struct vibe_planning_room *out,
+                         const struct vibe_engine *e, struct vibe_backend *be,
                          const struct vibe_engine_options *o,
                          struct vibe_error *err);
 

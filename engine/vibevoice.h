@@ -108,6 +108,16 @@ int vibe_engine_open(struct vibe_engine **out,
 void vibe_engine_free(struct vibe_engine *engine);
 
 /* What would be where. */
+/* A device with some of the first layers, see vibe_engine_options. */
+struct vibe_front_plan {
+    char device[96];
+    size_t n_layers;
+    size_t rows;  /* bytes of their matrices */
+    size_t bytes; /* all that is taken there, but for its context */
+};
+
+enum { VIBE_MAX_FRONTS = 16 };
+
 struct vibe_engine_plan {
     char device[96];
     int has_gpu; /* 0: everything is in the memory of the host */
@@ -118,6 +128,8 @@ struct vibe_engine_plan {
     int has_voices_first;         /* they are read before all else */
     size_t others;                /* bytes of the device that others use */
     struct vibe_plan_rates rates; /* probed by vibe_engine_plan */
+    struct vibe_front_plan fronts[VIBE_MAX_FRONTS];
+    size_t n_fronts;
 };
 
 /*

@@ -80,13 +80,19 @@ void vibe_kvcache_follow(struct vibe_kvcache *cache, struct vibe_stream *s,
 static int ensure_follower(struct vibe_kvcache *cache, size_t seq,
                            size_t n_positions, struct vibe_error *err)
 {
+    struct vibe_kvcache *follower = cache->follower;
+    size_t before;
     int rc;
 
-    if (!cache->follower)
+    if (!follower)
         return VIBE_OK;
-    vibe_backend_enter(cache->follower->be);
-    rc = vibe_kvcache_ensure(cache->follower, cache->follower_s, seq,
-                             n_positions, err);
+    before = follower->n_blocks[seq];
+    vibe_backend_enter(follower->be);
+    rc = vibe_kvcache_ensure(follower, cache->follower_s, seq, n_positions,
+                             err);
+    /* a frame that is captured is behind what is on its own queue only */
+    if (rc == VIBE_OK && follower->n_blocks[seq] > before)
+        rc = vibe_stream_check(cache->follower_s, err);
     vibe_backend_enter(cache->be);
     return rc;
 }

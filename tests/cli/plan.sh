@@ -75,6 +75,10 @@ ok a_measured_share_is_told grep -qE "do not stay \(measured: [0-9.]+ GB/s besid
 # Layers may be split among devices; two times the CPU will do.
 run --model "$model" --text Hello --max-frames 3 -o "$tmp/z.wav" -q --devices cpu,cpu
 ok a_split_model_sounds_the_same cmp "$tmp/x.wav" "$tmp/z.wav"
+run --plan --model "$model" --devices cpu,cpu
+ok the_plan_knows_a_split grep -qE "^before +[0-9.]+ MiB +layers 0 to 1, on CPU" "$tmp/out"
+run --plan --model "$model" --devices cpu,cpu --json
+ok the_plan_counts_both_parts grep -qE '"layers":2,.*"fronts":\[\{"device":"CPU.*","layers":2,' "$tmp/out"
 fails replicas_need_devices 2 "--replicas needs --devices" --text x --model "$model" --replicas
 fails split_takes_one_kind 2 \
     "--devices: a model is split among devices of one kind; --replicas takes others" \

@@ -30,6 +30,7 @@ struct vibe_cuda {
     cudaEvent_t marks[VIBE_MARKS]; /* made when first recorded */
     double mark0_s;                /* host time of marks[0] */
     cudaEvent_t handed; /* what was copied to another device has left */
+    uint64_t friends;   /* bits of devices whose memory it may see */
     struct vibe_cuda_staging *staging; /* memory.c; NULL until a load */
     struct vibe_nvml *nvml; /* info.c; NULL also where it is absent */
     int has_looked_for_nvml;

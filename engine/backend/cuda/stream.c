@@ -84,6 +84,20 @@ static double mark_s(struct vibe_stream *s, size_t i)
     return cuda->mark0_s + 1e-3 * (double)ms;
 }
 
+/* Let copies go from device to device, not through the host, where they can;
+ * the giver's device is the current one. */
+static void befriend(struct vibe_cuda *giver, const struct vibe_cuda *taker)
+{
+    const uint64_t bit = (uint64_t)1 << (taker->device & 63);
+
+    if (giver->friends & bit)
+        return;
+    giver->friends |= bit;
+    if (giver->device != taker->device &&
+        cudaDeviceEnablePeerAccess(taker->device, 0) != cudaSuccess)
+        cudaGetLastError();
+}
+
 /* The copy is enqueued where its bytes are made; who takes them waits. */
 static void stream_hand_over(struct vibe_stream *to, void *dst,
                              struct vibe_stream *from, const void *src,
@@ -93,6 +107,8 @@ static void stream_hand_over(struct vibe_stream *to, void *dst,
     const struct vibe_cuda *taker = vibe_cuda_of(to->be);
     cudaError_t rc = cudaSetDevice(giver->device);
 
+    if (rc == cudaSuccess)
+        befriend(giver, taker);
     if (rc == cudaSuccess && !giver->handed)
         rc = cudaEventCreateWithFlags(&giver->handed, cudaEventDisableTiming);
     if (rc == cudaSuccess)
