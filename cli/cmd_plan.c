@@ -2,6 +2,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/cli.h"
 #include "cli/commands.h"
@@ -23,9 +24,25 @@ static void print_part(const char *name, size_t bytes, const char *remark)
            *remark ? "   " : "", remark);
 }
 
-static void print_rows(const struct vibe_plan *plan)
+/* How what is streamed is held on the host, by the name of its path. */
+static const char *held(const char *path)
 {
-    char remark[80];
+    static const char *const ways[][2] = {
+        {"direct", "from pinned memory"},
+        {"bounce", "through pinned buffers"},
+        {"disk", "read from the file each time: there is less memory"},
+        {"pageable", "from pageable memory, slowly"},
+    };
+
+    for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++)
+        if (strcmp(path, ways[i][0]) == 0)
+            return ways[i][1];
+    return path;
+}
+
+static void print_rows(const struct vibe_plan *plan, const char *path)
+{
+    char remark[128];
 
     snprintf(remark, sizeof(remark), "%.1f of %zu layers", plan->layers,
              plan->n_layers);
@@ -33,9 +50,8 @@ static void print_rows(const struct vibe_plan *plan)
     if (!plan->streamed)
         return;
     snprintf(remark, sizeof(remark),
-             "%.1f layers, through the link in each "
-             "frame",
-             (double)plan->n_layers - plan->layers);
+             "%.1f layers, through the link in each frame, %s",
+             (double)plan->n_layers - plan->layers, held(path));
     print_part("streamed", plan->streamed, remark);
     snprintf(remark, sizeof(remark), "%zu slots for what is streamed",
              plan->ring_slots);
@@ -58,7 +74,7 @@ static void print_parts(const struct vibe_engine_plan *made, size_t n_dialogues)
     const char *on_host = "on the host, read through the link";
     char remark[96];
 
-    print_rows(plan);
+    print_rows(plan, made->path);
     print_part("diffusion head", m->head + m->head_prepared,
                plan->has_head_on_host ? on_host : "");
     print_part("codec", m->codec, plan->has_codec_on_host ? on_host : "");
@@ -165,6 +181,7 @@ static void print_plan_json(const struct vibe_engine_plan *made, size_t steps)
     vibe_json_text(object, "device", made->device);
     vibe_json_bool(object, "gpu", made->has_gpu);
     vibe_json_text(object, "why", made->has_gpu ? plan->why : "");
+    vibe_json_text(object, "path", made->path);
     vibe_json_count(object, "layers", plan->n_layers);
     vibe_json_number(object, "gpu_layers", plan->layers);
     vibe_json_count(object, "resident_bytes", plan->resident);

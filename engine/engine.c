@@ -253,6 +253,8 @@ static int read_voices(struct vibe_engine *e,
 {
     const int rc = vibe_voices_open(&e->voices, err);
 
+    if (rc == VIBE_OK && e->plan.plan.encoder)
+        vibe_voices_keep(e->voices);
     if (rc != VIBE_OK || !e->plan.has_voices_first)
         return rc;
     e->models = (struct vibe_models){
@@ -320,6 +322,19 @@ int vibe_engine_open(struct vibe_engine **out,
     return rc;
 }
 
+/* The way that chunks will take: pinned memory is there if the link could be
+ * probed. */
+static void expect_path(struct vibe_engine_plan *out,
+                        const struct vibe_engine_options *o)
+{
+    const struct vibe_offload_options how = {
+        .host_limit = o->streaming.host_bytes,
+        .is_unpinned = o->streaming.is_unpinned || out->rates.link <= 0,
+    };
+
+    out->path = vibe_path_name(vibe_path_expect(out->plan.streamed, &how));
+}
+
 int vibe_engine_plan(struct vibe_engine_plan *out,
                      const struct vibe_engine_options *options, int probes_cpu,
                      struct vibe_error *err)
@@ -338,6 +353,8 @@ int vibe_engine_plan(struct vibe_engine_plan *out,
                                          VIBE_MAX_FRONTS);
     if (rc == VIBE_OK && (probes_cpu || e->backend->is_cuda))
         vibe_planning_probe(&out->rates, e->backend);
+    if (rc == VIBE_OK)
+        expect_path(out, options);
     vibe_engine_free(e);
     return rc;
 }

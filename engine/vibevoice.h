@@ -128,6 +128,8 @@ struct vibe_engine_plan {
     int has_voices_first;         /* they are read before all else */
     size_t others;                /* bytes of the device that others use */
     struct vibe_plan_rates rates; /* probed by vibe_engine_plan */
+    const char *path; /* that streamed chunks will take, see offload/offload.h:
+                         "direct", ...; by vibe_engine_plan */
     struct vibe_front_plan fronts[VIBE_MAX_FRONTS];
     size_t n_fronts;
 };

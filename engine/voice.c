@@ -25,6 +25,7 @@ struct vibe_voices {
     struct encoded *items;
     size_t n;
     struct vibe_codec_encoder *enc; /* NULL while none is needed */
+    int is_kept;                    /* it stays once it is there */
 };
 
 int vibe_voices_open(struct vibe_voices **out, struct vibe_error *err)
@@ -45,9 +46,16 @@ void vibe_voices_free(struct vibe_voices *voices)
     free(voices);
 }
 
+void vibe_voices_keep(struct vibe_voices *voices)
+{
+    voices->is_kept = 1;
+}
+
 void vibe_voices_rest(struct vibe_voices *voices,
                       const struct vibe_models *models)
 {
+    if (voices->is_kept)
+        return;
     if (voices->enc)
         vibe_weights_forget(models->w, VIBE_ACOUSTIC_ENCODER);
     vibe_codec_encoder_free(voices->enc);

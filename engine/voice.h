@@ -29,6 +29,9 @@ enum { VIBE_CLIP_MAX_S = 600 };
 int vibe_voices_open(struct vibe_voices **out, struct vibe_error *err);
 void vibe_voices_free(struct vibe_voices *voices);
 
+/* Let the encoder stay once it has been opened. */
+void vibe_voices_keep(struct vibe_voices *voices);
+
 /*
  * Open the encoder of voices, as vibe_voices_encode does.
  *

@@ -63,6 +63,16 @@ static size_t host_limit(const struct vibe_offload_options *options)
     return n > margin ? n - margin : 0;
 }
 
+enum vibe_path vibe_path_expect(size_t streamed,
+                                const struct vibe_offload_options *options)
+{
+    if (!streamed)
+        return VIBE_PATH_NONE;
+    if (options->is_unpinned)
+        return VIBE_PATH_PAGEABLE;
+    return streamed > host_limit(options) ? VIBE_PATH_DISK : VIBE_PATH_DIRECT;
+}
+
 /* Put every chunk without one in the arena, in the order of their use. */
 static int add_chunks(struct vibe_offload *o, struct vibe_error *err)
 {

@@ -56,6 +56,11 @@ enum vibe_path {
 /* "resident", "direct", "bounce", "disk", "pageable". */
 const char *vibe_path_name(enum vibe_path path);
 
+/* The way to expect before anything is streamed; that pinned memory is there
+ * for all of it shows only then. */
+enum vibe_path vibe_path_expect(size_t streamed,
+                                const struct vibe_offload_options *options);
+
 struct vibe_offload_stats {
     enum vibe_path path;
     size_t resident_bytes, streamed_bytes; /* streamed once in each frame */

@@ -75,6 +75,8 @@ ok a_measured_share_is_told grep -qE "do not stay \(measured: [0-9.]+ GB/s besid
 # Layers may be split among devices; two times the CPU will do.
 run --model "$model" --text Hello --max-frames 3 -o "$tmp/z.wav" -q --devices cpu,cpu
 ok a_split_model_sounds_the_same cmp "$tmp/x.wav" "$tmp/z.wav"
+run --plan --model "$model" --json -ngl 2
+ok the_plan_names_the_way grep -qE '"path":"(direct|pageable)"' "$tmp/out"
 run --plan --model "$model" --devices cpu,cpu
 ok the_plan_knows_a_split grep -qE "^before +[0-9.]+ MiB +layers 0 to 1, on CPU" "$tmp/out"
 run --plan --model "$model" --devices cpu,cpu --json

@@ -251,6 +251,19 @@ static enum vibe_path path_of(struct fixture *f)
     return stats.path;
 }
 
+static void the_way_is_expected_before_it_is_taken(void **state)
+{
+    const struct vibe_offload_options roomy = {.host_limit = 1000};
+    const struct vibe_offload_options unpinned = {.host_limit = 1000,
+                                                  .is_unpinned = 1};
+
+    (void)state;
+    assert_int_equal(vibe_path_expect(0, &roomy), VIBE_PATH_NONE);
+    assert_int_equal(vibe_path_expect(1000, &roomy), VIBE_PATH_DIRECT);
+    assert_int_equal(vibe_path_expect(1001, &roomy), VIBE_PATH_DISK);
+    assert_int_equal(vibe_path_expect(1, &unpinned), VIBE_PATH_PAGEABLE);
+}
+
 static void all_pinned_is_copied_directly(void **state)
 {
     struct fixture *f = *state;
@@ -400,6 +413,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(what_is_lent_is_not_copied_in_frames),
     VIBE_TEST(every_use_sees_its_rows_for_all_rings),
     VIBE_TEST(every_use_sees_its_rows_for_all_chunks),
+    VIBE_TEST(the_way_is_expected_before_it_is_taken),
     VIBE_TEST(all_pinned_is_copied_directly),
     VIBE_TEST(a_pin_limit_is_met_with_a_bounce_ring),
     VIBE_TEST(little_memory_is_met_with_the_file),
