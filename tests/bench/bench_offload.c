@@ -2,9 +2,9 @@
  * bench_offload - how near is a frame to the link's speed, and are its samples
  * the same however little is resident?
  *
- * For each number of resident layers: milliseconds per frame, what the link
- * and the rest of the frame would need at least, their ratio, a hash of a
- * second of speech, and how the chunks travelled.
+ * For each number of resident layers: milliseconds per frame, what the link (or
+ * a resident language model) and the rest of the frame would need at least,
+ * their ratio, a hash of a second of speech, and how the chunks travelled.
  *
  *   bench_offload [MODEL [FRAMES [LAYERS...]]]
  */
@@ -23,6 +23,7 @@ struct bench {
     size_t n_frames;
     size_t lm_bytes, n_layers;
     double link; /* bytes per second */
+    double lm_s; /* of the language model when all of it is resident */
     uint64_t hash;
     double prompt_s;
     int has_no_room;
@@ -92,7 +93,8 @@ static void run(struct bench *b, double layers, const char *way)
     struct vibe_engine *engine = NULL;
     struct vibe_bench times;
     struct vibe_error err;
-    double start = vibe_clock_s(), open_s, settle_s, rest, bound;
+    double start = vibe_clock_s(), open_s, settle_s, rest;
+    double copies, bound;
 
     if (layers >= 0.0 && layers < (double)b->n_layers)
         options.streaming.resident_bytes = (size_t)((double)b->lm_bytes *
@@ -120,11 +122,13 @@ static void run(struct bench *b, double layers, const char *way)
     rest = times.stage_s[VIBE_STAGE_HEAD] + times.stage_s[VIBE_STAGE_DECODER] +
            times.stage_s[VIBE_STAGE_SEMANTIC] +
            times.stage_s[VIBE_STAGE_CONNECTORS];
-    bound = stats.streamed_bytes
-                ? rest + ((double)stats.streamed_bytes -
-                          (double)(stats.slots * stats.slot_bytes)) /
-                             b->link
-                : times.frame_s;
+    if (b->lm_s <= 0.0)
+        b->lm_s = times.stage_s[VIBE_STAGE_LM];
+    copies = ((double)stats.streamed_bytes -
+              (double)(stats.slots * stats.slot_bytes)) /
+             b->link;
+    bound = stats.streamed_bytes ? rest + (copies > b->lm_s ? copies : b->lm_s)
+                                 : times.frame_s;
     printf("%6.2f layers: frame %8.3f ms, lm %8.3f, rest %6.3f, streamed %8.1f "
            "MB of %zu chunks, link %5.1f GB/s, bound %8.3f, ratio %5.3f, "
            "hash %016llx, prompt %7.3f s, %s %s, opened %.1f + %.1f s\n",
