@@ -18,32 +18,7 @@
  * rows 64 products 100 and shared memory 130.  x comes from the second cache
  * for each block, so that blocks of few outputs read more of x than of weights.
  */
-#include <stdint.h>
-
-#include "engine/backend/cuda/decode.cuh"
-
-enum {
-    ROWS = 8, /* of x in a group: rows of a product, with their two parts */
-    MOST_ROWS = VIBE_CUDA_WIDE_ROWS,
-    X_BYTES = 4 * TILE_K, /* of a row of x in a stage */
-    HEIGHT = 2,           /* tiles of outputs of a warp */
-    PAIRED = 2,           /* groups: up to here two blocks fit the registers */
-    LEAST_WARPS = 3,
-    MOST_DEPTH = 6,
-};
-
-static constexpr unsigned most_warps(unsigned groups)
-{
-    return groups <= PAIRED ? 8 : 9;
-}
-
-/* The rows of a block, and where their x, y and gate begin. */
-struct pass {
-    unsigned n;
-    struct {
-        size_t x, y, gate;
-    } row[MOST_ROWS];
-};
+#include "engine/backend/cuda/wide.cuh"
 
 #if __CUDA_ARCH__ >= 800
 
@@ -413,6 +388,33 @@ __device__ static inline void stage_wait(unsigned depth)
 
 #endif
 
+#if __CUDA_ARCH__ >= 800
+/* Fill all stages but one, weights before the kernel ahead has ended; returns
+ * the tile that comes next. */
+template <int dtype, int GROUPS>
+__device__ static inline walk fill(worker<dtype, GROUPS> &me, const walk &here,
+                                   pass &rows, const decode &a)
+{
+    walk ahead = here;
+
+    for (unsigned s = 0; s + 1 < a.depth && ahead.is_in(); s++) {
+        me.fetch(a, s * me.stage_bytes, ahead.tile(a));
+        ahead.next();
+    }
+    find_rows(rows, ROWS * GROUPS, a);
+    let_next_start();
+    wait_for_inputs();
+    ahead = here;
+    for (unsigned s = 0; s + 1 < a.depth; s++) {
+        if (ahead.is_in())
+            fetch_x(me.x + s * me.stage_bytes, a, rows, ahead.tile(a));
+        copies_end();
+        ahead.next();
+    }
+    return ahead;
+}
+#endif
+
 /* bytes: the weights once, little sums, and x for each block. */
 template <int dtype, int GROUPS>
 __global__ void __launch_bounds__(32 * most_warps(GROUPS),
@@ -435,23 +437,9 @@ __global__ void __launch_bounds__(32 * most_warps(GROUPS),
     unsigned ring_bytes;
 
     here.open(a);
-    ahead = here;
     me.open(a, (unsigned char *)memory, warp * HEIGHT);
     ring_bytes = a.depth * me.stage_bytes;
-    for (unsigned s = 0; s + 1 < a.depth && ahead.is_in(); s++) {
-        me.fetch(a, s * me.stage_bytes, ahead.tile(a));
-        ahead.next();
-    }
-    find_rows(rows, ROWS * GROUPS, a);
-    let_next_start();
-    wait_for_inputs();
-    ahead = here;
-    for (unsigned s = 0; s + 1 < a.depth; s++) {
-        if (ahead.is_in())
-            fetch_x(me.x + s * me.stage_bytes, a, rows, ahead.tile(a));
-        copies_end();
-        ahead.next();
-    }
+    ahead = fill(me, here, rows, a);
     if (n_parts == 1)
         heap = {(float4 *)((unsigned char *)memory + ring_bytes) + threadIdx.x,
                 blockDim.x, 1, 0};
@@ -490,103 +478,6 @@ __global__ void __launch_bounds__(32 * most_warps(GROUPS),
     if (n_parts == 1 || is_last_warp(a, chunk))
         finish_warp<GROUPS>(heap, a, rows, warp * HEIGHT);
 #endif
-}
-
-/* Of slices' sums in scratch memory. */
-static const size_t most_bytes = (size_t)48 << 20;
-
-/* How the work is shared out. */
-struct shares {
-    unsigned n_passes, groups;      /* of rows */
-    unsigned warps, share, n_parts; /* n_parts of share slices */
-    unsigned n_blocks, depth;       /* of a part of a pass */
-    size_t stage;                   /* bytes */
-};
-
-/* Bytes that the busiest multiprocessor moves. */
-static size_t cost_of(const struct shares *s, size_t n_tiles, size_t n_sm)
-{
-    const size_t n_blocks = (size_t)s->n_passes * s->n_parts * s->n_blocks;
-    const size_t of_slice = (n_tiles + s->n_parts * s->share - 1) /
-                            (s->n_parts * s->share);
-    const size_t sums = (size_t)s->share * s->warps * HEIGHT * TILE_N *
-                        s->groups * ROWS * sizeof(float);
-
-    return (n_blocks + n_sm - 1) / n_sm *
-           (of_slice * s->share * s->stage + (s->n_parts > 1 ? 2 * sums : 0));
-}
-
-static void share_out(struct shares *s, const struct vibe_matrix *w,
-                      unsigned warps, unsigned n_parts)
-{
-    const size_t outputs = (size_t)warps * HEIGHT * TILE_N;
-
-    s->warps = warps;
-    s->n_parts = n_parts;
-    s->share = slices_of(w->K) / n_parts;
-    s->n_blocks = (unsigned)((w->N + outputs - 1) / outputs);
-    s->stage = warps * HEIGHT * tile_bytes(w->part[0].dtype) +
-               (size_t)s->groups * ROWS * X_BYTES;
-}
-
-/* Bytes of the sums of slices that meet in global memory. */
-static size_t meeting_bytes(const struct shares *s)
-{
-    const size_t outputs = (size_t)s->n_blocks * s->warps * HEIGHT * TILE_N;
-
-    return s->n_parts == 1 ? 0
-                           : s->n_passes * outputs * s->groups * ROWS *
-                                 s->share * s->n_parts * sizeof(float);
-}
-
-static size_t shared_bytes(const struct shares *s, unsigned depth)
-{
-    const size_t totals = s->n_parts > 1 ? 0
-                                         : (size_t)s->warps * HEIGHT * TILE_N *
-                                               s->groups * ROWS * sizeof(float);
-
-    return depth * s->stage + totals;
-}
-
-/* As deep as leaves room for a block beside this one, but no less than three
- * where there is room for that at all. */
-static unsigned depth_of(const struct shares *s, size_t limit)
-{
-    unsigned depth = MOST_DEPTH;
-
-    while (depth > 3 && shared_bytes(s, depth) > limit / 2)
-        depth--;
-    return shared_bytes(s, depth) <= limit ? depth : 2;
-}
-
-static struct shares shares_of(const struct vibe_cuda *cuda,
-                               const struct vibe_matrix *w, size_t n_rows)
-{
-    const size_t n_tiles = (w->K + TILE_K - 1) / TILE_K;
-    const unsigned slices = slices_of(w->K);
-    const unsigned most = n_tiles < slices ? 1 : slices;
-    const size_t limit = shared_limit(cuda) - sizeof(struct pass);
-    struct shares best = {}, s = {};
-    size_t least = SIZE_MAX;
-
-    s.n_passes = (unsigned)((n_rows + MOST_ROWS - 1) / MOST_ROWS);
-    s.groups = (unsigned)((n_rows + s.n_passes * ROWS - 1) /
-                          (s.n_passes * ROWS));
-    for (unsigned n_parts = 1; n_parts <= most; n_parts *= 2)
-        for (unsigned warps = most_warps(s.groups); warps >= LEAST_WARPS;
-             warps--) {
-            size_t cost;
-
-            share_out(&s, w, warps, n_parts);
-            cost = cost_of(&s, n_tiles, (size_t)cuda->n_sm);
-            if (cost < least && meeting_bytes(&s) <= most_bytes &&
-                shared_bytes(&s, 2) <= limit) {
-                least = cost;
-                best = s;
-            }
-        }
-    best.depth = depth_of(&best, limit);
-    return best;
 }
 
 template <int dtype> static const void *kernel_for(unsigned groups)
