@@ -1,4 +1,5 @@
-/* What a tally counts is what a GPU takes: measuring needs no GPU. */
+/* What a tally counts is what a GPU takes, and how weights lie on it: neither
+ * needs a GPU. */
 #include "engine/backend/cuda/device.h"
 #include "engine/backend/ops.h"
 #include "engine/backend/tally.h"
@@ -70,9 +71,66 @@ static void parts_of_two_kinds_are_counted_alike(void **state)
     compare(&src);
 }
 
+/* Every byte, in each place of a word. */
+enum { N_BYTES = 4 * 256 };
+
+static void lay_bytes(uint32_t words[N_BYTES / 4], uint8_t bytes[N_BYTES],
+                      enum vibe_dtype dtype)
+{
+    struct vibe_matrix_source src = source_of(dtype, 1, N_BYTES);
+    struct vibe_ops cuda = {0};
+
+    for (size_t i = 0; i < N_BYTES; i++)
+        bytes[i] = (uint8_t)(i / 4 + 77 * (i % 4));
+    src.part[0].data = bytes;
+    vibe_cuda_memory_init(&cuda);
+    cuda.matrix_lay(NULL, &src, 0, 1, words);
+}
+
+/* Sign and the other bits of a float8 where a bf16 has its own. */
+static uint32_t spread(uint8_t byte)
+{
+    return (byte & 0x80u) << 8 | (byte & 0x7Fu) << 4;
+}
+
+static void float8_come_out_of_a_word_in_pairs(void **state)
+{
+    const uint32_t mask = 0x87F087F0;
+    uint32_t words[N_BYTES / 4];
+    uint8_t bytes[N_BYTES];
+
+    (void)state;
+    lay_bytes(words, bytes, VIBE_F8_E4M3);
+
+    for (size_t i = 0; i < N_BYTES / 4; i++) {
+        const uint8_t *b = bytes + 4 * i;
+        const uint32_t v = words[i];
+        const uint32_t swapped = (v & 0x00FF00FF) << 8 | (v >> 8 & 0x00FF00FF);
+
+        assert_int_equal(v & mask, spread(b[0]) | spread(b[1]) << 16);
+        assert_int_equal((swapped ^ v << 4) & mask, spread(b[2]) | spread(b[3])
+                                                                       << 16);
+    }
+}
+
+static void int8_are_stored_128_larger(void **state)
+{
+    uint32_t words[N_BYTES / 4];
+    uint8_t bytes[N_BYTES];
+
+    (void)state;
+    lay_bytes(words, bytes, VIBE_I8);
+
+    for (size_t i = 0; i < N_BYTES; i++)
+        assert_int_equal(words[i / 4] >> 8 * (i % 4) & 0xFF,
+                         (int8_t)bytes[i] + 128);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(plain_matrices_are_counted_alike),
     cmocka_unit_test(parts_of_two_kinds_are_counted_alike),
+    cmocka_unit_test(float8_come_out_of_a_word_in_pairs),
+    cmocka_unit_test(int8_are_stored_128_larger),
 };
 
 VIBE_TEST_MAIN(tests)
