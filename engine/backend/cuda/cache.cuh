@@ -18,8 +18,8 @@ struct cache {
     unsigned max_blocks, block_tokens;
     unsigned n_kv_heads, head_dim, layer;
     unsigned block_log; /* of block_tokens, where it is a power of two */
-    unsigned chunk;    /* positions of a part of attend.cu: divides a block */
-    size_t head_bytes; /* of the keys or values of a head in a block */
+    unsigned chunk;     /* positions of a part of attend.cu: divides a block */
+    size_t head_bytes;  /* of the keys or values of a head in a block */
 };
 
 static inline unsigned chunk_of(const struct vibe_kv *kv)
