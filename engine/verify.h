@@ -23,7 +23,8 @@ struct vibe_verify {
     struct vibe_prompt prompt; /* our own */
 };
 
-/* Report one tensor, judged against bound unless it is free-running. */
+/* Report one tensor, judged against bound unless it is free-running; INFINITY
+ * does not count as a bound. */
 void vibe_verify_report(struct vibe_verify *v, const char *name,
                         double max_error, double max_ref, double bound,
                         int is_free);

@@ -1,28 +1,63 @@
 /* verify_frames.c - the loop, forced with recorded inputs and free-running. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/verify.h"
 
-/* Compare device rows with a recorded tensor of the same size. */
-static int compare_device(struct vibe_verify *v, const char *name,
-                          const struct vibe_tensor *t, int is_free)
+/* Read device rows and the recorded tensor of the same size: [n] each, to be
+ * freed, NULL on error. */
+static int fetch(struct vibe_verify *v, float **got, float **want,
+                 const char *name, const struct vibe_tensor *t)
 {
     const size_t n = t->B * t->T * t->C;
     struct vibe_stream *s = &v->engine->stream;
-    float *want = NULL;
-    float *got = calloc(n, sizeof(*got));
-    int rc = vibe_golden_f32(&v->golden, &want, name, n, v->err);
+    int rc = vibe_golden_f32(&v->golden, want, name, n, v->err);
 
-    if (rc == VIBE_OK && !got)
+    *got = calloc(n, sizeof(**got));
+    if (rc == VIBE_OK && !*got)
         rc = vibe_fail(v->err, VIBE_E_NOMEM, "no memory for %s", name);
     if (rc == VIBE_OK) {
-        vibe_read(s, got, t->data, n * sizeof(*got));
+        vibe_read(s, *got, t->data, n * sizeof(**got));
         rc = vibe_stream_check(s, v->err);
     }
+    return rc;
+}
+
+/* Compare device rows with a recorded tensor. */
+static int compare_device(struct vibe_verify *v, const char *name,
+                          const struct vibe_tensor *t, int is_free)
+{
+    float *want = NULL;
+    float *got = NULL;
+    const int rc = fetch(v, &got, &want, name, t);
+
     if (rc == VIBE_OK)
-        vibe_verify_compare(v, name, got, want, n, is_free);
+        vibe_verify_compare(v, name, got, want, t->B * t->T * t->C, is_free);
+    free(got);
+    free(want);
+    return rc;
+}
+
+/* Tell how far the latent of a frame is off, under a name of its own: it may be
+ * as far as it likes. */
+static int tell_latent(struct vibe_verify *v, const char *label,
+                       const char *name)
+{
+    const struct vibe_tensor *t = &v->engine->generator->frame.latent;
+    double max_error = 0.0;
+    double max_ref = 0.0;
+    float *want = NULL;
+    float *got = NULL;
+    const int rc = fetch(v, &got, &want, name, t);
+
+    for (size_t i = 0; rc == VIBE_OK && i < t->B * t->T * t->C; i++) {
+        max_error = fmax(max_error, fabs((double)got[i] - want[i]));
+        max_ref = fmax(max_ref, fabs((double)want[i]));
+    }
+    if (rc == VIBE_OK)
+        vibe_verify_report(v, label, max_error, max_ref, INFINITY, 0);
     free(got);
     free(want);
     return rc;
@@ -112,20 +147,44 @@ static int control_of(struct vibe_verify *v, enum vibe_control *out, int64_t id)
                      (long long)id);
 }
 
-/* Compare the conditions of a frame and then make the recorded ones. */
+/* Denoise the recorded noise, of which the first of two rows is used. */
+static int denoise(struct vibe_verify *v, size_t frame)
+{
+    struct vibe_generator *g = v->engine->generator;
+    struct vibe_frame *f = &g->frame;
+    const struct vibe_tensor hidden = vibe_tensor_batch(&g->hidden, 0, 2);
+    char name[64];
+    const int rc = force(v, &f->latent, name_of(name, frame, "noise0"),
+                         2 * f->latent.C);
+
+    if (rc == VIBE_OK)
+        vibe_frame_latent(f, g->s, &hidden);
+    return rc;
+}
+
+/* Compare the conditions of a frame, and what the head makes of them, which is
+ * for tables and not judged; then make the recorded ones. */
 static int verify_conditions(struct vibe_verify *v, size_t frame)
 {
     static const char *const what[2] = {"pos_condition", "neg_condition"};
     const struct vibe_generator *g = v->engine->generator;
-    char name[64];
+    char name[64], label[64];
     int rc = VIBE_OK;
 
     for (size_t branch = 0; branch < 2 && rc == VIBE_OK; branch++) {
         const struct vibe_tensor row = vibe_tensor_batch(&g->hidden, branch, 1);
 
         rc = compare_device(v, name_of(name, frame, what[branch]), &row, 0);
-        if (rc == VIBE_OK)
-            rc = force(v, &row, name, row.C);
+    }
+    if (rc == VIBE_OK)
+        rc = denoise(v, frame);
+    if (rc == VIBE_OK)
+        rc = tell_latent(v, name_of(label, frame, "latent of ours"),
+                         name_of(name, frame, "latent"));
+    for (size_t branch = 0; branch < 2 && rc == VIBE_OK; branch++) {
+        const struct vibe_tensor row = vibe_tensor_batch(&g->hidden, branch, 1);
+
+        rc = force(v, &row, name_of(name, frame, what[branch]), row.C);
     }
     return rc;
 }
@@ -138,15 +197,10 @@ static int verify_frame(struct vibe_verify *v, size_t frame, float *pcm)
     char name[64];
     int rc = verify_conditions(v, frame);
 
-    if (rc == VIBE_OK) /* two recorded rows, the first is used */
-        rc = force(v, &f->latent, name_of(name, frame, "noise0"),
-                   2 * f->latent.C);
-    if (rc == VIBE_OK) {
-        const struct vibe_tensor hidden = vibe_tensor_batch(&g->hidden, 0, 2);
-
-        vibe_frame_latent(f, g->s, &hidden);
+    if (rc == VIBE_OK)
+        rc = denoise(v, frame);
+    if (rc == VIBE_OK)
         rc = compare_device(v, name_of(name, frame, "latent"), &f->latent, 0);
-    }
     if (rc == VIBE_OK)
         rc = force(v, &f->latent, name, f->latent.C);
     if (rc == VIBE_OK) {

@@ -8,6 +8,9 @@ of the 1.5B's shape is recorded in float32 over 20 frames.  Then every stage of
 every frame gets the recorded inputs twice: in transformers' bfloat16 and in
 the program (--verify), as it speaks by default and in float32.  Prints the
 largest error of each stage; fails unless ours is the smaller one everywhere.
+
+--formats adds a table of what each precision costs the latent of a frame whose
+past is the recorded one: with the language model in it, and the head as well.
 """
 import argparse
 import copy
@@ -30,6 +33,8 @@ SHAPES = {
                  head_layers=2, filters=2, depths=[1, 1, 1, 1, 1, 1, 2],
                  latent=16, semantic=24),
 }
+FORMATS = ["float32", "bf16", "bf16-packed", "float8", "int8", "int4"]
+OURS = "latent of ours"  # of conditions that are not the recorded ones
 STAGES = ["pos_condition", "neg_condition", "latent", "audio", "semantic",
           "next_embed"]
 LOGITS = "generated.logits_start_end_diff_eos"
@@ -42,6 +47,8 @@ def parse_args():
     p.add_argument("--frames", type=int, default=20)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    p.add_argument("--formats", action="store_true",
+                   help="and the program's errors in every precision")
     args = p.parse_args()
     # what make_golden.py asks for beside the shape
     vars(args).update(
@@ -144,7 +151,7 @@ def worst(errors):
     out = {}
     for name, error in errors.items():
         stage = "logits" if name == LOGITS else name.partition(".")[2]
-        if stage in STAGES or stage == "logits":
+        if stage in STAGES or stage in ("logits", OURS):
             out[stage] = max(out.get(stage, 0.0), error)
     return out
 
@@ -156,17 +163,43 @@ def reference_errors(args, model, control, prompt, record):
                   for name, x in replay.out.items()})
 
 
-def our_errors(args, dtype):
+def our_errors(args, dtype, *options):
     # its status judges float32 bounds, which are not those of this table
     run = subprocess.run(
         [args.program, "--device", args.device, "--model", args.out,
          "--verify", args.out / "golden.safetensors", "--dtype", dtype,
-         "--json"], capture_output=True, text=True, check=False)
+         "--json", *options], capture_output=True, text=True, check=False)
     rows = [json.loads(line) for line in run.stdout.splitlines()]
     if not rows or "error" in rows[-1]:
         sys.exit(f"{args.program}: {run.stderr}")
     return worst({row["tensor"]: row["max_error"] for row in rows
                   if "tensor" in row and not row["free"]})
+
+
+def format_errors(args):
+    """[(precision, condition, latent, latent with such a head)]"""
+    rows = []
+    for dtype in FORMATS:
+        lm = our_errors(args, dtype)
+        both = lm if dtype == "float32" else our_errors(
+            args, dtype, "--head-dtype", dtype)
+        rows.append((dtype, lm["pos_condition"], lm[OURS], both[OURS]))
+    keys = subprocess.run([args.program, "--help"], capture_output=True,
+                          text=True, check=True)
+    if "--kv-dtype" in keys.stdout:
+        kv = our_errors(args, "bf16", "--kv-dtype", "fp8")
+        rows.append(("float8 keys, values", kv["pos_condition"], kv[OURS],
+                     kv[OURS]))
+    return rows
+
+
+def print_formats(rows, largest):
+    print(f"\n{'precision':22}{'condition':>11}{'latent':>11}"
+          f"{'head too':>11}")
+    print(f"{'max |ref|':22}{largest['pos_condition']:11.2e}"
+          f"{largest['latent']:11.2e}{largest['latent']:11.2e}")
+    for name, *errors in rows:
+        print(f"{name:22}" + "".join(f"{e:11.2e}" for e in errors))
 
 
 @torch.no_grad()
@@ -183,6 +216,7 @@ def main():
         torch.cuda.empty_cache()
         ours = our_errors(args, "bf16")
         exact = our_errors(args, "float32")
+        formats = format_errors(args) if args.formats else []
     largest = worst({name: x.abs().max().item() for name, x in record.items()})
     print(f"{args.shape} shape, {args.frames} frames, largest errors")
     print(f"{'stage':14}{'max |ref|':>11}{'ours':>11}{'ours f32':>11}"
@@ -191,6 +225,8 @@ def main():
         print(f"{stage:14}{largest[stage]:11.2e}{ours[stage]:11.2e}"
               f"{exact[stage]:11.2e}{theirs[stage]:12.2e}"
               f"{ours[stage] / theirs[stage]:13.4f}")
+    if formats:
+        print_formats(formats, largest)
     if not all(ours[stage] < theirs[stage] for stage in theirs):
         sys.exit("not smaller everywhere")
 
