@@ -138,21 +138,6 @@ static int open_backend(struct vibe_engine *e,
     return rc;
 }
 
-/* Say what the GPU has no kernels for. */
-static void tell_of_bf16(const struct vibe_engine *e,
-                         const struct vibe_engine_options *o)
-{
-    const struct vibe_precision *p = &o->precision;
-
-    if (e->backend->is_cuda &&
-        (p->lm > VIBE_WEIGHTS_I8 || p->head > VIBE_WEIGHTS_I8 ||
-         vibe_weights_dtype(e->weights) > VIBE_I8))
-        notice(o,
-               "%s: int4 and packed weights are expanded to bf16 there, "
-               "and take its room",
-               e->backend->name);
-}
-
 /* From now on what is computed is timed. */
 static void start_trace(struct vibe_engine *e, struct vibe_trace *trace,
                         double loading_s)
@@ -266,10 +251,8 @@ static int read_voices(struct vibe_engine *e,
 static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
                 struct vibe_error *err)
 {
-    int rc;
+    int rc = read_voices(e, o, err);
 
-    tell_of_bf16(e, o);
-    rc = read_voices(e, o, err);
     if (rc == VIBE_OK)
         rc = load_models(e, o, err);
     if (rc == VIBE_OK && e->models.is_scale_restored)

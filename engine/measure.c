@@ -82,7 +82,7 @@ static void describe(struct vibe_plan_model *out, const struct vibe_models *m,
     *out = (struct vibe_plan_model){
         .n_layers = m->config.lm.num_hidden_layers,
         .rows = count.bytes[VIBE_FOR_LM_ROWS],
-        .lm = count.bytes[VIBE_FOR_LM],
+        .lm = count.bytes[VIBE_FOR_LM] + count.bytes[VIBE_FOR_SCRATCH],
         .head = count.bytes[VIBE_FOR_HEAD],
         .head_prepared = vibe_diffusion_prepared_bytes(m->head, steps),
         .codec = count.bytes[VIBE_FOR_CODEC],

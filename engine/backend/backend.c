@@ -7,6 +7,7 @@
 #include "engine/backend/cpu/cpu.h"
 #include "engine/backend/cuda.h"
 #include "engine/backend/ops.h"
+#include "engine/backend/tiles.h"
 #include "engine/base/size.h"
 #include "engine/format/pack.h"
 
@@ -213,18 +214,12 @@ static enum vibe_dtype common_dtype(enum vibe_dtype a, enum vibe_dtype b)
     return VIBE_BF16;
 }
 
-/* int4 and packed bf16 are expanded. */
-static enum vibe_dtype device_dtype(enum vibe_dtype dtype)
-{
-    return dtype > VIBE_I8 ? VIBE_BF16 : dtype;
-}
-
 enum vibe_dtype vibe_matrix_gpu_dtype(const struct vibe_matrix_source *src)
 {
-    enum vibe_dtype dtype = device_dtype(src->part[0].dtype);
+    enum vibe_dtype dtype = src->part[0].dtype;
 
     for (int i = 1; i < src->n_parts; i++)
-        dtype = common_dtype(dtype, device_dtype(src->part[i].dtype));
+        dtype = common_dtype(dtype, src->part[i].dtype);
     return dtype;
 }
 
@@ -240,6 +235,8 @@ size_t vibe_matrix_part_bytes(const struct vibe_matrix_part *part, size_t K,
 {
     const uint64_t *blocks = part->blocks;
 
+    if (part->is_tiled)
+        return vibe_tiles_bytes(part->dtype, n, K);
     if (part->dtype != VIBE_BF16_PACKED)
         return n * vibe_dtype_bytes(part->dtype, K);
     assert(blocks && first % VIBE_PACK_BLOCK == 0);
@@ -391,6 +388,7 @@ struct vibe_matrix vibe_matrix_piece(const struct vibe_matrix *m,
         .N = n,
         .K = m->K,
         .whole_N = m->whole_N,
+        .first = first,
         .is_pair = m->is_pair,
         .bias = m->bias ? m->bias + small : NULL,
         .gamma = m->gamma ? m->gamma + small : NULL,

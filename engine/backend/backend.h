@@ -106,6 +106,9 @@ struct vibe_matrix_part {
     const uint64_t *blocks;   /* of BF16_PACKED: where each block of format/
                                  pack.h begins and the last one ends; data is
                                  at blocks[0] */
+    const uint32_t *far; /* of such tiles of BF16_PACKED: their list, device,
+                            or NULL */
+    int is_tiled;        /* I4 or BF16_PACKED on a GPU, see tiles.h */
     enum vibe_dtype dtype;
     size_t n; /* rows of this part */
 };
@@ -113,7 +116,7 @@ struct vibe_matrix_part {
 enum { VIBE_MATRIX_PARTS = 8 };
 
 /* Bytes of rows first .. first + n - 1 of K columns; of BF16_PACKED in whole
- * blocks, of which first begins one. */
+ * blocks, of tiles in whole groups, of which first begins one. */
 size_t vibe_matrix_part_bytes(const struct vibe_matrix_part *part, size_t K,
                               size_t first, size_t n);
 
@@ -140,6 +143,7 @@ struct vibe_matrix_source {
 struct vibe_matrix {
     size_t N, K;
     size_t whole_N; /* N of the matrix that this is a piece of, or N */
+    size_t first;   /* row of that matrix with which it begins */
     size_t bytes;   /* of weights that one pass reads */
     struct vibe_matrix_part part[VIBE_MATRIX_PARTS]; /* device pointers */
     int n_parts;
@@ -253,7 +257,7 @@ int vibe_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
 void vibe_matrix_release(struct vibe_matrix *m, struct vibe_backend *be);
 
 /* The dtype in which a GPU keeps all parts of a matrix: the smallest that
- * holds every value of them, int4 and packed bf16 expanded. */
+ * holds every value of them; int4 and packed bf16 are bf16 beside others. */
 enum vibe_dtype vibe_matrix_gpu_dtype(const struct vibe_matrix_source *src);
 
 /*

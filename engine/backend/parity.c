@@ -241,8 +241,9 @@ static struct vibe_matrix_part random_part(struct vibe_lab *lab,
                                         : p.dtype;
     size = vibe_dtype_size(dtype);
     data = keep_bytes(lab, p.n * spec->K * size);
+    /* a wild bf16 is drawn as f16 is: any bits but for the largest */
     for (size_t k = 0; data && k < p.n * spec->K; k++)
-        random_weight(lab, data + k * size, dtype);
+        random_weight(lab, data + k * size, spec->is_wild ? VIBE_F16 : dtype);
     p.data = data;
     if (p.dtype == VIBE_I4)
         scale_groups(lab, &p, spec);

@@ -65,6 +65,7 @@ struct vibe_lab_matrix {
     int n_parts; /* the last one has the rows that do not divide */
     int is_pair;
     int is_mixed; /* the second part is of another dtype */
+    int is_wild;  /* of bf16: any exponents below 1, as packing hates them */
     int n_scales; /* 0, 1: per part, 2: per row */
     int has_bias, has_gamma;
 };

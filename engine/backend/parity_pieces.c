@@ -1,5 +1,6 @@
 /* Parity of matrices in pieces: the bits of a product do not tell how many. */
 #include "engine/backend/parity_lab.h"
+#include "engine/base/size.h"
 #include "offload/transfer.h"
 
 struct split {
@@ -52,6 +53,22 @@ static void multiply(struct vibe_lab *lab, const struct split *p,
         vibe_linear(s, y, x, w, p->epilogue, NULL);
 }
 
+/* Bytes of the largest piece of that many rows. */
+static size_t largest_piece(const struct vibe_lab *lab, size_t N, size_t rows)
+{
+    size_t most = 0;
+
+    for (size_t first = 0; first < N; first += rows) {
+        const size_t left = N - first;
+        const size_t bytes = vibe_matrix_piece_bytes(
+            lab->be[VIBE_TESTED], vibe_lab_source(lab), first,
+            left < rows ? left : rows);
+
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 /* Piece by piece of that many rows, all through the same memory. */
 static void multiply_pieces(struct vibe_lab *lab, const struct split *p,
                             const struct vibe_tensor *y,
@@ -60,10 +77,9 @@ static void multiply_pieces(struct vibe_lab *lab, const struct split *p,
     const struct vibe_matrix_source *src = vibe_lab_source(lab);
     struct vibe_backend *be = lab->be[VIBE_TESTED];
     const size_t halves = p->w.is_pair ? 2 : 1;
-    const size_t largest = rows < p->w.N ? rows : p->w.N;
     struct vibe_matrix small = {0};
-    void *room = be->transfer->device_alloc(
-        be, vibe_matrix_piece_bytes(be, src, 0, largest));
+    void *room = be->transfer->device_alloc(be,
+                                            largest_piece(lab, p->w.N, rows));
 
     if (!room)
         vibe_fail(&lab->err, VIBE_E_NOMEM, "%s: no memory for a piece",
@@ -111,7 +127,9 @@ static void run_split(struct vibe_lab *lab, const struct split *p, size_t rows)
 
 static void pieces(struct vibe_lab *lab)
 {
-    static const enum vibe_dtype dtypes[] = {VIBE_F32, VIBE_BF16, VIBE_F8_E4M3};
+    static const enum vibe_dtype dtypes[] = {
+        VIBE_F32, VIBE_BF16, VIBE_F8_E4M3, VIBE_I4, VIBE_BF16_PACKED,
+    };
     static const struct split cases[] = {
         {2,
          1,
@@ -150,7 +168,12 @@ static void pieces(struct vibe_lab *lab)
 
             if (is_large && dtypes[d] != VIBE_BF16)
                 continue; /* nothing that others do not show */
+            if (dtypes[d] == VIBE_BF16_PACKED && p.w.n_parts == 3)
+                continue; /* parts of whole blocks only have such pieces */
             p.w.dtype = dtypes[d];
+            p.w.is_wild = dtypes[d] == VIBE_BF16_PACKED && i % 2;
+            if (dtypes[d] == VIBE_I4)
+                p.w.K = vibe_size_round(p.w.K, 64);
             for (size_t rows = 64; rows <= 192 && !lab->err.code; rows += 128)
                 run_split(lab, &p, rows);
         }

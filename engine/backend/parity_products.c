@@ -160,6 +160,7 @@ static void every_product(struct vibe_lab *lab, int is_gemm)
             if (dtypes[d] > VIBE_F8_E4M3 && (i % 2 || p.w.N * p.w.K > 1 << 20))
                 continue; /* variants of kernels that the others test */
             p.w.dtype = dtypes[d];
+            p.w.is_wild = dtypes[d] == VIBE_BF16_PACKED && i % 4;
             if (dtypes[d] == VIBE_I4) /* whole groups, of either size */
                 p.w.K = vibe_size_round(p.w.K, 64);
             p.w.is_pair = p.epilogue == VIBE_SWIGLU;
@@ -180,20 +181,24 @@ static void linear(struct vibe_lab *lab)
  * every epilogue; some K of one step, some of many. */
 static void every_row_count(struct vibe_lab *lab)
 {
-    static const enum vibe_dtype dtypes[] = {VIBE_BF16, VIBE_F8_E4M3};
+    static const enum vibe_dtype dtypes[] = {VIBE_BF16, VIBE_I4, VIBE_F8_E4M3,
+                                             VIBE_BF16_PACKED};
     static const size_t widths[] = {72, 524, 4664, 4, 1984};
     const size_t n_widths = sizeof(widths) / sizeof(*widths);
 
-    for (size_t M = 1; M <= 33 && !lab->err.code; M++) {
+    for (size_t i = 2; i <= 67 && !lab->err.code; i++) {
+        const size_t M = i / 2;
         const enum vibe_epilogue epilogue = (enum vibe_epilogue)(M % 5);
+        const enum vibe_dtype dtype = dtypes[M / 2 % 2 * 2 + i % 2];
+        const size_t K = widths[M % n_widths];
         const int is_pair = epilogue == VIBE_SWIGLU;
         const struct product p = {
             .B = M % 3 == 0 ? 3 : 1,
             .T = M % 3 == 0 ? M / 3 : M,
             .epilogue = epilogue,
-            .w = {.dtype = dtypes[M / 2 % 2],
+            .w = {.dtype = dtype,
                   .N = is_pair ? 2 * M + 30 : M + 13,
-                  .K = widths[M % n_widths],
+                  .K = dtype == VIBE_I4 ? vibe_size_round(K, 64) : K,
                   .n_parts = is_pair ? 2 : 1,
                   .is_pair = is_pair,
                   .n_scales = (int)(M % 3),
@@ -202,6 +207,54 @@ static void every_row_count(struct vibe_lab *lab)
         };
 
         run_product(lab, &p, 0);
+    }
+}
+
+/* Packed bf16 gives the bits of bf16, by whatever kernels. */
+static void run_packed(struct vibe_lab *lab, const struct product *p)
+{
+    product_op *op = p->T > 1 ? vibe_gemm : vibe_linear;
+    const size_t C = p->w.is_pair ? p->w.N / 2 : p->w.N;
+    struct vibe_lab_matrix packed = p->w;
+    struct vibe_tensor x[VIBE_SIDES], y[2][VIBE_SIDES];
+    struct vibe_matrix *w[2][VIBE_SIDES];
+    uint64_t random;
+
+    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, p->B, p->T, p->w.K);
+    for (int i = 0; i < 2; i++)
+        vibe_lab_tensor(lab, y[i], VIBE_FILL_POISON, p->B, p->T, C);
+    random = lab->random;
+    vibe_lab_matrix(lab, w[0], &p->w);
+    lab->random = random; /* the same weights once more */
+    packed.dtype = VIBE_BF16_PACKED;
+    vibe_lab_matrix(lab, w[1], &packed);
+    for (int i = 0; i < 2 && !lab->err.code; i++)
+        op(&lab->s[VIBE_TESTED], &y[i][VIBE_TESTED], &x[VIBE_TESTED],
+           w[i][VIBE_TESTED], p->epilogue, NULL);
+    vibe_lab_same(lab, p->T > 1 ? "gemm" : "linear", &y[0][VIBE_TESTED],
+                  &y[1][VIBE_TESTED], "packed as bf16, M=%zux%zu N=%zu K=%zu",
+                  p->B, p->T, p->w.N, p->w.K);
+    vibe_lab_clear(lab);
+}
+
+static void packed(struct vibe_lab *lab)
+{
+    static const struct product cases[] = {
+        {2, 1, VIBE_STORE, DENSE, {.N = 257, .K = 1536, .n_parts = 1}},
+        {4, 1, VIBE_SWIGLU, DENSE, {.N = 320, .K = 520, .n_parts = 2}},
+        {11, 1, VIBE_STORE, DENSE, {.N = 90, .K = 4500, .n_parts = 3}},
+        {1, 40, VIBE_STORE, DENSE, {.N = 90, .K = 640, .n_parts = 1}},
+        {1, 140, VIBE_SWIGLU, DENSE, {.N = 1024, .K = 1100, .n_parts = 2}},
+    };
+
+    for (size_t i = 0; i < 2 * sizeof(cases) / sizeof(*cases); i++) {
+        struct product p = cases[i / 2];
+
+        p.w.dtype = VIBE_BF16;
+        p.w.is_pair = p.epilogue == VIBE_SWIGLU;
+        p.w.is_wild = i % 2;
+        if (!lab->err.code)
+            run_packed(lab, &p);
     }
 }
 
@@ -354,5 +407,5 @@ static void convolution(struct vibe_lab *lab)
 }
 
 vibe_parity_case *const vibe_parity_products[] = {
-    linear, every_row_count, linear_norm, gemm, convolution, NULL,
+    linear, every_row_count, packed, linear_norm, gemm, convolution, NULL,
 };

@@ -5,14 +5,13 @@
 
 #include "engine/backend/heap.h"
 #include "engine/backend/ops.h"
+#include "engine/backend/tiles.h"
 #include "engine/base/device.h"
 #include "engine/base/size.h"
+#include "engine/format/quant.h"
 #include "offload/transfer.h"
 
-enum {
-    ROW_ALIGNMENT = 16, /* elements: whole 16-byte loads in every dtype */
-    I4_GROUP = 64,
-};
+enum { ROW_ALIGNMENT = 16 }; /* elements: whole 16-byte loads in every dtype */
 
 struct tally {
     struct vibe_backend base; /* first: a backend is cast to this */
@@ -20,6 +19,8 @@ struct tally {
     struct vibe_tally_options options;
     struct vibe_heap *heap;
     uintptr_t next; /* address of the next imaginary span */
+    void *room;     /* for tiles that are expanded */
+    size_t room_bytes;
 };
 
 static struct tally *tally_of(const struct vibe_backend *be)
@@ -82,22 +83,18 @@ static enum vibe_dtype kept_dtype(const struct tally *tally,
     case VIBE_WEIGHTS_I8:
         return VIBE_I8;
     case VIBE_WEIGHTS_I4:
-        return VIBE_I4;
+        return vibe_quant_fits(VIBE_I4, src->K) ? VIBE_I4 : VIBE_I8;
     case VIBE_WEIGHTS_BF16_PACKED:
         return VIBE_BF16_PACKED;
     }
     return stored;
 }
 
-/* Bytes of n rows.  Packed ones depend on their values: 11.4 bits a weight is
- * what trained weights take, see format/pack.h. */
 static size_t rows_bytes(enum vibe_dtype dtype, size_t n, size_t K)
 {
-    const size_t stride = vibe_size_round(K, ROW_ALIGNMENT);
-
-    if (dtype == VIBE_BF16_PACKED)
-        return (size_t)(11.4 / 8 * (double)n * (double)stride);
-    return n * vibe_dtype_bytes(dtype, stride);
+    if (vibe_tile_bytes(dtype))
+        return vibe_tiles_bytes(dtype, n, K);
+    return n * vibe_dtype_bytes(dtype, vibe_size_round(K, ROW_ALIGNMENT));
 }
 
 static size_t floats_bytes(size_t n)
@@ -112,8 +109,6 @@ static size_t scale_bytes(enum vibe_dtype dtype,
                     (dtype == VIBE_F8_E4M3 &&
                      vibe_matrix_gpu_dtype(src) != VIBE_F8_E4M3);
 
-    if (dtype == VIBE_I4)
-        return floats_bytes(src->N * ((src->K + I4_GROUP - 1) / I4_GROUP));
     for (int i = 0; i < src->n_parts; i++)
         is_scaled |= src->part[i].scale != NULL;
     return is_scaled ? floats_bytes(src->N) : 0;
@@ -170,6 +165,21 @@ static int load_small(struct vibe_matrix *m, struct vibe_backend *be,
     return VIBE_OK;
 }
 
+/* Room beside the largest matrix in tiles. */
+static void take_room(struct vibe_backend *be, size_t bytes)
+{
+    const enum vibe_purpose purpose = be->purpose;
+    struct tally *tally = tally_of(be);
+
+    if (bytes <= tally->room_bytes)
+        return;
+    be->purpose = VIBE_FOR_SCRATCH;
+    tally_free(be, tally->room);
+    tally->room = tally_alloc(be, bytes);
+    tally->room_bytes = bytes;
+    be->purpose = purpose;
+}
+
 static int load(struct vibe_matrix *m, struct vibe_backend *be,
                 const struct vibe_matrix_source *src, struct vibe_error *err)
 {
@@ -179,6 +189,8 @@ static int load(struct vibe_matrix *m, struct vibe_backend *be,
 
     measure(be, src, &rows, &small, err);
     load_small(m, be, src, err);
+    if (vibe_tile_bytes(kept_dtype(tally_of(be), src)))
+        take_room(be, vibe_tiles_room(src->N, src->K));
     /* the output head's four rows are no piece */
     if (purpose == VIBE_FOR_LM && src->N >= VIBE_MATRIX_UNIT)
         be->purpose = VIBE_FOR_LM_ROWS;

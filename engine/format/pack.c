@@ -357,17 +357,6 @@ int vibe_pack_check(const void *packed, size_t bytes, size_t n_rows,
     return VIBE_OK;
 }
 
-/* The position's bits are step:3 half:1 g:3 t:2 e:3. */
-static size_t escape_row(uint32_t escape)
-{
-    return (escape >> 24 & 1) * 8 + (escape >> 21 & 7);
-}
-
-static size_t escape_column(uint32_t escape)
-{
-    return (escape >> 25) * 32 + (escape >> 16 & 31);
-}
-
 void vibe_unpack_escapes(uint16_t *out, size_t ld, const void *block,
                          size_t n_tiles, size_t i)
 {
@@ -377,7 +366,8 @@ void vibe_unpack_escapes(uint16_t *out, size_t ld, const void *block,
     for (size_t k = tile_at(block, i).first; k < end; k++) {
         uint32_t escape = read_u32(escapes + k * sizeof(escape));
 
-        out[escape_row(escape) * ld + escape_column(escape)] = (uint16_t)escape;
+        out[vibe_pack_escape_row(escape) * ld +
+            vibe_pack_escape_column(escape)] = (uint16_t)escape;
     }
 }
 
@@ -431,8 +421,8 @@ void vibe_unpack_row(uint16_t *out, const void *block, size_t n, size_t K,
     for (size_t k = tile.first; k < end; k++) {
         uint32_t escape = read_u32(escapes + k * sizeof(escape));
 
-        if (escape_row(escape) == r)
-            out[escape_column(escape)] = (uint16_t)escape;
+        if (vibe_pack_escape_row(escape) == r)
+            out[vibe_pack_escape_column(escape)] = (uint16_t)escape;
     }
 }
 

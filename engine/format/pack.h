@@ -91,6 +91,16 @@ static inline size_t vibe_pack_escapes_at(size_t n_tiles)
     return vibe_pack_planes_at(n_tiles) + n_tiles * VIBE_PACK_PLANES;
 }
 
+/* Where in its tile an escape belongs. */
+static inline size_t vibe_pack_escape_row(uint32_t escape)
+{
+    return (escape >> 24 & 1) * 8 + (escape >> 21 & 7);
+}
+static inline size_t vibe_pack_escape_column(uint32_t escape)
+{
+    return (escape >> 25) * 32 + (escape >> 16 & 31);
+}
+
 /* Bytes of the header with its table. */
 size_t vibe_pack_header_bytes(size_t n_rows);
 

@@ -15,6 +15,7 @@
 
 #include "engine/backend/ops.h"
 #include "engine/backend/parity.h"
+#include "engine/backend/tiles.h"
 #include "engine/base/clock.h"
 
 /* Rows with the longest K and N: a piece of a prompt. */
@@ -59,6 +60,13 @@ static struct vibe_tensor shaped(const struct vibe_tensor *memory, size_t B,
     return t;
 }
 
+/* Of a matrix whose K is a multiple of 64, as the backend lays it out. */
+static size_t matrix_bytes(enum vibe_dtype dtype, size_t N, size_t K)
+{
+    return vibe_tile_bytes(dtype) ? vibe_tiles_bytes(dtype, N, K)
+                                  : N * vibe_dtype_bytes(dtype, K);
+}
+
 static void multiply(void *user)
 {
     struct product *p = user;
@@ -70,14 +78,13 @@ static void multiply(void *user)
     const struct vibe_norm norm = {
         .w = b->scale.data, .eps = 1e-6f, .room = &room};
     enum vibe_epilogue epilogue = p->is_pair ? VIBE_SWIGLU : VIBE_STORE;
-    size_t bytes = p->N * p->K * vibe_dtype_size(p->dtype);
+    size_t bytes = matrix_bytes(p->dtype, p->N, p->K);
     size_t n_pool = pool_bytes / bytes;
 
     /* as in a model, where only products read them */
     x.is_for_products = !p->is_normed;
     room.is_for_products = 1;
     for (size_t i = 0; i < p->count; i++) {
-        /* as the backend lays a matrix out whose K is a multiple of 16 */
         const struct vibe_matrix w = {
             .N = p->N,
             .K = p->K,
@@ -86,6 +93,7 @@ static void multiply(void *user)
             .part = {{.data = (char *)b->pool.data + i % n_pool * bytes,
                       .scale = b->scale.data,
                       .n_scales = p->N,
+                      .is_tiled = vibe_tile_bytes(p->dtype) > 0,
                       .dtype = p->dtype,
                       .n = p->N}},
             .n_parts = 1,
@@ -159,9 +167,9 @@ static void bench_linear(struct bench *b, enum vibe_dtype dtype)
     static const size_t rows[] = {1, 2, 4, 8, 16, 32};
 
     for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
-        size_t bytes = shapes[i].N * shapes[i].K * vibe_dtype_size(dtype);
+        size_t bytes = matrix_bytes(dtype, shapes[i].N, shapes[i].K);
 
-        printf("%-7s %-12s %6.1f MB", vibe_dtype_name(dtype), shapes[i].name,
+        printf("%-11s %-12s %6.1f MB", vibe_dtype_name(dtype), shapes[i].name,
                1e-6 * (double)bytes);
         for (size_t r = 0; r < sizeof(rows) / sizeof(*rows); r++) {
             struct product p = {
@@ -306,6 +314,8 @@ int main(int argc, char **argv)
     bench_linear(&b, VIBE_BF16);
     bench_linear(&b, VIBE_F8_E4M3);
     bench_linear(&b, VIBE_I8);
+    bench_linear(&b, VIBE_I4);
+    bench_linear(&b, VIBE_BF16_PACKED);
     bench_gemm(&b, VIBE_BF16);
     bench_gemm(&b, VIBE_F8_E4M3);
 

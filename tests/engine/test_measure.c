@@ -2,6 +2,9 @@
 
 #include <stdlib.h>
 
+#include "engine/backend/heap.h"
+#include "engine/backend/tiles.h"
+#include "engine/base/size.h"
 #include "tests/support/golden.h"
 #include "tests/support/vibe_test.h"
 
@@ -67,9 +70,42 @@ static void rows_are_those_of_the_layers(void **state)
     assert_int_equal(measured(f).rows, 2 * weights);
     f->what.lm = VIBE_WEIGHTS_F8_E4M3;
     assert_int_equal(measured(f).rows, weights);
-    f->what.lm = VIBE_WEIGHTS_I4;
-    assert_int_equal(measured(f).rows, weights / 2);
     assert_int_equal(measured(f).n_layers, lm->num_hidden_layers);
+}
+
+/* Of a matrix in tiles, as a heap hands memory out. */
+static size_t tiles(enum vibe_dtype dtype, size_t N, size_t K)
+{
+    return vibe_size_round(vibe_tiles_bytes(dtype, N, K), VIBE_HEAP_ALIGNMENT);
+}
+
+/* Of a layer's, but for that of inner columns. */
+static size_t layer_tiles(const struct vibe_lm_config *c, enum vibe_dtype dtype)
+{
+    const size_t H = c->hidden_size;
+    const size_t kv = c->num_key_value_heads * c->head_dim;
+
+    return tiles(dtype, H + 2 * kv, H) + tiles(dtype, H, H) +
+           tiles(dtype, 2 * c->intermediate_size, H);
+}
+
+static void tiles_are_whole(void **state)
+{
+    struct fixture *f = *state;
+    const struct vibe_lm_config *lm = &f->g.config.lm;
+    const size_t inner = lm->intermediate_size;
+
+    f->what.lm = VIBE_WEIGHTS_BF16_PACKED;
+    assert_int_equal(measured(f).rows,
+                     lm->num_hidden_layers *
+                         (layer_tiles(lm, VIBE_BF16_PACKED) +
+                          tiles(VIBE_BF16_PACKED, lm->hidden_size, inner)));
+    f->what.lm = VIBE_WEIGHTS_I4;
+    /* rows that are no whole groups are int8 */
+    assert_int_equal(inner % 64, 32);
+    assert_int_equal(measured(f).rows,
+                     lm->num_hidden_layers *
+                         (layer_tiles(lm, VIBE_I4) + lm->hidden_size * inner));
 }
 
 static void every_part_takes_something(void **state)
@@ -110,6 +146,7 @@ static void more_dialogues_need_more_state_and_no_more_weights(void **state)
 
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(rows_are_those_of_the_layers),
+    VIBE_TEST(tiles_are_whole),
     VIBE_TEST(every_part_takes_something),
     VIBE_TEST(keys_and_values_are_counted_by_block),
     VIBE_TEST(more_dialogues_need_more_state_and_no_more_weights),

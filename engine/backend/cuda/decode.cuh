@@ -16,6 +16,7 @@
 #define VIBE_CUDA_DECODE_CUH
 
 #include "engine/backend/cuda/epilogue.cuh"
+#include "engine/backend/cuda/tiles.cuh"
 #include "engine/backend/cuda/weights.cuh"
 
 enum {
@@ -33,22 +34,29 @@ struct decode {
     unsigned first, n_rows;
     unsigned K, row_bytes, n_tiles, n_groups; /* tiles of a row, of N */
     unsigned slices, fold;
-    unsigned depth; /* of a ring */
-    unsigned share; /* of the slices, a block's in gemv_wide.cu */
+    unsigned depth;      /* of a ring */
+    unsigned share;      /* of the slices, a block's in gemv_wide.cu */
+    const unsigned *far; /* of whole tiles: see tiles.h */
+    unsigned far_groups, far_group; /* of the matrix; the first group's */
     /* where slices of several blocks meet, see gemv_wide.cu */
     float *partial;
     unsigned *done;
 };
 
-/* Bytes of a tile of a dtype that tensor cores take; 0 of another. */
+/* Bytes in shared memory of a tile of a dtype that tensor cores take; 0 of
+ * another. */
 static inline size_t tile_bytes(enum vibe_dtype dtype)
 {
     if (dtype == VIBE_BF16)
-        return TILE_N * format<VIBE_BF16>::ROW_BYTES;
+        return format<VIBE_BF16>::TILE_BYTES;
     if (dtype == VIBE_F8_E4M3)
-        return TILE_N * format<VIBE_F8_E4M3>::ROW_BYTES;
+        return format<VIBE_F8_E4M3>::TILE_BYTES;
     if (dtype == VIBE_I8)
-        return TILE_N * format<VIBE_I8>::ROW_BYTES;
+        return format<VIBE_I8>::TILE_BYTES;
+    if (dtype == VIBE_I4)
+        return format<VIBE_I4>::TILE_BYTES;
+    if (dtype == VIBE_BF16_PACKED)
+        return format<VIBE_BF16_PACKED>::TILE_BYTES;
     return 0;
 }
 
@@ -83,6 +91,9 @@ static inline struct decode decode_of(const struct vibe_cuda_product *p,
                              (TILE_N * TILE_K));
     a.n_tiles = (a.K + TILE_K - 1) / TILE_K;
     a.n_groups = (a.e.N + TILE_N - 1) / TILE_N;
+    a.far = p->w->part[0].far;
+    a.far_groups = (unsigned)((p->w->whole_N + TILE_N - 1) / TILE_N);
+    a.far_group = (unsigned)(p->w->first / TILE_N);
     a.slices = slices_of(a.K);
     a.fold = fold_of(a.K);
     return a;
@@ -143,6 +154,10 @@ static inline cudaError_t launch_large(const struct vibe_cuda *cuda,
 
 #if __CUDA_ARCH__ >= 800
 
+/* Whether tiles of a dtype lie in memory as a whole, not by rows. */
+template <int dtype>
+constexpr bool is_whole = dtype == VIBE_I4 || dtype == VIBE_BF16_PACKED;
+
 /* A warp's way through tiles: this lane's 16-byte piece of a row of each of
  * several goes. */
 template <int dtype> struct feed {
@@ -190,21 +205,67 @@ template <int dtype> struct feed {
     }
 };
 
+/* The same through whole tiles: this lane's pieces of each.  Behind a tile of
+ * packed bf16 is left which one it is. */
+template <int dtype> struct tile_feed {
+    enum {
+        BYTES = format<dtype>::STORED_BYTES,
+        PIECES = BYTES / 16,
+    };
+    const unsigned char *from; /* this lane's piece of the row's first tile */
+    unsigned far_group;
+    bool is_there;
+
+    __device__ inline void turn(const decode &a, unsigned group)
+    {
+        from = (const unsigned char *)a.w + (size_t)group * a.n_tiles * BYTES +
+               threadIdx.x % 32 * 16;
+        far_group = a.far_group + group;
+        is_there = group < a.n_groups;
+    }
+
+    __device__ inline void fetch(unsigned char *to, const decode &a,
+                                 unsigned tile) const
+    {
+        const unsigned lane = threadIdx.x % 32;
+        const unsigned char *p = from + (size_t)tile * BYTES;
+
+#pragma unroll
+        for (unsigned i = 0; i < PIECES; i += 32)
+            if (i + lane < PIECES)
+                copy_async<16>(to + (i + lane) * 16, p + i * 16, is_there);
+        if (dtype == VIBE_BF16_PACKED && lane == 0)
+            *(far_tile *)(to + BYTES) = {a.far, a.far_groups, far_group, tile};
+    }
+};
+
+template <> struct feed<VIBE_I4> : tile_feed<VIBE_I4> {
+};
+template <> struct feed<VIBE_BF16_PACKED> : tile_feed<VIBE_BF16_PACKED> {
+};
+
 /* A lane's share of a tile: rows lane / 4 and 8 more. */
 struct tile_pairs {
     unsigned low[8], high[8];
 };
 
 template <int dtype>
-__device__ static inline void read_tile(tile_pairs &t,
-                                        const unsigned char *from)
+__device__ static inline void read_tile(tile_pairs &t, unsigned char *from)
 {
-    enum { BYTES = format<dtype>::ROW_BYTES };
     const unsigned r = threadIdx.x % 32 / 4;
     const unsigned q = threadIdx.x % 4;
 
-    format<dtype>::expand(t.low, from + r * BYTES, r, q);
-    format<dtype>::expand(t.high, from + (r + 8) * BYTES, r + 8, q);
+    if constexpr (dtype == VIBE_I4) {
+        read_i4(t.low, t.high, from);
+    } else if constexpr (dtype == VIBE_BF16_PACKED) {
+        unpack_in_place<format<VIBE_BF16>>(from);
+        read_tile<VIBE_BF16>(t, from);
+    } else {
+        enum { BYTES = format<dtype>::ROW_BYTES };
+
+        format<dtype>::expand(t.low, from + r * BYTES, r, q);
+        format<dtype>::expand(t.high, from + (r + 8) * BYTES, r + 8, q);
+    }
 }
 
 /* c += a quarter of a tile times that of the pairs of x of this lane's

@@ -26,6 +26,8 @@ struct vibe_cuda {
     /* partial sums of split kernels; grows outside of captures only */
     void *scratch;
     size_t scratch_bytes;
+    void *expanded; /* rows of tiles made bf16; grows likewise */
+    size_t expanded_bytes;
     unsigned *done; /* [VIBE_CUDA_COUNTERS] zeros: blocks that have arrived */
     cudaEvent_t marks[VIBE_MARKS]; /* made when first recorded */
     double mark0_s;                /* host time of marks[0] */

@@ -658,6 +658,8 @@ cudaError_t vibe_cuda_expand(const struct vibe_cuda *cuda, void *out,
     const void *data = w->part[0].data;
     uint4 *to = (uint4 *)out;
 
+    if (w->part[0].is_tiled)
+        return vibe_cuda_expand_tiles(cuda, out, w);
     if (w->part[0].dtype == VIBE_I8)
         expand_kernel<VIBE_I8>
             <<<blocks, ROUND_THREADS, 0, cuda->compute>>>(to, data, n_eights);

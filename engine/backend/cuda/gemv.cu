@@ -12,7 +12,8 @@
 enum {
     ROWS = VIBE_CUDA_GEMV_ROWS, /* of x: two columns each */
     X_BYTES = TILE_K * 4,       /* of a row of x in a tile */
-    RING_BYTES = 8 << 10,    /* of weights, for a warp, where there is room */
+    RING_BYTES = 8 << 10, /* of weights, for a warp, where there is room */
+    MOST_SLOTS = 8,
     SHORT = 2,               /* slots where there is not */
     STATIC_BYTES = 17 << 10, /* of shared memory, and a little more */
     BUSY_WARPS = 16,         /* that keep a multiprocessor's memory busy */
@@ -22,6 +23,13 @@ enum {
 __host__ __device__ static inline size_t even(size_t n_rows)
 {
     return (n_rows + 1) / 2 * 2;
+}
+
+/* Slots for so many bytes of weights. */
+__host__ __device__ static constexpr unsigned slots_of(size_t bytes)
+{
+    return RING_BYTES / bytes < MOST_SLOTS ? (unsigned)(RING_BYTES / bytes)
+                                           : (unsigned)MOST_SLOTS;
 }
 
 #if __CUDA_ARCH__ >= 800
@@ -155,9 +163,9 @@ struct route {
  * groups of outputs and x beside it, and the route of what is fetched next. */
 template <int dtype, int HEIGHT> struct feeder {
     enum {
-        TILE_BYTES = TILE_N * format<dtype>::ROW_BYTES,
+        TILE_BYTES = format<dtype>::TILE_BYTES,
         X_AT = HEIGHT * TILE_BYTES,
-        FULL = RING_BYTES / X_AT, /* slots, where there is room */
+        FULL = slots_of(X_AT), /* where there is room */
     };
     route ahead;
     feed<dtype> weights[HEIGHT];
@@ -344,12 +352,12 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
     struct shares s;
 
     s.warps = slices_of(w->K);
-    s.height = w->part[0].dtype != VIBE_BF16 &&
+    s.height = tile < format<VIBE_BF16>::TILE_BYTES &&
                        2 * w->N >= (size_t)(3 * TILE_N * cuda->n_sm)
                    ? 2
                    : 1;
     s.slot_bytes = s.height * tile + even(n_rows) * X_BYTES;
-    s.depth = (unsigned)(RING_BYTES / (s.height * tile));
+    s.depth = slots_of(s.height * tile);
     if (shared_bytes(&s) > room_of(cuda))
         s.depth = SHORT;
     return s;
@@ -367,6 +375,11 @@ static const void *kernel_for(enum vibe_dtype dtype, const struct shares *s)
 {
     if (dtype == VIBE_BF16)
         return kernel_of<VIBE_BF16, 1>(s);
+    if (dtype == VIBE_BF16_PACKED)
+        return kernel_of<VIBE_BF16_PACKED, 1>(s);
+    if (dtype == VIBE_I4)
+        return s->height == 1 ? kernel_of<VIBE_I4, 1>(s)
+                              : kernel_of<VIBE_I4, 2>(s);
     if (dtype == VIBE_I8)
         return s->height == 1 ? kernel_of<VIBE_I8, 1>(s)
                               : kernel_of<VIBE_I8, 2>(s);

@@ -134,7 +134,7 @@ __device__ static inline float4 added(const float4 &a, const float4 &b)
 /* A warp's share of the stages.  A lane has sums of row lane / 4 of each group
  * for outputs n, n + 1, n + 8 and n + 9, n = 2 (lane % 4), of each tile. */
 template <int dtype, int GROUPS> struct worker {
-    enum { TILE_BYTES = TILE_N * format<dtype>::ROW_BYTES };
+    enum { TILE_BYTES = format<dtype>::TILE_BYTES };
 
     unsigned char *weights, *x; /* of the first stage */
     unsigned stage_bytes;
@@ -156,8 +156,10 @@ template <int dtype, int GROUPS> struct worker {
         x = memory + of_block;
         x_lane = x_at(lane % 4 * 4, lane / 4);
         stage_bytes = of_block + GROUPS * ROWS * X_BYTES;
-        lane_at = feed<dtype>::place_of_lane();
-        of_go = feed<dtype>::ROWS * a.row_bytes;
+        if constexpr (!is_whole<dtype>) {
+            lane_at = feed<dtype>::place_of_lane();
+            of_go = feed<dtype>::ROWS * a.row_bytes;
+        }
         is_full = (group + HEIGHT) * TILE_N <= a.e.N;
 #pragma unroll
         for (unsigned h = 0; h < HEIGHT; h++)
@@ -173,19 +175,21 @@ template <int dtype, int GROUPS> struct worker {
     /* Start copying the weights of a tile to the stage at slot. */
     __device__ inline void fetch(const decode &a, unsigned slot, unsigned tile)
     {
-        enum { GOES = HEIGHT * TILE_N / feed<dtype>::ROWS };
-
         unsigned char *to = weights + slot;
-        const unsigned at = tile * format<dtype>::ROW_BYTES;
 
-        if (is_full && at + format<dtype>::ROW_BYTES <= a.row_bytes) {
-            const unsigned char *p = from[0].from + at;
+        if constexpr (!is_whole<dtype>) {
+            enum { GOES = HEIGHT * TILE_N / feed<dtype>::ROWS };
+            const unsigned at = tile * format<dtype>::ROW_BYTES;
 
-            to += lane_at;
+            if (is_full && at + format<dtype>::ROW_BYTES <= a.row_bytes) {
+                const unsigned char *p = from[0].from + at;
+
+                to += lane_at;
 #pragma unroll
-            for (unsigned i = 0; i < GOES; i++, p += of_go)
-                copy_async<16>(to + i * 512, p, true);
-            return;
+                for (unsigned i = 0; i < GOES; i++, p += of_go)
+                    copy_async<16>(to + i * 512, p, true);
+                return;
+            }
         }
 #pragma unroll
         for (unsigned h = 0; h < HEIGHT; h++)
@@ -504,8 +508,10 @@ cudaError_t vibe_cuda_gemv_wide(const struct vibe_cuda *cuda,
     const size_t n_rows = p->x->B * p->x->T;
     const struct shares s = shares_of(cuda, p->w, n_rows);
     const void *kernel = dtype == VIBE_BF16 ? kernel_for<VIBE_BF16>(s.groups)
-                         : dtype == VIBE_I8
-                             ? kernel_for<VIBE_I8>(s.groups)
+                         : dtype == VIBE_I8 ? kernel_for<VIBE_I8>(s.groups)
+                         : dtype == VIBE_I4 ? kernel_for<VIBE_I4>(s.groups)
+                         : dtype == VIBE_BF16_PACKED
+                             ? kernel_for<VIBE_BF16_PACKED>(s.groups)
                              : kernel_for<VIBE_F8_E4M3>(s.groups);
     struct decode a = decode_of(p, 0, n_rows);
 

@@ -6,10 +6,11 @@
  * up j), so that one warp has both halves of an output.  A row has
  * vibe_cuda_stride(K) elements of which those past K are zero.  Convolutions
  * are [N][taps][in] as on the CPU.  Four neighbours of float8 or int8 are a
- * word that is cheap to expand (lay_bytes in memory.c, byte_weights in
- * weights.cuh).  bias, gamma and part[0].scale are [N] in the order of rows;
- * int8 always has scales, 64 times those of the file: its kernels multiply by
- * 1 / 64 of a number.
+ * word that is cheap to expand (lay_bytes in layout.c, byte_weights in
+ * weights.cuh).  int4 and packed bf16 are in the tiles of backend/tiles.h, the
+ * rows of pairs taking turns in them likewise.  bias, gamma and part[0].scale
+ * are [N] in the order of rows; int8 always has scales, 64 times those of the
+ * file: its kernels multiply by 1 / 64 of a number.
  */
 #ifndef VIBE_CUDA_MATRIX_H
 #define VIBE_CUDA_MATRIX_H
@@ -28,6 +29,11 @@ static inline size_t vibe_cuda_stride(size_t K)
 {
     return (K + 15) & ~(size_t)15;
 }
+
+/* Rows first .. first + n - 1 of a matrix or piece; of tiles, first begins a
+ * group. */
+struct vibe_matrix vibe_cuda_rows(const struct vibe_matrix *m, size_t first,
+                                  size_t n);
 
 int vibe_cuda_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
                           const struct vibe_matrix_source *src,
@@ -60,6 +66,18 @@ struct vibe_cuda_product {
     const struct vibe_matrix *w;
     enum vibe_epilogue epilogue;
 };
+
+/* The product piece by piece of rows that are made bf16 in cuda->expanded, by
+ * one of the above. */
+typedef void vibe_cuda_multiply(struct vibe_stream *s,
+                                const struct vibe_tensor *y,
+                                const struct vibe_tensor *x,
+                                const struct vibe_matrix *w,
+                                enum vibe_epilogue epilogue,
+                                const struct vibe_tensor *gate);
+void vibe_cuda_multiply_expanded(struct vibe_stream *s,
+                                 const struct vibe_cuda_product *p,
+                                 vibe_cuda_multiply *multiply);
 
 /*
  * y = epilogue(W x + bias) for rows first .. first + n_rows - 1 of B * T, in
@@ -113,9 +131,13 @@ cudaError_t vibe_cuda_few(const struct vibe_cuda *cuda,
 cudaError_t vibe_cuda_round(const struct vibe_cuda *cuda, void *out,
                             const struct vibe_tensor *x);
 
-/* out[N][stride of K] = w as bf16, without its scale. */
+/* out[N][stride of K] = w as bf16, without its scale; expand_tiles is what it
+ * does with tiles. */
 cudaError_t vibe_cuda_expand(const struct vibe_cuda *cuda, void *out,
                              const struct vibe_matrix *w);
+
+cudaError_t vibe_cuda_expand_tiles(const struct vibe_cuda *cuda, void *out,
+                                   const struct vibe_matrix *w);
 
 /* y = epilogue of sums [B * T][N], which lack scale and bias. */
 cudaError_t vibe_cuda_finish(const struct vibe_cuda *cuda,

@@ -35,8 +35,8 @@ static int is_even(const struct vibe_tensor *x)
 
 static int has_tensor_cores(const struct vibe_cuda *cuda, enum vibe_dtype dtype)
 {
-    return (dtype == VIBE_BF16 || dtype == VIBE_F8_E4M3 || dtype == VIBE_I8) &&
-           cuda->cc >= 80 && vibe_cuda_compiled_for() >= 80;
+    return dtype != VIBE_F32 && dtype != VIBE_F16 && cuda->cc >= 80 &&
+           vibe_cuda_compiled_for() >= 80;
 }
 
 /* In float arithmetic; groups of rows share one reading of the weights. */
@@ -91,7 +91,11 @@ void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,
     };
 
     assert(is_float(y) && is_float(x) && is_float(gate));
-    multiply_few_rows(s, &p);
+    if (w->part[0].is_tiled &&
+        !has_tensor_cores(vibe_cuda_of(s->be), w->part[0].dtype))
+        vibe_cuda_multiply_expanded(s, &p, vibe_cuda_linear);
+    else
+        multiply_few_rows(s, &p);
 }
 
 /* Not in one kernel: blocks that norm x first start together and then race for
@@ -152,7 +156,7 @@ static int is_for_library(const struct vibe_cuda *cuda,
         p->w->whole_N * p->w->K < LT_WEIGHTS)
         return 0;
     return (dtype == VIBE_BF16 && T >= LT_T) ||
-           ((dtype == VIBE_F8_E4M3 || dtype == VIBE_I8) && T >= EXPAND_T);
+           (dtype != VIBE_F32 && dtype != VIBE_F16 && T >= EXPAND_T);
 }
 
 /* Whether tiles of a few rows each are best: the matrices of a codec. */
@@ -185,24 +189,27 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
     };
 
     assert(is_float(y) && is_float(x) && is_float(gate));
+    if (x->T < PLAIN_T) {
+        vibe_cuda_linear(s, y, x, w, epilogue, gate);
+        return;
+    }
     if (is_columns(cuda, &p)) {
         vibe_cuda_latch(s, vibe_cuda_columns(cuda, &p), "gemm");
         return;
     }
-    if (x->T <= GEMV_T) {
-        if (x->T < PLAIN_T)
-            multiply_few_rows(s, &p);
-        else
-            multiply_plainly(s, &p);
+    if (x->T <= GEMV_T && !w->part[0].is_tiled) {
+        multiply_plainly(s, &p);
         return;
     }
-    if (w->whole_N <= VIBE_CUDA_FEW) {
+    if (w->whole_N <= VIBE_CUDA_FEW && !w->part[0].is_tiled) {
         vibe_cuda_latch(s, vibe_cuda_few(cuda, &p), "gemm");
         return;
     }
     if (is_for_library(cuda, &p) && vibe_cuda_multiply_by_library(s, &p) == 0)
         return;
-    if (has_tensor_cores(cuda, dtype))
+    if (w->part[0].is_tiled)
+        vibe_cuda_multiply_expanded(s, &p, vibe_cuda_gemm);
+    else if (has_tensor_cores(cuda, dtype))
         multiply_on_tensor_cores(s, &p);
     else
         vibe_cuda_latch(s, vibe_cuda_ffma(cuda, &p), "gemm");

@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/backend/cuda/layout.h"
 #include "engine/backend/cuda/matrix.h"
 #include "engine/base/size.h"
-#include "engine/format/pack.h"
 
-enum { STAGING_BYTES = 32 << 20, ALIGNMENT = 256 };
+enum { STAGING_BYTES = VIBE_CUDA_UNIT_BYTES, ALIGNMENT = 256 };
 
 struct vibe_cuda_staging {
     char *data[2];
@@ -107,315 +107,49 @@ static int send_staging(struct vibe_cuda *cuda, char *device, size_t bytes,
                              : vibe_cuda_fail(err, rc, "copying weights");
 }
 
-/* A matrix as it will lie on the device. */
-struct plan {
-    const struct vibe_matrix_source *src;
-    enum vibe_dtype dtype; /* all parts widened to this */
-    size_t size;           /* of an element */
-    size_t row_bytes;
-    size_t rows_bytes; /* of all rows */
-    /* the small arrays: where they begin, in bytes, and whether they exist */
-    size_t scale_at, bias_at, gamma_at;
-    int has_scale;
-    size_t small_bytes;
-};
-
-static int is_scaled(const struct plan *plan)
-{
-    for (int i = 0; i < plan->src->n_parts; i++)
-        if (plan->src->part[i].scale)
-            return 1;
-    return plan->dtype == VIBE_I8;
-}
-
-/* Append an array of N floats. */
-static size_t append_floats(struct plan *plan)
-{
-    size_t at = plan->small_bytes;
-
-    plan->small_bytes += vibe_size_round(plan->src->N * sizeof(float),
-                                         ALIGNMENT);
-    return at;
-}
-
-static int make_plan(struct plan *plan, const struct vibe_matrix_source *src,
-                     struct vibe_error *err)
-{
-    *plan = (struct plan){.src = src, .dtype = vibe_matrix_gpu_dtype(src)};
-    plan->size = vibe_dtype_size(plan->dtype);
-    if (vibe_size_mul(&plan->row_bytes, vibe_cuda_stride(src->K), plan->size) ||
-        vibe_size_mul(&plan->rows_bytes, plan->row_bytes, src->N) ||
-        plan->row_bytes > STAGING_BYTES || plan->rows_bytes > SIZE_MAX / 2 ||
-        src->N > UINT32_MAX - ALIGNMENT)
-        return vibe_fail(err, VIBE_E_UNSUPPORTED,
-                         "a matrix of %zu x %zu is too large", src->N, src->K);
-    plan->has_scale = is_scaled(plan);
-    if (plan->has_scale)
-        plan->scale_at = append_floats(plan);
-    if (src->bias)
-        plan->bias_at = append_floats(plan);
-    if (src->gamma)
-        plan->gamma_at = append_floats(plan);
-    return VIBE_OK;
-}
-
-/* Which row of the source is row n on the device. */
-static size_t source_row(const struct vibe_matrix_source *src, size_t n)
-{
-    return src->is_pair ? n / 2 + n % 2 * (src->N / 2) : n;
-}
-
-static float byte_to_f32(unsigned char byte, enum vibe_dtype dtype)
-{
-    float f;
-
-    vibe_dtype_to_f32(&f, &byte, dtype, 1);
-    return f;
-}
-
-/* out[n] of the plan's dtype = in[n] of another, exactly. */
-static void widen(void *out, enum vibe_dtype to, const void *in,
-                  enum vibe_dtype from, size_t n)
-{
-    const unsigned char *bytes = in;
-    uint16_t *halves = out;
-
-    if (to == from) {
-        memcpy(out, in, n * vibe_dtype_size(to));
-        return;
-    }
-    if (to == VIBE_F32) {
-        vibe_dtype_to_f32(out, in, from, n);
-        return;
-    }
-    assert(to == VIBE_BF16 && (from == VIBE_F8_E4M3 || from == VIBE_I8));
-    for (size_t i = 0; i < n; i++) {
-        float f = byte_to_f32(bytes[i], from);
-        uint32_t bits;
-
-        memcpy(&bits, &f, sizeof(bits));
-        halves[i] = (uint16_t)(bits >> 16);
-    }
-}
-
-/* Columns k .. k + n_k - 1 of row n of a part that is expanded, as bf16, which
- * holds what quant.h's int4 stands for; k begins a tile of pack.h. */
-static void expand(uint16_t *out, const struct vibe_matrix_part *part, size_t K,
-                   size_t n, size_t k, size_t n_k)
-{
-    const size_t block = n - n % VIBE_PACK_BLOCK;
-    const size_t left = part->n - block;
-    const char *data = part->data;
-    float wide[VIBE_PACK_COLUMNS];
-
-    if (part->dtype == VIBE_BF16_PACKED) {
-        vibe_unpack_row(out, data + vibe_matrix_part_bytes(part, K, 0, block),
-                        left < VIBE_PACK_BLOCK ? left : VIBE_PACK_BLOCK, K,
-                        n % VIBE_PACK_ROWS,
-                        (n - block) / VIBE_PACK_ROWS * vibe_pack_across(K) +
-                            k / VIBE_PACK_COLUMNS);
-        return;
-    }
-    data += n * vibe_dtype_bytes(part->dtype, K) +
-            vibe_dtype_bytes(part->dtype, k);
-    vibe_dtype_to_f32(wide, data, part->dtype, n_k);
-    for (size_t i = 0; i < n_k; i++) {
-        uint32_t bits;
-
-        if (part->group_scale)
-            wide[i] *= part->group_scale[n * (K / part->group) +
-                                         (k + i) / part->group];
-        memcpy(&bits, &wide[i], sizeof(bits));
-        out[i] = (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-    }
-}
-
-static void lay_linear(char *out, const struct plan *plan, size_t n)
-{
-    const struct vibe_matrix_part *part = plan->src->part;
-    size_t K = plan->src->K;
-    const char *in;
-
-    for (n = source_row(plan->src, n); n >= part->n; part++)
-        n -= part->n;
-    for (size_t k = 0; part->dtype > VIBE_I8 && k < K; k += VIBE_PACK_COLUMNS) {
-        size_t n_k = K - k < VIBE_PACK_COLUMNS ? K - k : VIBE_PACK_COLUMNS;
-        uint16_t halves[VIBE_PACK_COLUMNS];
-
-        expand(halves, part, K, n, k, n_k);
-        widen(out + k * plan->size, plan->dtype, halves, VIBE_BF16, n_k);
-    }
-    if (part->dtype > VIBE_I8)
-        return;
-    in = (const char *)part->data + n * K * vibe_dtype_size(part->dtype);
-    widen(out, plan->dtype, in, part->dtype, K);
-}
-
-/* [in][taps] of row n to [taps][in]. */
-static void lay_conv(char *out, const struct plan *plan, size_t n)
-{
-    const struct vibe_matrix_source *src = plan->src;
-    size_t size = plan->size;
-    size_t taps = src->K / src->in;
-    const char *in = (const char *)src->part[0].data + n * src->K * size;
-
-    for (size_t tap = 0; tap < taps; tap++)
-        for (size_t i = 0; i < src->in; i++)
-            memcpy(out + (tap * src->in + i) * size,
-                   in + (i * taps + tap) * size, size);
-}
-
-/* Row phase * out + o: tap phase + stride for the previous column, then tap
- * phase for the current one. */
-static void lay_transposed(char *out, const struct plan *plan, size_t n)
-{
-    const struct vibe_matrix_source *src = plan->src;
-    size_t size = plan->size;
-    size_t stride = src->N / src->out;
-    size_t phase = n / src->out;
-    const char *in = (const char *)src->part[0].data +
-                     (n % src->out * 2 * stride + phase) * size;
-
-    for (size_t i = 0; i < src->in; i++) {
-        memcpy(out + i * size, in + stride * size, size);
-        memcpy(out + (src->in + i) * size, in, size);
-        in += src->out * 2 * stride * size;
-    }
-}
-
-/* What bits p leave to be put into v, see below. */
-static uint32_t left_of(uint32_t p, uint32_t v)
-{
-    const uint32_t swapped = (v & 0x00FF00FF) << 8 | (v >> 8 & 0x00FF00FF);
-
-    return p ^ swapped ^ v << 4;
-}
-
-/*
- * Four float8 as weights.cuh takes them: each half of a word has two, the first
- * with its sign in bit 15 and the rest in bits 10 .. 4.  The second one has
- * these bits in (half with its bytes swapped) ^ half << 4: the free bits of the
- * half are what makes that so.
- */
-static uint32_t braid(uint32_t v)
-{
-    const uint32_t first = (v & 0xFF) | (v & 0xFF00) << 8;
-    const uint32_t second = (v >> 16 & 0xFF) | (v >> 8 & 0xFF0000);
-    const uint32_t p = (second & 0x00800080) << 8 | (second & 0x007F007F) << 4;
-    uint32_t out = (first & 0x00800080) << 8 | (first & 0x007F007F) << 4;
-    uint32_t left = left_of(p, out);
-
-    out |= (left >> 4 & 0x08080808) | (left >> 8 & 0x00070007);
-    return out | (left_of(p, out) << 8 & 0x70007000);
-}
-
-/* Give a row of bytes the form in which they are multiplied. */
-static void lay_bytes(char *row, const struct plan *plan)
-{
-    uint32_t *words = (uint32_t *)(void *)row;
-
-    if (plan->dtype == VIBE_F8_E4M3)
-        for (size_t i = 0; i < plan->row_bytes / 4; i++)
-            words[i] = braid(words[i]);
-    else if (plan->dtype == VIBE_I8)
-        for (size_t i = 0; i < plan->row_bytes / 4; i++)
-            words[i] ^= 0x80808080; /* 128 more */
-}
-
-static void lay_elements(char *out, const struct plan *plan, size_t n)
-{
-    switch (plan->src->layout) {
-    case VIBE_LAYOUT_LINEAR:
-        lay_linear(out, plan, n);
-        return;
-    case VIBE_LAYOUT_CONV:
-        lay_conv(out, plan, n);
-        return;
-    case VIBE_LAYOUT_CONV_TRANSPOSE:
-        lay_transposed(out, plan, n);
-        return;
-    }
-}
-
-static void lay_row(char *out, const struct plan *plan, size_t n)
-{
-    size_t used = plan->src->K * plan->size;
-
-    lay_elements(out, plan, n);
-    memset(out + used, 0, plan->row_bytes - used);
-    lay_bytes(out, plan);
-}
-
-/* Rows from .. end - 1. */
+/* Rows from .. from + n_rows - 1. */
 static int send_rows(struct vibe_cuda *cuda, char *device,
-                     const struct plan *plan, size_t from, size_t end,
-                     struct vibe_error *err)
+                     const struct vibe_cuda_layout *l, size_t from,
+                     size_t n_rows, struct vibe_error *err)
 {
-    size_t rows = STAGING_BYTES / plan->row_bytes;
+    const size_t begin = from / l->unit;
+    const size_t end = begin + vibe_cuda_layout_units(l, n_rows);
+    const size_t most = STAGING_BYTES / l->unit_bytes;
 
-    for (size_t first = from; first < end; first += rows) {
+    for (size_t first = begin; first < end; first += most) {
         size_t left = end - first;
-        size_t n = left < rows ? left : rows;
+        size_t n = left < most ? left : most;
         char *staging = take_staging(cuda, err);
 
         if (!staging)
             return VIBE_E_DEVICE;
             /* small matrices are laid out before a team would have woken up */
-#pragma omp parallel for if (n * plan->row_bytes > 1 << 20)
+#pragma omp parallel for if (n * l->unit_bytes > 1 << 20)
         for (size_t i = 0; i < n; i++)
-            lay_row(staging + i * plan->row_bytes, plan, first + i);
-        if (send_staging(cuda, device + (first - from) * plan->row_bytes,
-                         n * plan->row_bytes, err))
+            vibe_cuda_layout_lay(staging + i * l->unit_bytes, l, first + i);
+        if (send_staging(cuda, device + (first - begin) * l->unit_bytes,
+                         n * l->unit_bytes, err))
             return VIBE_E_DEVICE;
     }
     return VIBE_OK;
 }
 
-/* What sums of row n are multiplied by. */
-static float scale_of(const struct plan *plan, size_t n)
-{
-    const struct vibe_matrix_part *part = plan->src->part;
-    float unit = plan->dtype == VIBE_I8 ? 64.0f : 1.0f;
-
-    /* the only part of a convolution may count channels, not rows */
-    for (n = source_row(plan->src, n);
-         plan->src->layout == VIBE_LAYOUT_LINEAR && n >= part->n; part++)
-        n -= part->n;
-    if (!part->scale)
-        return unit;
-    return unit * part->scale[part->n_scales > 1 ? n % part->n_scales : 0];
-}
-
-static float bias_of(const struct plan *plan, size_t n)
-{
-    const struct vibe_matrix_source *src = plan->src;
-
-    if (src->layout == VIBE_LAYOUT_CONV_TRANSPOSE)
-        return src->bias[n % src->out];
-    return src->bias[source_row(src, n)];
-}
-
-static float gamma_of(const struct plan *plan, size_t n)
-{
-    return plan->src->gamma[source_row(plan->src, n)];
-}
-
 static int send_floats(struct vibe_cuda *cuda, char *device,
-                       const struct plan *plan,
-                       float (*get)(const struct plan *plan, size_t n),
+                       const struct vibe_cuda_layout *l,
+                       float (*get)(const struct vibe_cuda_layout *l, size_t n),
                        struct vibe_error *err)
 {
     size_t most = STAGING_BYTES / sizeof(float);
 
-    for (size_t first = 0; first < plan->src->N; first += most) {
-        size_t left = plan->src->N - first;
+    for (size_t first = 0; first < l->src->N; first += most) {
+        size_t left = l->src->N - first;
         size_t n = left < most ? left : most;
         char *staging = take_staging(cuda, err);
 
         if (!staging)
             return VIBE_E_DEVICE;
         for (size_t i = 0; i < n; i++)
-            ((float *)(void *)staging)[i] = get(plan, first + i);
+            ((float *)(void *)staging)[i] = get(l, first + i);
         if (send_staging(cuda, device + first * sizeof(float),
                          n * sizeof(float), err))
             return VIBE_E_DEVICE;
@@ -423,17 +157,39 @@ static int send_floats(struct vibe_cuda *cuda, char *device,
     return VIBE_OK;
 }
 
+static int send_words(struct vibe_cuda *cuda, char *device,
+                      const uint32_t *words, size_t n, struct vibe_error *err)
+{
+    const size_t most = STAGING_BYTES / sizeof(*words);
+
+    for (size_t first = 0; first < n; first += most) {
+        const size_t left = n - first;
+        const size_t bytes = (left < most ? left : most) * sizeof(*words);
+        char *staging = take_staging(cuda, err);
+
+        if (!staging)
+            return VIBE_E_DEVICE;
+        memcpy(staging, words + first, bytes);
+        if (send_staging(cuda, device + first * sizeof(*words), bytes, err))
+            return VIBE_E_DEVICE;
+    }
+    return VIBE_OK;
+}
+
 static int send_small(struct vibe_cuda *cuda, char *device,
-                      const struct plan *plan, struct vibe_error *err)
+                      const struct vibe_cuda_layout *l, struct vibe_error *err)
 {
     int rc = VIBE_OK;
 
-    if (plan->has_scale)
-        rc = send_floats(cuda, device + plan->scale_at, plan, scale_of, err);
-    if (!rc && plan->src->bias)
-        rc = send_floats(cuda, device + plan->bias_at, plan, bias_of, err);
-    if (!rc && plan->src->gamma)
-        rc = send_floats(cuda, device + plan->gamma_at, plan, gamma_of, err);
+    if (l->has_scale)
+        rc = send_floats(cuda, device + l->scale_at, l, vibe_cuda_layout_scale,
+                         err);
+    if (!rc && l->src->bias)
+        rc = send_floats(cuda, device + l->bias_at, l, vibe_cuda_layout_bias,
+                         err);
+    if (!rc && l->src->gamma)
+        rc = send_floats(cuda, device + l->gamma_at, l, vibe_cuda_layout_gamma,
+                         err);
     return rc;
 }
 
@@ -454,92 +210,161 @@ static float *floats_at(char *small, int is_there, size_t at)
     return is_there ? (float *)(void *)(small + at) : NULL;
 }
 
-/* Rows only where there is room for them, and then before the arrays. */
-static int load(struct vibe_matrix *m, struct vibe_cuda *cuda,
-                const struct plan *plan, size_t rows_bytes,
-                struct vibe_error *err)
+/* The parts of a matrix' memory: rows only where there is room for them, then
+ * the arrays, then escapes; bytes. */
+struct places {
+    size_t rows, small_at, far_at, far_words, total;
+};
+
+static struct places places_of(const struct vibe_cuda_layout *l,
+                               size_t rows_bytes,
+                               const struct vibe_tiles_far *far)
 {
-    const struct vibe_matrix_source *src = plan->src;
-    size_t small_at = vibe_size_round(rows_bytes, ALIGNMENT);
-    void *device = NULL;
-    char *small;
+    struct places at = {
+        .rows = rows_bytes,
+        .small_at = vibe_size_round(rows_bytes, ALIGNMENT),
+        .far_words = vibe_tiles_far_words(far,
+                                          vibe_cuda_layout_units(l, l->src->N)),
+    };
+
+    at.far_at = at.small_at + l->small_bytes;
+    at.total = at.far_at + at.far_words * sizeof(uint32_t);
+    return at;
+}
+
+static int take_places(void **device, struct vibe_cuda *cuda,
+                       const struct vibe_cuda_layout *l,
+                       const struct places *at, struct vibe_error *err)
+{
+    *device = at->total ? vibe_cuda_take_kept(cuda, at->total) : NULL;
+    if (*device || !at->total)
+        return VIBE_OK;
+    return vibe_fail(err, VIBE_E_NOMEM,
+                     "%s: no memory for a matrix of %zu x %zu: %zu MB asked, "
+                     "%zu MB free",
+                     cuda->base.name, l->src->N, l->src->K, at->total >> 20,
+                     vibe_cuda_free_bytes(cuda) >> 20);
+}
+
+static int send_far(struct vibe_cuda *cuda, char *device,
+                    const struct vibe_cuda_layout *l,
+                    const struct vibe_tiles_far *far, struct vibe_error *err)
+{
+    const size_t n_groups = vibe_cuda_layout_units(l, l->src->N);
+    const size_t n = vibe_tiles_far_words(far, n_groups);
+    uint32_t *words = malloc(n * sizeof(*words));
+    int rc;
+
+    if (!words)
+        return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu escapes",
+                         far->n_escapes);
+    vibe_tiles_far_write(far, n_groups, words);
+    rc = send_words(cuda, device, words, n, err);
+    free(words);
+    return rc;
+}
+
+static int send(struct vibe_cuda *cuda, char *device,
+                const struct vibe_cuda_layout *l, const struct places *at,
+                const struct vibe_tiles_far *far, struct vibe_error *err)
+{
     int rc = VIBE_OK;
 
-    if (!cuda->staging)
-        rc = make_staging(cuda, err);
-    if (rc)
-        return rc;
-    if (small_at + plan->small_bytes)
-        device = vibe_cuda_take_kept(cuda, small_at + plan->small_bytes);
-    if (small_at + plan->small_bytes && !device)
-        return vibe_fail(err, VIBE_E_NOMEM,
-                         "%s: no memory for a matrix of %zu x %zu: %zu MB "
-                         "asked, %zu MB free",
-                         cuda->base.name, src->N, src->K,
-                         (small_at + plan->small_bytes) >> 20,
-                         vibe_cuda_free_bytes(cuda) >> 20);
-    small = (char *)device + small_at;
-    if (rows_bytes)
-        rc = send_rows(cuda, device, plan, 0, src->N, err);
+    if (at->rows)
+        rc = send_rows(cuda, device, l, 0, l->src->N, err);
     if (!rc)
-        rc = send_small(cuda, small, plan, err);
-    if (!rc)
-        rc = finish_sending(cuda, err);
-    if (rc) {
-        cudaStreamSynchronize(cuda->copy);
-        vibe_cuda_give(cuda, device);
-        return rc;
-    }
-    *m = (struct vibe_matrix){
+        rc = send_small(cuda, device + at->small_at, l, err);
+    if (!rc && at->far_words)
+        rc = send_far(cuda, device + at->far_at, l, far, err);
+    return rc ? rc : finish_sending(cuda, err);
+}
+
+static struct vibe_matrix describe(void *device,
+                                   const struct vibe_cuda_layout *l,
+                                   const struct places *at)
+{
+    const struct vibe_matrix_source *src = l->src;
+    char *small = (char *)device + at->small_at;
+    char *far = (char *)device + at->far_at;
+
+    return (struct vibe_matrix){
         .N = src->N,
         .K = src->K,
-        .bytes = rows_bytes,
+        .bytes = at->rows,
         .part = {{.data = device,
-                  .scale = floats_at(small, plan->has_scale, plan->scale_at),
+                  .scale = floats_at(small, l->has_scale, l->scale_at),
                   .n_scales = src->N,
-                  .dtype = plan->dtype,
+                  .far = at->far_words ? (uint32_t *)(void *)far : NULL,
+                  .is_tiled = l->unit > 1,
+                  .dtype = l->dtype,
                   .n = src->N}},
         .n_parts = 1,
         .is_pair = src->is_pair,
-        .bias = floats_at(small, src->bias != NULL, plan->bias_at),
-        .gamma = floats_at(small, src->gamma != NULL, plan->gamma_at),
+        .bias = floats_at(small, src->bias != NULL, l->bias_at),
+        .gamma = floats_at(small, src->gamma != NULL, l->gamma_at),
         .owned = device,
     };
-    return VIBE_OK;
+}
+
+static int load(struct vibe_matrix *m, struct vibe_cuda *cuda,
+                const struct vibe_cuda_layout *l, size_t rows_bytes,
+                struct vibe_error *err)
+{
+    struct vibe_tiles_far far = {0};
+    struct places at = {0};
+    void *device = NULL;
+    int rc = vibe_cuda_layout_far(&far, l, err);
+
+    if (!rc && !cuda->staging)
+        rc = make_staging(cuda, err);
+    if (!rc) {
+        at = places_of(l, rows_bytes, &far);
+        rc = take_places(&device, cuda, l, &at, err);
+    }
+    if (!rc)
+        rc = send(cuda, device, l, &at, &far, err);
+    vibe_tiles_far_release(&far);
+    if (rc && device) {
+        cudaStreamSynchronize(cuda->copy);
+        vibe_cuda_give(cuda, device);
+    }
+    if (!rc)
+        *m = describe(device, l, &at);
+    return rc;
 }
 
 int vibe_cuda_matrix_load(struct vibe_matrix *m, struct vibe_backend *be,
                           const struct vibe_matrix_source *src,
                           struct vibe_error *err)
 {
-    struct plan plan;
-    int rc = make_plan(&plan, src, err);
+    struct vibe_cuda_layout l;
+    int rc = vibe_cuda_layout_make(&l, src, err);
 
-    return rc ? rc : load(m, vibe_cuda_of(be), &plan, plan.rows_bytes, err);
+    return rc ? rc : load(m, vibe_cuda_of(be), &l, l.rows_bytes, err);
 }
 
 static int load_small(struct vibe_matrix *m, struct vibe_backend *be,
                       const struct vibe_matrix_source *src,
                       struct vibe_error *err)
 {
-    struct plan plan;
-    int rc = make_plan(&plan, src, err);
+    struct vibe_cuda_layout l;
+    int rc = vibe_cuda_layout_make(&l, src, err);
 
-    return rc ? rc : load(m, vibe_cuda_of(be), &plan, 0, err);
+    return rc ? rc : load(m, vibe_cuda_of(be), &l, 0, err);
 }
 
 static int measure(struct vibe_backend *be,
                    const struct vibe_matrix_source *src, size_t *rows,
                    size_t *small, struct vibe_error *err)
 {
-    struct plan plan;
-    int rc = make_plan(&plan, src, err);
+    struct vibe_cuda_layout l;
+    int rc = vibe_cuda_layout_make(&l, src, err);
 
     (void)be;
     if (rc)
         return rc;
-    *rows = plan.rows_bytes;
-    *small = plan.small_bytes;
+    *rows = l.rows_bytes;
+    *small = l.small_bytes;
     return VIBE_OK;
 }
 
@@ -547,36 +372,59 @@ static size_t piece_bytes(struct vibe_backend *be,
                           const struct vibe_matrix_source *src, size_t first,
                           size_t n)
 {
-    struct plan plan;
+    struct vibe_cuda_layout l;
 
     (void)be, (void)first;
-    return make_plan(&plan, src, NULL) ? 0 : n * plan.row_bytes;
+    if (vibe_cuda_layout_make(&l, src, NULL))
+        return 0;
+    return vibe_cuda_layout_units(&l, n) * l.unit_bytes;
 }
 
 static void lay(struct vibe_backend *be, const struct vibe_matrix_source *src,
                 size_t first, size_t n, void *out)
 {
-    struct plan plan;
+    struct vibe_cuda_layout l;
 
     (void)be;
-    if (make_plan(&plan, src, NULL))
+    if (vibe_cuda_layout_make(&l, src, NULL))
         return; /* not of one that was measured */
-    for (size_t i = 0; i < n; i++)
-        lay_row((char *)out + i * plan.row_bytes, &plan, first + i);
+    first /= l.unit;
+    for (size_t i = 0; i < vibe_cuda_layout_units(&l, n); i++)
+        vibe_cuda_layout_lay((char *)out + i * l.unit_bytes, &l, first + i);
 }
 
 static int fill(struct vibe_backend *be, const struct vibe_matrix_source *src,
                 size_t first, size_t n, void *device, struct vibe_error *err)
 {
     struct vibe_cuda *cuda = vibe_cuda_of(be);
-    struct plan plan;
-    int rc = make_plan(&plan, src, err);
+    struct vibe_cuda_layout l;
+    int rc = vibe_cuda_layout_make(&l, src, err);
 
     if (!rc && !cuda->staging)
         rc = make_staging(cuda, err);
     if (!rc)
-        rc = send_rows(cuda, device, &plan, first, first + n, err);
+        rc = send_rows(cuda, device, &l, first, n, err);
     return rc ? rc : finish_sending(cuda, err);
+}
+
+struct vibe_matrix vibe_cuda_rows(const struct vibe_matrix *m, size_t first,
+                                  size_t n)
+{
+    const enum vibe_dtype dtype = m->part[0].dtype;
+    const size_t size = vibe_dtype_size(dtype);
+    struct vibe_matrix rows = *m;
+
+    rows.N = n;
+    rows.first += first;
+    rows.part[0].n = n;
+    rows.part[0].data = (const char *)m->part[0].data +
+                        (m->part[0].is_tiled
+                             ? vibe_tiles_bytes(dtype, first, m->K)
+                             : first * vibe_cuda_stride(m->K) * size);
+    rows.part[0].scale = m->part[0].scale ? m->part[0].scale + first : NULL;
+    rows.bias = m->bias ? m->bias + first : NULL;
+    rows.gamma = m->gamma ? m->gamma + first : NULL;
+    return rows;
 }
 
 void vibe_cuda_matrix_release(struct vibe_matrix *m, struct vibe_backend *be)

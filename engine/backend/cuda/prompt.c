@@ -127,18 +127,12 @@ static int multiply_block(const struct job *job, size_t first, size_t n)
     const struct vibe_cuda_product *p = job->p;
     const enum vibe_dtype dtype = p->w->part[0].dtype;
     const size_t by = p->epilogue == VIBE_SWIGLU ? 2 : 1;
-    struct vibe_matrix w = *p->w;
+    struct vibe_matrix w = vibe_cuda_rows(p->w, first, n);
     struct vibe_tensor y = vibe_tensor_channels(p->y, first / by, n / by);
     struct vibe_tensor gate = {0};
     struct vibe_cuda_product block = *p;
     cudaError_t rc = cudaSuccess;
 
-    w.N = n;
-    w.part[0].data = (const char *)w.part[0].data +
-                     first * vibe_cuda_stride(w.K) * vibe_dtype_size(dtype);
-    w.part[0].scale = w.part[0].scale ? w.part[0].scale + first : NULL;
-    w.bias = w.bias ? w.bias + first : NULL;
-    w.gamma = w.gamma ? w.gamma + first : NULL;
     if (p->gate)
         gate = vibe_tensor_channels(p->gate, first, n);
     block.w = &w;

@@ -7,7 +7,7 @@
 
 struct vibe_graph {
     cudaGraphExec_t exec;
-    const void *scratch; /* that its kernels write to */
+    const void *scratch, *expanded; /* that its kernels write to */
 };
 
 static int stream_init(struct vibe_stream *s, struct vibe_error *err)
@@ -193,10 +193,12 @@ static cudaError_t capture(struct vibe_stream *s, cudaGraphExec_t *exec,
 static void graph_run(struct vibe_stream *s, struct vibe_graph **graph,
                       void (*body)(void *user), void *user)
 {
+    const struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     cudaError_t rc = cudaSuccess;
 
     /* scratch that has grown since is somewhere else */
-    if (*graph && (*graph)->scratch != vibe_cuda_of(s->be)->scratch)
+    if (*graph && ((*graph)->scratch != cuda->scratch ||
+                   (*graph)->expanded != cuda->expanded))
         vibe_graph_free(s, graph);
     if (!*graph) {
         struct vibe_graph *made = calloc(1, sizeof(*made));
@@ -211,10 +213,11 @@ static void graph_run(struct vibe_stream *s, struct vibe_graph **graph,
             vibe_cuda_latch(s, rc, "capturing a frame");
             return;
         }
-        made->scratch = vibe_cuda_of(s->be)->scratch;
+        made->scratch = cuda->scratch;
+        made->expanded = cuda->expanded;
         *graph = made;
     }
-    rc = cudaGraphLaunch((*graph)->exec, vibe_cuda_of(s->be)->compute);
+    rc = cudaGraphLaunch((*graph)->exec, cuda->compute);
     vibe_cuda_latch(s, rc, "launching a frame");
 }
 

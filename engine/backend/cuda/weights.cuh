@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include "engine/backend/cuda/tensor.cuh"
+#include "engine/backend/tiles.h"
 #include "engine/base/dtype.h"
 
 /* Eight neighbours of a row, as they are stored. */
@@ -180,16 +181,15 @@ __device__ static inline float weight_at(const void *w, size_t i)
  *
  * A format says
  *
- *   ROW_BYTES      of a row of a tile, in memory and in shared memory: whole
- *                  copies of 16
+ *   TILE_BYTES     of a tile in shared memory: whole copies of 16
+ *   ROW_BYTES      of a row of a tile, there and in memory
  *   expand(pairs, row, r, q)
  *                  pairs of lane q, from row r of the tile, which is at row
  *
  * and, where lanes would meet in a bank, in what order the 16-byte pieces of
- * a row lie in shared memory: piece i of row r is at place(i, r).  A format
- * with scales along K has them multiply the sums of a tile (decode.cuh, where
- * sums are folded); one that cannot be read a row at a time unpacks its tile
- * in shared memory first.
+ * a row lie in shared memory: piece i of row r is at place(i, r).  Formats of
+ * whole tiles (backend/tiles.h) say how many bytes of one there are in memory,
+ * STORED_BYTES, and are read in decode.cuh.
  */
 enum { TILE_N = 16, TILE_K = 64 };
 
@@ -205,7 +205,7 @@ __device__ static inline void read_16_bytes(unsigned u[4], const void *p)
 #endif
 
 template <> struct format<VIBE_BF16> {
-    enum { ROW_BYTES = 2 * TILE_K };
+    enum { ROW_BYTES = 2 * TILE_K, TILE_BYTES = TILE_N * ROW_BYTES };
 
     /* odd rows swap neighbours */
     __device__ static inline unsigned place(unsigned piece, unsigned r)
@@ -225,7 +225,7 @@ template <> struct format<VIBE_BF16> {
 
 /* What formats of a byte share. */
 template <int dtype> struct byte_format {
-    enum { ROW_BYTES = TILE_K };
+    enum { ROW_BYTES = TILE_K, TILE_BYTES = TILE_N * ROW_BYTES };
 
     __device__ static inline unsigned place(unsigned piece, unsigned)
     {
@@ -260,6 +260,18 @@ template <int dtype> struct byte_format {
 template <> struct format<VIBE_F8_E4M3> : byte_format<VIBE_F8_E4M3> {
 };
 template <> struct format<VIBE_I8> : byte_format<VIBE_I8> {
+};
+
+template <> struct format<VIBE_I4> {
+    enum { STORED_BYTES = VIBE_TILE_I4_BYTES, TILE_BYTES = STORED_BYTES };
+};
+
+/* It is unpacked where it is, to a tile of bf16. */
+template <> struct format<VIBE_BF16_PACKED> {
+    enum {
+        STORED_BYTES = VIBE_TILE_PACKED_BYTES,
+        TILE_BYTES = format<VIBE_BF16>::TILE_BYTES,
+    };
 };
 
 #endif /* VIBE_CUDA_WEIGHTS_CUH */
