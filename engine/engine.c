@@ -210,6 +210,21 @@ static int load_models(struct vibe_engine *e,
     return VIBE_OK;
 }
 
+/* Say what was chosen that nobody has asked for. */
+static void tell_of_choice(const struct vibe_engine *e,
+                           const struct vibe_engine_options *o)
+{
+    const struct vibe_precision *chosen = &e->plan.precision;
+
+    if (chosen->lm == o->precision.lm)
+        return;
+    notice(o,
+           "%s: its language model is kept as %s%s, so that all of it fits; "
+           "--dtype bfloat16 streams what does not",
+           o->model, vibe_precision_name(chosen->lm),
+           chosen->head == o->precision.head ? "" : ", and the diffusion head");
+}
+
 /* Plan, and take all of it: another program that takes memory in between
  * changes the plan, not the outcome. */
 static int plan_memory(struct vibe_engine *e,
@@ -227,6 +242,8 @@ static int plan_memory(struct vibe_engine *e,
     }
     e->plan.n_fronts = vibe_fronts_plan(e->fronts, e->plan.fronts,
                                         VIBE_MAX_FRONTS);
+    if (rc == VIBE_OK)
+        tell_of_choice(e, o);
     return rc;
 }
 

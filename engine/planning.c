@@ -5,7 +5,9 @@
 #include "engine/backend/ops.h"
 #include "engine/base/device.h"
 #include "engine/engine.h"
+#include "engine/format/weights.h"
 #include "engine/measure.h"
+#include "engine/precision.h"
 #include "engine/request.h"
 #include "offload/offload.h"
 #include "offload/transfer.h"
@@ -108,18 +110,22 @@ static struct vibe_plan_device look_at(struct vibe_backend *be, size_t *others)
     };
 }
 
-int vibe_planning_make(struct vibe_engine_plan *out,
-                       const struct vibe_engine *e,
-                       const struct vibe_engine_options *o,
-                       struct vibe_error *err)
+/* Plan for a precision, which e's weights are kept in from now on. */
+static int plan_as(struct vibe_engine_plan *out, const struct vibe_engine *e,
+                   const struct vibe_engine_options *o,
+                   const struct vibe_precision *precision,
+                   struct vibe_error *err)
 {
     struct vibe_plan_request request = o->plan;
     struct vibe_engine_plan made = {
         .has_gpu = e->backend->is_cuda,
+        .precision = *precision,
     };
-    int rc = vibe_planning_measure(&made.model, e, o, VIBE_WEIGHTS_AUTO,
-                                   e->backend->kv_dtype, err);
+    int rc;
 
+    vibe_precision_keep(e->weights, precision);
+    rc = vibe_planning_measure(&made.model, e, o, VIBE_WEIGHTS_AUTO,
+                               e->backend->kv_dtype, err);
     if (rc != VIBE_OK)
         return rc;
     made.memory = look_at(e->backend, &made.others);
@@ -136,6 +142,62 @@ int vibe_planning_make(struct vibe_engine_plan *out,
     made.positive = request.positive;
     made.negative = request.negative;
     rc = vibe_plan_make(&made.plan, &made.model, &made.memory, &request, err);
+    if (rc == VIBE_OK)
+        *out = made;
+    return rc;
+}
+
+/* Whether the dtype of the language model is left to us, and smaller ones may
+ * save it from being streamed. */
+static int may_shrink(const struct vibe_engine *e,
+                      const struct vibe_engine_options *o)
+{
+    const enum vibe_plan_kind kind = o->plan.kind;
+
+    return e->backend->is_cuda && !o->streaming.is_on && !o->n_fronts &&
+           o->precision.lm == VIBE_WEIGHTS_AUTO &&
+           (kind == VIBE_PLAN_AUTO || kind == VIBE_PLAN_WHOLE) &&
+           vibe_weights_dtype(e->weights) == VIBE_BF16;
+}
+
+/* The best precision that has all layers stay; non-zero when there is none.
+ * int4 is heard: it has to be asked for. */
+static int shrink(struct vibe_engine_plan *out, const struct vibe_engine *e,
+                  const struct vibe_engine_options *o)
+{
+    static const struct vibe_precision smaller[] = {
+        {.lm = VIBE_WEIGHTS_BF16_PACKED},
+        {.lm = VIBE_WEIGHTS_I8},
+        {.lm = VIBE_WEIGHTS_I8, .head = VIBE_WEIGHTS_I8},
+    };
+
+    for (size_t i = 0; i < sizeof(smaller) / sizeof(*smaller); i++) {
+        struct vibe_precision p = o->precision;
+        struct vibe_engine_plan made;
+
+        p.lm = smaller[i].lm;
+        if (p.head == VIBE_WEIGHTS_AUTO)
+            p.head = smaller[i].head;
+        if (plan_as(&made, e, o, &p, NULL) != VIBE_OK || made.plan.streamed)
+            continue;
+        *out = made;
+        return 0;
+    }
+    vibe_precision_keep(e->weights, &o->precision);
+    return 1;
+}
+
+int vibe_planning_make(struct vibe_engine_plan *out,
+                       const struct vibe_engine *e,
+                       const struct vibe_engine_options *o,
+                       struct vibe_error *err)
+{
+    struct vibe_engine_plan made;
+    int rc = plan_as(&made, e, o, &o->precision, err);
+
+    if ((rc == VIBE_OK && made.plan.streamed) || rc == VIBE_E_NOMEM)
+        if (may_shrink(e, o) && shrink(&made, e, o) == 0)
+            rc = VIBE_OK;
     if (rc == VIBE_OK)
         *out = made;
     return rc;

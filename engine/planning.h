@@ -35,7 +35,12 @@ int vibe_planning_measure(struct vibe_plan_model *out,
  * Count the checkpoint's parts on e's backend and plan for the requests of
  * the options.
  *
- *   e     with its files read and its backend open, nothing loaded
+ * Where no dtype is asked for, and layers of bf16 would be streamed for want of
+ * room only, the first of these that avoids it is chosen: packed bf16; int8;
+ * int8, for the diffusion head, too.
+ *
+ *   e     with its files read and its backend open, nothing loaded; its
+ *         weights are kept as out->precision says
  *   out   untouched on error
  *
  * Errors: VIBE_E_NOMEM (it does not fit; see vibe_plan_make), VIBE_E_FORMAT

@@ -124,10 +124,11 @@ struct vibe_engine_plan {
     struct vibe_plan_model model;
     struct vibe_plan_device memory;
     struct vibe_plan plan;
-    size_t positive, negative;    /* positions of a dialogue, as planned */
-    int has_voices_first;         /* they are read before all else */
-    size_t others;                /* bytes of the device that others use */
-    struct vibe_plan_rates rates; /* probed by vibe_engine_plan */
+    struct vibe_precision precision; /* as asked, or what it takes to fit */
+    size_t positive, negative;       /* positions of a dialogue, as planned */
+    int has_voices_first;            /* they are read before all else */
+    size_t others;                   /* bytes of the device that others use */
+    struct vibe_plan_rates rates;    /* probed by vibe_engine_plan */
     const char *path; /* that streamed chunks will take, see offload/offload.h:
                          "direct", ...; by vibe_engine_plan */
     struct vibe_front_plan fronts[VIBE_MAX_FRONTS];

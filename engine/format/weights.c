@@ -604,6 +604,11 @@ static void describe(struct vibe_weight *out, const struct entry *e)
 void vibe_weights_keep(struct vibe_weights *w, const char *prefix,
                        enum vibe_weight_dtype as)
 {
+    for (size_t i = 0; i < w->n_rules; i++)
+        if (strcmp(w->rules[i].prefix, prefix) == 0) {
+            w->rules[i].as = as;
+            return;
+        }
     assert(w->n_rules < MAX_RULES);
     w->rules[w->n_rules++] = (struct rule){prefix, as};
 }

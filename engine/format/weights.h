@@ -71,7 +71,8 @@ struct vibe_weights *vibe_weights_share(struct vibe_weights *w);
 
 /*
  * Ask that matrices whose names begin with prefix be kept in another dtype
- * than the file's; of several prefixes that fit, the last one asked counts.
+ * than the file's; of several prefixes that fit, the one that was asked first
+ * last counts, and a prefix as it was asked last.
  * Modules do as they are asked when they load (params.h).
  *
  *   prefix   borrowed until vibe_weights_free
