@@ -206,8 +206,7 @@ static void pack_tile(uint8_t *tile, const uint16_t *in, size_t ld,
             put_u32(tile + VIBE_TILE_CODES_AT + ((size_t)w * LANES + lane) * 4,
                     p.words[lane][w]);
     if (p.is_far)
-        put_u16(tile + VIBE_TILE_ESCAPES_AT + (VIBE_TILE_ESCAPES - 1) * 2,
-                VIBE_TILE_FAR);
+        put_u16(tile + VIBE_TILE_ESCAPES_AT + VIBE_TILE_FEW * 2, VIBE_TILE_FAR);
 }
 
 /* The tiles of a group that pack.h has in its tile i of each row. */

@@ -19,9 +19,9 @@
  *
  * An escape is position << 6 | e, of the weight row << 6 | column: its exponent
  * is 0 where e is, or base + e - VIBE_TILE_ESCAPE_BIAS.  e from
- * VIBE_TILE_NO_ESCAPE on means nothing; VIBE_TILE_FAR in the last place, that
- * there are more escapes than can be said so.  All of them are then in a list
- * that the matrix has beside its tiles,
+ * VIBE_TILE_NO_ESCAPE on means nothing; VIBE_TILE_FAR in place 32, which is
+ * seldom used, that there are more escapes than can be said so.  All of them
+ * are then in a list that the matrix has beside its tiles,
  *
  *   groups[n_groups + 1], tile[n], first[n + 1], escapes    u32
  *
@@ -51,10 +51,12 @@ enum {
     VIBE_TILE_BASES_AT = VIBE_TILE_CODES_AT + 384,
     VIBE_TILE_ESCAPES_AT = VIBE_TILE_BASES_AT + 16,
     VIBE_TILE_ESCAPES = 40,
+    VIBE_TILE_FEW = 32, /* of them, as most tiles have */
     VIBE_TILE_PACKED_BYTES = VIBE_TILE_ESCAPES_AT + 2 * VIBE_TILE_ESCAPES,
 
     VIBE_TILE_ESCAPE_BIAS = 47,
     VIBE_TILE_NO_ESCAPE = 62,
+    VIBE_TILE_EMPTY = 0xFFFF,
     VIBE_TILE_FAR = 0xFFFE,
 };
 

@@ -12,18 +12,43 @@
 
 enum { TILE_ROW_BYTES = 2 * VIBE_TILE_COLUMNS }; /* of bf16 */
 
+/* A weight and where it belongs. */
+struct packed_escape {
+    unsigned position, weight;
+    bool is_there;
+};
+
 /* What a lane needs of a tile of packed bf16. */
 struct packed_tile {
     unsigned bytes[8]; /* four of each half */
     unsigned codes[3];
-    unsigned bases[2];    /* twice, where exponents are */
-    unsigned escape[2];   /* of the tile's: this lane's, and 32 on */
-    unsigned exponent[2]; /* that they say */
+    unsigned bases[2];          /* twice, where exponents are */
+    packed_escape escape, more; /* one of the first 32, and one of the rest */
+    unsigned next;              /* what is in the place after the 32 */
 };
 
 __device__ static inline unsigned u16_at(const unsigned char *p)
 {
     return *(const unsigned short *)p;
+}
+
+/* Escape i of a tile: its sign and mantissa are where all are. */
+__device__ static inline packed_escape read_escape(const unsigned char *tile,
+                                                   unsigned i)
+{
+    const unsigned u = u16_at(tile + VIBE_TILE_ESCAPES_AT + i * 2);
+    const unsigned position = u / 64;
+    const unsigned row = position / VIBE_TILE_COLUMNS;
+    const unsigned byte = tile[position];
+    unsigned exponent = u % 64;
+    packed_escape escape;
+
+    if (exponent)
+        exponent += tile[VIBE_TILE_BASES_AT + row] - VIBE_TILE_ESCAPE_BIAS;
+    escape.position = position;
+    escape.weight = (byte & 0x80) << 8 | exponent << 7 | (byte & 0x7F);
+    escape.is_there = u % 64 < VIBE_TILE_NO_ESCAPE;
+    return escape;
 }
 
 __device__ static inline void read_packed(packed_tile &t,
@@ -44,16 +69,11 @@ __device__ static inline void read_packed(packed_tile &t,
     for (unsigned w = 0; w < 3; w++)
         t.codes[w] = *(const unsigned *)(tile + VIBE_TILE_CODES_AT + w * 128 +
                                          lane * 4);
-#pragma unroll
-    for (unsigned i = 0; i < 2; i++) {
-        t.escape[i] = VIBE_TILE_NO_ESCAPE;
-        if (lane + 32 * i < VIBE_TILE_ESCAPES)
-            t.escape[i] = u16_at(tile + VIBE_TILE_ESCAPES_AT + 64 * i +
-                                 lane * 2);
-        t.exponent[i] = t.escape[i] % 64;
-        if (t.exponent[i])
-            t.exponent[i] += bases[t.escape[i] / 4096] - VIBE_TILE_ESCAPE_BIAS;
-    }
+    t.next = u16_at(tile + VIBE_TILE_ESCAPES_AT + VIBE_TILE_FEW * 2);
+    t.escape = read_escape(tile, lane);
+    t.more.is_there = false;
+    if (t.next != VIBE_TILE_EMPTY && lane < VIBE_TILE_ESCAPES - VIBE_TILE_FEW)
+        t.more = read_escape(tile, VIBE_TILE_FEW + lane);
 }
 
 /* The exponents that pair p of a lane codes. */
@@ -127,14 +147,13 @@ __device__ static inline void put_escapes(unsigned char *bf16,
                                   place(c / 8, r) * 16 + c % 8 * 2);
     };
 
-#pragma unroll
-    for (unsigned i = 0; i < 2; i++)
-        if (t.escape[i] % 64 < VIBE_TILE_NO_ESCAPE) {
-            unsigned short *to = at(t.escape[i] / 64);
-
-            *to = (unsigned short)((*to & 0x807Fu) | t.exponent[i] << 7);
-        }
-    if (__any_sync(0xFFFFFFFFu, t.escape[1] == VIBE_TILE_FAR)) {
+    if (t.escape.is_there)
+        *at(t.escape.position) = (unsigned short)t.escape.weight;
+    if (t.next == VIBE_TILE_EMPTY)
+        return;
+    if (t.more.is_there)
+        *at(t.more.position) = (unsigned short)t.more.weight;
+    if (t.next == VIBE_TILE_FAR) {
         unsigned first, end;
         const unsigned *escapes = find_far(which, first, end);
 
@@ -151,11 +170,13 @@ template <typename layout>
 __device__ static inline void unpack_in_place(unsigned char *tile)
 {
     const unsigned lane = threadIdx.x % 32;
-    const far_tile which = *(const far_tile *)(tile + VIBE_TILE_PACKED_BYTES);
+    far_tile which = {};
     unsigned u[16];
     packed_tile t;
 
     read_packed(t, tile);
+    if (t.next == VIBE_TILE_FAR)
+        which = *(const far_tile *)(tile + VIBE_TILE_PACKED_BYTES);
     unpack_codes(u, t);
     __syncwarp();
 #pragma unroll

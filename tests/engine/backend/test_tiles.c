@@ -183,7 +183,7 @@ static uint16_t weight_at(const struct fixture *f, const uint8_t *tile,
             if (list[G + 2 + 2 * n + j] >> 16 == r * 64 + c)
                 weight = (uint16_t)list[G + 2 + 2 * n + j];
     }
-    assert_int_equal(is_listed, u16_at(tile + 1424 + 78) == 0xFFFE);
+    assert_int_equal(is_listed, u16_at(tile + 1424 + 64) == 0xFFFE);
     return weight;
 }
 
