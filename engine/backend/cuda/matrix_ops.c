@@ -63,7 +63,10 @@ static void multiply_few_rows(struct vibe_stream *s,
     size_t bytes;
 
     if (!has_tensor_cores(cuda, p->w->part[0].dtype) || !is_even(p->x)) {
-        multiply_plainly(s, p);
+        if (p->w->part[0].is_tiled)
+            vibe_cuda_multiply_expanded(s, p, vibe_cuda_linear);
+        else
+            multiply_plainly(s, p);
         return;
     }
     if (M <= VIBE_CUDA_GEMV_ROWS) {
@@ -91,11 +94,7 @@ void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,
     };
 
     assert(is_float(y) && is_float(x) && is_float(gate));
-    if (w->part[0].is_tiled &&
-        !has_tensor_cores(vibe_cuda_of(s->be), w->part[0].dtype))
-        vibe_cuda_multiply_expanded(s, &p, vibe_cuda_linear);
-    else
-        multiply_few_rows(s, &p);
+    multiply_few_rows(s, &p);
 }
 
 /* Not in one kernel: blocks that norm x first start together and then race for
