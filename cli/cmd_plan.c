@@ -395,12 +395,9 @@ enum vibe_exit vibe_cmd_table(struct vibe_cli *cli, struct vibe_failure *why)
         const char *name;
         enum vibe_weight_dtype dtype;
     } kinds[] = {
-        {"as stored", VIBE_WEIGHTS_AUTO},
-        {"bf16", VIBE_WEIGHTS_BF16},
-        {"float8", VIBE_WEIGHTS_F8_E4M3},
-        {"int8", VIBE_WEIGHTS_I8},
-        {"int4", VIBE_WEIGHTS_I4},
-        {"packed", VIBE_WEIGHTS_BF16_PACKED},
+        {"as stored", VIBE_WEIGHTS_AUTO}, {"bf16", VIBE_WEIGHTS_BF16},
+        {"float8", VIBE_WEIGHTS_F8_E4M3}, {"int8", VIBE_WEIGHTS_I8},
+        {"int4", VIBE_WEIGHTS_I4},        {"packed", VIBE_WEIGHTS_BF16_PACKED},
     };
     const struct vibe_options *o = cli->options;
     struct table table = {.steps = (size_t)o->steps, .is_json = o->is_json};

@@ -252,7 +252,7 @@ static void packed(struct vibe_lab *lab)
 
         p.w.dtype = VIBE_BF16;
         p.w.is_pair = p.epilogue == VIBE_SWIGLU;
-        p.w.is_wild = i % 2;
+        p.w.is_wild = i % 2 != 0;
         if (!lab->err.code)
             run_packed(lab, &p);
     }
