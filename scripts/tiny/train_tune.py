@@ -17,6 +17,7 @@ from train_codec import SIGMA, Acoustic, synchronise
 CONTEXT = 2                   # frames of a crop that are not judged
 SIZES = (2048, 1024, 512)     # windows of two periods of a low voice and more
 TRUE = 0.15                   # share of crops that still are the encoder's
+HEAR = 2                      # times that the model hears itself first
 BEGIN = 60                    # batches of scripts made before the first step
 SAVE_S = 60
 
@@ -33,6 +34,8 @@ class Tuning(Acoustic):
                          trainer.device, SIGMA)
         self.batches = batches
         trainer.listen()
+        for _ in range(HEAR):
+            trainer.make(batches)
         for _ in range(BEGIN if self.device == "cuda" else 1):
             self.make()
         synchronise(self.device)
