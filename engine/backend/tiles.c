@@ -87,7 +87,7 @@ static void lay_i4_row(uint8_t *tile, const struct vibe_tile_row *row,
     }
     for (unsigned q = 0; q < 4; q++)
         for (unsigned w = 0; w < 2; w++)
-            put_u32(tile + (((size_t)g * 4 + q) * 4 + half * 2 + w) * 4,
+            put_u32(tile + (((size_t)g * 4 + q) * 4 + (size_t)half * 2 + w) * 4,
                     i4_word(in + (size_t)q * 8 + (size_t)w * 4));
     scale = vibe_quant_group_scale(scale);
     memcpy(&bits, &scale, sizeof(bits));
@@ -198,7 +198,7 @@ static void pack_tile(uint8_t *tile, const uint16_t *in, size_t ld,
     struct packing p = {.tile = tile};
 
     memset(tile, 0, VIBE_TILE_ESCAPES_AT);
-    memset(tile + VIBE_TILE_ESCAPES_AT, 0xFF, VIBE_TILE_ESCAPES * 2);
+    memset(tile + VIBE_TILE_ESCAPES_AT, 0xFF, (size_t)VIBE_TILE_ESCAPES * 2);
     for (unsigned r = 0; r < VIBE_TILE_ROWS; r++)
         pack_row(&p, in + r * ld, base[r], r, n_columns[r]);
     for (unsigned lane = 0; lane < LANES; lane++)
@@ -206,7 +206,8 @@ static void pack_tile(uint8_t *tile, const uint16_t *in, size_t ld,
             put_u32(tile + VIBE_TILE_CODES_AT + ((size_t)w * LANES + lane) * 4,
                     p.words[lane][w]);
     if (p.is_far)
-        put_u16(tile + VIBE_TILE_ESCAPES_AT + VIBE_TILE_FEW * 2, VIBE_TILE_FAR);
+        put_u16(tile + VIBE_TILE_ESCAPES_AT + (size_t)VIBE_TILE_FEW * 2,
+                VIBE_TILE_FAR);
 }
 
 /* The tiles of a group that pack.h has in its tile i of each row. */
