@@ -110,7 +110,7 @@ const struct vibe_option vibe_option_rows[] = {
         .choices = vibe_dtype_words,
         .is_everyday = 1,
         .help = "how the language model's weights are kept; auto is what the "
-                "file holds",
+                "file holds, or less where a GPU has no room for that",
     },
     {
         .names = "--head-dtype",

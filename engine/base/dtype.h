@@ -22,7 +22,7 @@ enum vibe_dtype {
 
 /* How weights are asked to be kept; of keys and values, BF16 and F8_E4M3. */
 enum vibe_weight_dtype {
-    VIBE_WEIGHTS_AUTO, /* as the file holds them */
+    VIBE_WEIGHTS_AUTO, /* as the file holds them, see also planning.h */
     VIBE_WEIGHTS_F32,  /* likewise, and float32 arithmetic throughout */
     VIBE_WEIGHTS_BF16,
     VIBE_WEIGHTS_F8_E4M3,
