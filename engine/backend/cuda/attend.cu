@@ -169,12 +169,19 @@ __device__ static struct queries queries_of(const struct job &job, unsigned b,
     return qs;
 }
 
+/* Blocks that a multiprocessor must have registers for: bytes take more of
+ * them to expand, floats to hold, than half a multiprocessor has. */
+template <typename T> constexpr unsigned blocks_of(void)
+{
+    return sizeof(T) == 2 ? 2 : 1;
+}
+
 /*
  * Split attention: grid (chunk slots, KV heads, rows); bound by reading keys
  * and values.  A past of one chunk needs no parts.
  */
 template <typename T, unsigned V>
-__global__ __launch_bounds__(THREADS, 2) void split_kernel(
+__global__ __launch_bounds__(THREADS, blocks_of<T>()) void split_kernel(
     const __grid_constant__ struct job job)
 {
     extern __shared__ float4 region[];
@@ -213,7 +220,7 @@ __global__ __launch_bounds__(THREADS, 2) void split_kernel(
 /* A prompt: grid (blocks of n_rows rows, KV heads, B); the rows that see most
  * come first, so that the last blocks to start are short. */
 template <typename T, unsigned V>
-__global__ __launch_bounds__(THREADS, 2) void walk_kernel(
+__global__ __launch_bounds__(THREADS, blocks_of<T>()) void walk_kernel(
     const __grid_constant__ struct job job)
 {
     extern __shared__ float4 region[];
