@@ -105,7 +105,7 @@ static size_t floats_bytes(size_t n)
 static size_t scale_bytes(enum vibe_dtype dtype,
                           const struct vibe_matrix_source *src)
 {
-    int is_scaled = dtype == VIBE_I8 ||
+    int is_scaled = dtype == VIBE_I8 || dtype == VIBE_I4 ||
                     (dtype == VIBE_F8_E4M3 &&
                      vibe_matrix_gpu_dtype(src) != VIBE_F8_E4M3);
 

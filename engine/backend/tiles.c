@@ -1,6 +1,7 @@
 #include "engine/backend/tiles.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,10 +13,8 @@
 
 enum {
     LANES = 32,
-    HALVES = 2,
-    LANE_COLUMNS = 16, /* that a lane has of a row */
-    LANE_PAIRS = 16,   /* of both its rows */
-    FIELDS = 5,        /* pairs whose codes fill a word but for two bits */
+    LANE_PAIRS = 16, /* of both its rows */
+    FIELDS = 5,      /* pairs whose codes fill a word but for two bits */
     I4_ZERO = 8,
     ABREAST = VIBE_PACK_COLUMNS /
               VIBE_TILE_COLUMNS, /* tiles of one of pack.h */
@@ -89,7 +88,7 @@ static void lay_i4_row(uint8_t *tile, const struct vibe_tile_row *row,
         for (unsigned w = 0; w < 2; w++)
             put_u32(tile + (((size_t)g * 4 + q) * 4 + (size_t)half * 2 + w) * 4,
                     i4_word(in + (size_t)q * 8 + (size_t)w * 4));
-    scale = vibe_quant_group_scale(scale);
+    scale = ldexpf(vibe_quant_group_scale(scale), VIBE_TILE_I4_UP);
     memcpy(&bits, &scale, sizeof(bits));
     put_u16(tile + VIBE_TILE_SCALES_AT + (size_t)r * 2, bits >> 16);
 }
@@ -159,9 +158,9 @@ static void put_code(uint32_t words[3], unsigned pair, unsigned is_odd,
 
 /* Returns the code. */
 static uint32_t put_escape(struct packing *p, unsigned position,
-                           uint32_t exponent, uint32_t base)
+                           uint32_t exponent)
 {
-    const uint32_t e = said(exponent, base);
+    const uint32_t e = said(exponent, p->tile[VIBE_TILE_BASES_AT]);
 
     if (e == VIBE_TILE_NO_ESCAPE || p->n_escapes == VIBE_TILE_ESCAPES)
         p->is_far = 1;
@@ -172,21 +171,21 @@ static uint32_t put_escape(struct packing *p, unsigned position,
 }
 
 /* Row r of a tile, its columns of in; what is not there is coded 0. */
-static void pack_row(struct packing *p, const uint16_t *in, uint32_t base,
-                     unsigned r, size_t n_columns)
+static void pack_row(struct packing *p, const uint16_t *in, unsigned r,
+                     size_t n_columns)
 {
-    p->tile[VIBE_TILE_BASES_AT + r] = (uint8_t)base;
+    const uint32_t base = p->tile[VIBE_TILE_BASES_AT + r];
+
     for (unsigned c = 0; c < VIBE_TILE_COLUMNS && c < n_columns; c++) {
-        const unsigned lane = r % 8 * 4 + c / LANE_COLUMNS;
-        const unsigned e = c % LANE_COLUMNS;
+        const unsigned position = vibe_tile_position(r, c);
+        const unsigned pair = position >> 8 << 2 | (position >> 1 & 3);
         const uint32_t exponent = in[c] >> 7 & 255;
         uint32_t code = exponent - base;
 
-        p->tile[((size_t)(r / 8) * LANES + lane) * LANE_COLUMNS +
-                e] = (uint8_t)((in[c] >> 8 & 0x80) | (in[c] & 0x7F));
+        p->tile[position] = (uint8_t)((in[c] >> 8 & 0x80) | (in[c] & 0x7F));
         if (code >= VIBE_PACK_WINDOW)
-            code = put_escape(p, r * VIBE_TILE_COLUMNS + c, exponent, base);
-        put_code(p->words[lane], r / 8 * 8 + e / 2, e % 2, code);
+            code = put_escape(p, position, exponent);
+        put_code(p->words[position >> 3 & 31], pair, position & 1, code);
     }
 }
 
@@ -200,7 +199,9 @@ static void pack_tile(uint8_t *tile, const uint16_t *in, size_t ld,
     memset(tile, 0, VIBE_TILE_ESCAPES_AT);
     memset(tile + VIBE_TILE_ESCAPES_AT, 0xFF, (size_t)VIBE_TILE_ESCAPES * 2);
     for (unsigned r = 0; r < VIBE_TILE_ROWS; r++)
-        pack_row(&p, in + r * ld, base[r], r, n_columns[r]);
+        tile[VIBE_TILE_BASES_AT + r] = (uint8_t)base[r];
+    for (unsigned r = 0; r < VIBE_TILE_ROWS; r++)
+        pack_row(&p, in + r * ld, r, n_columns[r]);
     for (unsigned lane = 0; lane < LANES; lane++)
         for (unsigned w = 0; w < 3; w++)
             put_u32(tile + VIBE_TILE_CODES_AT + ((size_t)w * LANES + lane) * 4,
@@ -303,6 +304,8 @@ struct census {
 static void count_escapes(struct census *out, const struct vibe_tile_row *row,
                           size_t K, size_t i)
 {
+    const uint32_t base = escapes_of(&row[0], K, i).base;
+
     *out = (struct census){0};
     for (unsigned r = 0; r < VIBE_TILE_ROWS && row[r].part; r++) {
         const struct escapes from = escapes_of(&row[r], K, i);
@@ -315,7 +318,7 @@ static void count_escapes(struct census *out, const struct vibe_tile_row *row,
             if (column < 0)
                 continue;
             if (++out->n[t] > VIBE_TILE_ESCAPES ||
-                said(weight >> 7 & 255, from.base) == VIBE_TILE_NO_ESCAPE)
+                said(weight >> 7 & 255, base) == VIBE_TILE_NO_ESCAPE)
                 out->is_far[t] = 1;
         }
     }
@@ -382,9 +385,9 @@ static void add_escapes(struct vibe_tiles_far *far,
 
             if (column < 0 || (size_t)column / VIBE_TILE_COLUMNS != t)
                 continue;
-            far->escape[far->n_escapes++] = (r * VIBE_TILE_COLUMNS +
-                                             (uint32_t)column %
-                                                 VIBE_TILE_COLUMNS)
+            far->escape[far->n_escapes++] = vibe_tile_position(
+                                                r, (unsigned)column %
+                                                       VIBE_TILE_COLUMNS)
                                                 << 16 |
                                             weight;
         }

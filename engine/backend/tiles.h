@@ -9,19 +9,23 @@
  *
  *   I4           nibbles  u32 [lane][half][2]: bits 4 i of word w are the even
  *                         column of pair 4 w + i, 16 bits higher its odd one
- *                scales   bf16 [row]: those of quant.h are exact
+ *                scales   bf16 [row]: 2^VIBE_TILE_I4_UP of them, those of
+ *                         quant.h exactly
  *
- *   BF16_PACKED  bytes    u8 [half][lane][16]: sign << 7 | mantissa
- *                codes    u32 [3][lane] for 16 pairs, of half 0 first, as in
- *                         format/pack.h
+ *   BF16_PACKED  bytes    u8 [position]: sign << 7 | mantissa
+ *                codes    u32 [3][lane] for 16 pairs, as in format/pack.h
  *                bases    u8 [row]: the exponent of code 0
  *                escapes  u16 [40]: see below
  *
- * An escape is position << 6 | e, of the weight row << 6 | column: its exponent
- * is 0 where e is, or base + e - VIBE_TILE_ESCAPE_BIAS.  e from
- * VIBE_TILE_NO_ESCAPE on means nothing; VIBE_TILE_FAR in place 32, which is
- * seldom used, that there are more escapes than can be said so.  All of them
- * are then in a list that the matrix has beside its tiles,
+ * A position says where tensor cores want a weight: of the columns' bits
+ * q:2 i:2 c:1 e:1 and the rows' half:1 g:3 it has i:2 g:3 q:2 c:1 half:1 e:1,
+ * and i:2 c:1 half:1 number the pairs of a lane.
+ *
+ * An escape is position << 6 | e: its exponent is 0 where e is, or that of row
+ * 0's base and e - VIBE_TILE_ESCAPE_BIAS.  e from VIBE_TILE_NO_ESCAPE on means
+ * nothing; VIBE_TILE_FAR in place 32, which is seldom used, that there are more
+ * escapes than can be said so.  All of them are then in a list that the matrix
+ * has beside its tiles,
  *
  *   groups[n_groups + 1], tile[n], first[n + 1], escapes    u32
  *
@@ -45,6 +49,8 @@ enum {
     VIBE_TILE_COLUMNS = 64,
 
     VIBE_TILE_SCALES_AT = 512,
+    VIBE_TILE_I4_UP = 111,  /* a code is tiny where it lies in a bf16 */
+    VIBE_TILE_I4_DOWN = 19, /* so products are 2^-19 of what they should be */
     VIBE_TILE_I4_BYTES = VIBE_TILE_SCALES_AT + 32,
 
     VIBE_TILE_CODES_AT = 1024,
@@ -62,6 +68,13 @@ enum {
 
 /* Bytes of a tile; 0 of a dtype that is not kept so. */
 size_t vibe_tile_bytes(enum vibe_dtype dtype);
+
+/* The position of a weight of a tile. */
+static inline unsigned vibe_tile_position(unsigned row, unsigned column)
+{
+    return (column >> 2 & 3) << 8 | (row & 7) << 5 | (column >> 4) << 3 |
+           (column >> 1 & 1) << 2 | (row >> 3) << 1 | (column & 1);
+}
 
 /* Tiles beside each other. */
 static inline size_t vibe_tiles_across(size_t K)

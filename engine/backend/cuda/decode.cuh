@@ -235,7 +235,7 @@ template <int dtype> struct tile_feed {
             if (i + lane < PIECES)
                 copy_async<16>(to + (i + lane) * 16, p + i * 16, is_there);
         if (dtype == VIBE_BF16_PACKED && lane == 0)
-            *(far_tile *)(to + BYTES) = {a.far, a.far_groups, far_group, tile};
+            *(uint2 *)(to + BYTES) = make_uint2(far_group, tile);
     }
 };
 
@@ -250,7 +250,8 @@ struct tile_pairs {
 };
 
 template <int dtype>
-__device__ static inline void read_tile(tile_pairs &t, unsigned char *from)
+__device__ static inline void read_tile(tile_pairs &t, unsigned char *from,
+                                        const decode &a)
 {
     const unsigned r = threadIdx.x % 32 / 4;
     const unsigned q = threadIdx.x % 4;
@@ -258,8 +259,17 @@ __device__ static inline void read_tile(tile_pairs &t, unsigned char *from)
     if constexpr (dtype == VIBE_I4) {
         read_i4(t.low, t.high, from);
     } else if constexpr (dtype == VIBE_BF16_PACKED) {
-        unpack_in_place<format<VIBE_BF16>>(from);
-        read_tile<VIBE_BF16>(t, from);
+        const uint2 which = *(const uint2 *)(from + VIBE_TILE_PACKED_BYTES);
+        uint4 *quarters = (uint4 *)from;
+
+        unpack_tile(quarters, from, {a.far, a.far_groups, which.x, which.y});
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const uint4 v = quarters[32 * i + threadIdx.x % 32];
+
+            t.low[2 * i] = v.x, t.high[2 * i] = v.y;
+            t.low[2 * i + 1] = v.z, t.high[2 * i + 1] = v.w;
+        }
     } else {
         enum { BYTES = format<dtype>::ROW_BYTES };
 

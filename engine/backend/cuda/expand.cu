@@ -60,8 +60,9 @@ __global__ void __launch_bounds__(THREADS)
     for (unsigned h = 0; h < 2; h++) {
         const uint2 w = *(const uint2 *)(tile + lane * 16 + h * 8);
         const unsigned r = h * 8 + lane / 4;
-        const float s = __uint_as_float(
-            u16_at(tile + VIBE_TILE_SCALES_AT + 2 * r) << 16);
+        const float s = 0x1p-130f *
+                        __uint_as_float(
+                            u16_at(tile + VIBE_TILE_SCALES_AT + 2 * r) << 16);
         uint4 *out = row_of(a, i, r, lane % 4 * 16);
 
         if (!out)
@@ -77,33 +78,31 @@ __global__ void __launch_bounds__(THREADS)
 __global__ void __launch_bounds__(THREADS)
     expand_packed(const __grid_constant__ struct expansion a)
 {
-    __shared__ uint4 tiles[WARPS][VIBE_TILE_ROWS][TILE_ROW_BYTES / 16];
+    __shared__ uint4 tiles[WARPS][VIBE_TILE_ROWS * VIBE_TILE_COLUMNS / 8];
     const unsigned lane = threadIdx.x % 32;
     const unsigned i = blockIdx.x * WARPS + threadIdx.x / 32;
-    uint4(*rows)[TILE_ROW_BYTES / 16] = tiles[threadIdx.x / 32];
-    unsigned u[16];
-    packed_tile t;
+    uint4 *tile = tiles[threadIdx.x / 32];
+    const unsigned *words = (const unsigned *)tile;
 
     if (i >= a.n_tiles)
         return;
-    read_packed(t, a.tiles + (size_t)i * VIBE_TILE_PACKED_BYTES);
-    unpack_codes(u, t);
-#pragma unroll
-    for (unsigned j = 0; j < 4; j++)
-        rows[j / 2 * 8 + lane / 4][lane % 4 * 2 + j % 2] = make_uint4(
-            u[4 * j], u[4 * j + 1], u[4 * j + 2], u[4 * j + 3]);
-    __syncwarp();
-    put_escapes((unsigned char *)rows, t,
-                {a.far, a.far_groups, a.far_group + i / a.across, i % a.across},
-                [](unsigned piece, unsigned) { return piece; });
-    __syncwarp();
+    unpack_tile(
+        tile, a.tiles + (size_t)i * VIBE_TILE_PACKED_BYTES,
+        {a.far, a.far_groups, a.far_group + i / a.across, i % a.across});
 #pragma unroll
     for (unsigned j = 0; j < 4; j++) {
         const unsigned r = j * 4 + lane / 8;
-        uint4 *out = row_of(a, i, r, lane % 8 * 8);
+        const unsigned k = lane % 8 * 8;
+        uint4 *out = row_of(a, i, r, k);
+        unsigned at[4];
 
+#pragma unroll
+        for (unsigned p = 0; p < 4; p++) /* vibe_tile_position, by twos */
+            at[p] = (k / 4 + p / 2) % 4 * 128 + (r % 8 * 4 + k / 16) * 4 +
+                    p % 2 * 2 + r / 8;
         if (out)
-            *out = rows[r][lane % 8];
+            *out = make_uint4(words[at[0]], words[at[1]], words[at[2]],
+                              words[at[3]]);
     }
 }
 

@@ -236,7 +236,7 @@ template <int dtype, int HEIGHT> struct feeder {
         __syncwarp();
 #pragma unroll
         for (int h = 0; h < HEIGHT; h++)
-            read_tile<dtype>(w[h], here + h * TILE_BYTES);
+            read_tile<dtype>(w[h], here + h * TILE_BYTES, a);
         x.read(pairs, here + X_AT, a.x.is_split);
         __syncwarp();
         fetch_weights(here, a);

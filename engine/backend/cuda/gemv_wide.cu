@@ -196,11 +196,12 @@ template <int dtype, int GROUPS> struct worker {
             from[h].fetch(to + h * TILE_BYTES, a, tile);
     }
 
-    __device__ inline void read(tile_pairs w[HEIGHT], unsigned slot) const
+    __device__ inline void read(tile_pairs w[HEIGHT], const decode &a,
+                                unsigned slot) const
     {
 #pragma unroll
         for (unsigned h = 0; h < HEIGHT; h++)
-            read_tile<dtype>(w[h], weights + slot + h * TILE_BYTES);
+            read_tile<dtype>(w[h], weights + slot + h * TILE_BYTES, a);
     }
 
     /* c += the weights of a stage times its x. */
@@ -459,7 +460,7 @@ __global__ void __launch_bounds__(32 * MOST_WARPS, 1)
         if (!a.x.is_split)
             split_x(me.x + slot, rows);
         __syncthreads();
-        me.read(w, slot);
+        me.read(w, a, slot);
         if (ahead.is_in()) {
             me.fetch(a, free, ahead.tile(a));
             fetch_x(me.x + free, a, rows, ahead.tile(a));

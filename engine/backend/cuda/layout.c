@@ -16,7 +16,7 @@ static int is_scaled(const struct vibe_cuda_layout *l)
     for (int i = 0; i < l->src->n_parts; i++)
         if (l->src->part[i].scale)
             return 1;
-    return l->dtype == VIBE_I8;
+    return l->dtype == VIBE_I8 || l->dtype == VIBE_I4;
 }
 
 /* Append an array of N floats. */
@@ -287,7 +287,9 @@ void vibe_cuda_layout_lay(void *out, const struct vibe_cuda_layout *l, size_t i)
 float vibe_cuda_layout_scale(const struct vibe_cuda_layout *l, size_t n)
 {
     const struct vibe_matrix_part *part = l->src->part;
-    float unit = l->dtype == VIBE_I8 ? 64.0f : 1.0f;
+    float unit = l->dtype == VIBE_I8   ? 64.0f
+                 : l->dtype == VIBE_I4 ? 1 << VIBE_TILE_I4_DOWN
+                                       : 1.0f;
 
     /* the only part of a convolution may count channels, not rows */
     for (n = source_row(l->src, n);

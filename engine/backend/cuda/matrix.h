@@ -9,8 +9,8 @@
  * word that is cheap to expand (lay_bytes in layout.c, byte_weights in
  * weights.cuh).  int4 and packed bf16 are in the tiles of backend/tiles.h, the
  * rows of pairs taking turns in them likewise.  bias, gamma and part[0].scale
- * are [N] in the order of rows; int8 always has scales, 64 times those of the
- * file: its kernels multiply by 1 / 64 of a number.
+ * are [N] in the order of rows; int8 and int4 always have
+ * scales, 64 and 2^19 times those of the file: kernels multiply by as little.
  */
 #ifndef VIBE_CUDA_MATRIX_H
 #define VIBE_CUDA_MATRIX_H

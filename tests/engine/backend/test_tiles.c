@@ -136,24 +136,28 @@ static uint32_t bits_of(float f)
 /* Weight r, c of a packed tile, by the words of the header. */
 static uint16_t packed_at(const uint8_t *tile, unsigned r, unsigned c)
 {
-    const unsigned lane = r % 8 * 4 + c / 16;
-    const unsigned pair = r / 8 * 8 + c % 16 / 2, odd = c % 2 * 16;
-    const unsigned byte = tile[r / 8 * 512 + lane * 16 + c % 16];
+    const unsigned q = c / 16, i = c / 4 % 4, pair_of = c / 2 % 2, e = c % 2;
+    const unsigned half = r / 8, g = r % 8, lane = 4 * g + q;
+    const unsigned at = ((((i * 8 + g) * 4 + q) * 2 + pair_of) * 2 + half) * 2 +
+                        e;
+    const unsigned pair = (i * 2 + pair_of) * 2 + half;
+    const unsigned byte = tile[at];
     unsigned code = 0;
 
     for (unsigned b = 0; b < 3; b++) {
         const unsigned w = pair < 15 ? pair / 5 : b;
         const unsigned bit = pair < 15 ? 3 * (pair % 5) + 1 + b : 0;
 
-        code |= (u32_at(tile + 1024 + (w * 32 + lane) * 4) >> (bit + odd) & 1)
+        code |= (u32_at(tile + 1024 + (w * 32 + lane) * 4) >> (bit + 16 * e) &
+                 1)
                 << b;
     }
     code += tile[1408 + r];
-    for (unsigned i = 0; i < 40; i++) {
-        const unsigned escape = u16_at(tile + 1424 + 2 * i);
+    for (unsigned j = 0; j < 40; j++) {
+        const unsigned escape = u16_at(tile + 1424 + 2 * j);
 
-        if ((escape & 63) < 62 && escape >> 6 == r * 64 + c)
-            code = escape & 63 ? tile[1408 + r] + (escape & 63) - 47 : 0;
+        if ((escape & 63) < 62 && escape >> 6 == at)
+            code = escape & 63 ? tile[1408] + (escape & 63) - 47 : 0;
     }
     return (uint16_t)((byte & 0x80) << 8 | code << 7 | (byte & 0x7F));
 }
@@ -180,7 +184,7 @@ static uint16_t weight_at(const struct fixture *f, const uint8_t *tile,
             continue;
         is_listed = 1;
         for (uint32_t j = first[0]; j < first[1]; j++)
-            if (list[G + 2 + 2 * n + j] >> 16 == r * 64 + c)
+            if (list[G + 2 + 2 * n + j] >> 16 == vibe_tile_position(r, c))
                 weight = (uint16_t)list[G + 2 + 2 * n + j];
     }
     assert_int_equal(is_listed, u16_at(tile + 1424 + 64) == 0xFFFE);
@@ -337,8 +341,9 @@ static void every_int4_is_found(void **state)
                 assert_int_equal(word >> (pair % 4 * 4 + k % 2 * 16) & 15,
                                  want);
                 if (n < 20)
-                    assert_int_equal(u16_at(tile + 512 + 2 * r) << 16,
-                                     bits_of(f->scales[n * 3 + k / 64]));
+                    assert_int_equal(
+                        u16_at(tile + 512 + 2 * r) << 16,
+                        bits_of(ldexpf(f->scales[n * 3 + k / 64], 111)));
             }
     }
 }
@@ -365,7 +370,7 @@ static void wide_groups_of_int4_have_their_scale_twice(void **state)
 
     for (size_t t = 0; t < 4; t++)
         assert_int_equal(u16_at(f->tiles + t * VIBE_TILE_I4_BYTES + 512),
-                         t < 2 ? 0x3F00 : 0x3E80);
+                         t < 2 ? 0x3F00 + 111 * 128 : 0x3E80 + 111 * 128);
 }
 
 static const struct CMUnitTest tests[] = {
