@@ -422,7 +422,8 @@ __device__ static inline walk fill(worker<dtype, GROUPS> &me, const walk &here,
 
 /* bytes: the weights once, little sums, and x for each block. */
 template <int dtype, int GROUPS>
-__global__ void __launch_bounds__(32 * MOST_WARPS, 1)
+__global__ void __launch_bounds__(32 * most_warps(GROUPS),
+                                  GROUPS <= PAIRED ? 2 : 1)
     gemv_wide_kernel(const __grid_constant__ struct decode a)
 {
 #if __CUDA_ARCH__ >= 800

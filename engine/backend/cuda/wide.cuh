@@ -16,11 +16,16 @@ enum {
     MOST_ROWS = VIBE_CUDA_WIDE_ROWS,
     X_BYTES = 4 * TILE_K, /* of a row of x in a stage */
     HEIGHT = 2,           /* tiles of outputs of a warp */
-    MOST_WARPS = 9,
+    PAIRED = 2,           /* groups: up to here two blocks fit the registers */
     LEAST_WARPS = 3,
     MOST_DEPTH = 6,
     STAGE_BYTES = 8 << 10, /* that could be moved while a group is multiplied */
 };
+
+static constexpr unsigned most_warps(unsigned groups)
+{
+    return groups <= PAIRED ? 8 : 9;
+}
 
 /* The rows of a block, and where their x, y and gate begin. */
 struct pass {
@@ -58,7 +63,7 @@ static inline size_t cost_of(const struct shares *s, size_t n_tiles,
                         s->groups * ROWS * sizeof(float);
     const size_t of_sm = (n_blocks + n_sm - 1) / n_sm;
     const size_t room = limit / (3 * s->stage);
-    const size_t warps = s->groups <= 2 ? 16 : 12; /* by registers */
+    const size_t warps = s->groups <= PAIRED ? 16 : 12; /* by registers */
     size_t beside = warps / s->warps;
 
     beside = room < 1 ? 1 : room < beside ? room : beside;
@@ -126,7 +131,8 @@ static inline struct shares shares_of(const struct vibe_cuda *cuda,
     s.groups = (unsigned)((n_rows + s.n_passes * ROWS - 1) /
                           (s.n_passes * ROWS));
     for (unsigned n_parts = 1; n_parts <= most; n_parts *= 2)
-        for (unsigned warps = MOST_WARPS; warps >= LEAST_WARPS; warps--) {
+        for (unsigned warps = most_warps(s.groups); warps >= LEAST_WARPS;
+             warps--) {
             size_t cost;
 
             share_out(&s, w, warps, n_parts);
