@@ -128,12 +128,16 @@ static json_t *json_of(const struct sweep *sweep, const struct point *p)
 
 static void print_csv(const struct sweep *sweep, const struct point *p)
 {
+    char bound[32] = ""; /* unknown is no number */
+
     if (!sweep->n_printed)
         puts("gpu_layers,layers,resident_bytes,streamed_bytes,vram_peak_bytes,"
              "frame_ms,frame_ms_sd,bound_ms,rtf");
-    printf("%.1f,%zu,%zu,%zu,%zu,%.3f,%.3f,%.3f,%.4f\n", p->layers, p->n_layers,
+    if (p->bound_s > 0)
+        snprintf(bound, sizeof(bound), "%.3f", 1e3 * p->bound_s);
+    printf("%.1f,%zu,%zu,%zu,%zu,%.3f,%.3f,%s,%.4f\n", p->layers, p->n_layers,
            p->resident, p->streamed, p->vram, 1e3 * p->mean_s,
-           1e3 * p->deviation_s, 1e3 * p->bound_s, p->rtf);
+           1e3 * p->deviation_s, bound, p->rtf);
 }
 
 static void print_row(const struct sweep *sweep, const struct point *p)
