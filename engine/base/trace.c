@@ -1,16 +1,14 @@
 #include "engine/base/trace.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "engine/base/clock.h"
 #include "engine/base/error.h"
+#include "engine/base/whole_file.h"
 
 struct event {
     const char *name;
@@ -25,8 +23,7 @@ struct vibe_trace {
     double start_s;
     size_t capacity;
     size_t n; /* ever added; event i is events[i % capacity] */
-    char *path, *part;
-    FILE *file; /* called part until it is written; then NULL */
+    struct vibe_whole_file out;
     struct event events[];
 };
 
@@ -40,6 +37,7 @@ int vibe_trace_open(struct vibe_trace **out, const char *path, size_t capacity,
                     struct vibe_error *err)
 {
     struct vibe_trace *trace = NULL;
+    int rc;
 
     *out = NULL;
     if (capacity < SIZE_MAX / sizeof(trace->events[0]) - 1)
@@ -50,31 +48,20 @@ int vibe_trace_open(struct vibe_trace **out, const char *path, size_t capacity,
     pthread_mutex_init(&trace->lock, NULL);
     trace->start_s = vibe_clock_s();
     trace->capacity = capacity;
-    trace->path = strdup(path);
-    if (asprintf(&trace->part, "%s.part", path) < 0)
-        trace->part = NULL;
-    if (trace->path && trace->part)
-        trace->file = fopen(trace->part, "wb");
-    if (!trace->file) {
-        vibe_fail(err, VIBE_E_IO, "%s: %s", path, strerror(errno));
+    rc = vibe_whole_file_init(&trace->out, path, err);
+    if (rc == VIBE_OK)
+        *out = trace;
+    else
         vibe_trace_free(trace);
-        return VIBE_E_IO;
-    }
-    *out = trace;
-    return VIBE_OK;
+    return rc;
 }
 
 void vibe_trace_free(struct vibe_trace *trace)
 {
     if (!trace)
         return;
-    if (trace->file) {
-        fclose(trace->file);
-        unlink(trace->part);
-    }
+    vibe_whole_file_release(&trace->out);
     pthread_mutex_destroy(&trace->lock);
-    free(trace->path);
-    free(trace->part);
     free(trace);
 }
 
@@ -151,7 +138,7 @@ static void write_event(FILE *file, const struct event *event)
     fprintf(file, ",\"tid\":%d}", (int)event->track + 1);
 }
 
-static int write_all(FILE *file, const struct vibe_trace *trace)
+static void write_all(FILE *file, const struct vibe_trace *trace)
 {
     const size_t first = trace->n > trace->capacity ? trace->n - trace->capacity
                                                     : 0;
@@ -161,24 +148,13 @@ static int write_all(FILE *file, const struct vibe_trace *trace)
     for (size_t i = first; i < trace->n; i++)
         write_event(file, &trace->events[i % trace->capacity]);
     fprintf(file, "\n],\"otherData\":{\"forgotten_events\":%zu}}\n", first);
-    return !ferror(file) && fflush(file) == 0 && fsync(fileno(file)) == 0;
 }
 
 int vibe_trace_write(struct vibe_trace *trace, struct vibe_error *err)
 {
-    FILE *file = trace->file;
-    int ok;
-
-    assert(file);
-    trace->file = NULL;
-    errno = 0;
+    assert(trace->out.file);
     pthread_mutex_lock(&trace->lock);
-    ok = write_all(file, trace);
+    write_all(trace->out.file, trace);
     pthread_mutex_unlock(&trace->lock);
-    if (fclose(file) == 0 && ok && rename(trace->part, trace->path) == 0)
-        return VIBE_OK;
-    vibe_fail(err, VIBE_E_IO, "%s: %s", trace->path,
-              strerror(errno ? errno : EIO));
-    unlink(trace->part);
-    return VIBE_E_IO;
+    return vibe_whole_file_commit(&trace->out, err);
 }

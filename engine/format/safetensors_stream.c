@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "engine/base/error.h"
+#include "engine/base/whole_file.h"
 
 enum {
     ITEM_ROOM = 192, /* of the header, beside the name */
@@ -16,8 +16,7 @@ enum {
 };
 
 struct vibe_safetensors_stream {
-    char *path, *part;
-    FILE *file;
+    struct vibe_whole_file out;
     json_t *header;
     size_t room; /* bytes of the header */
     size_t n;    /* bytes of data */
@@ -26,7 +25,7 @@ struct vibe_safetensors_stream {
 static int io_error(const struct vibe_safetensors_stream *s,
                     struct vibe_error *err)
 {
-    return vibe_fail(err, VIBE_E_IO, "%s: %s", s->path, strerror(errno));
+    return vibe_fail(err, VIBE_E_IO, "%s: %s", s->out.path, strerror(errno));
 }
 
 static int no_memory(const char *path, struct vibe_error *err)
@@ -39,24 +38,18 @@ int vibe_safetensors_stream_open(struct vibe_safetensors_stream **out,
                                  size_t max_names, struct vibe_error *err)
 {
     struct vibe_safetensors_stream *s = calloc(1, sizeof(*s));
-    int rc = VIBE_OK;
+    int rc;
 
     *out = NULL;
     if (!s)
         return no_memory(path, err);
-    s->path = strdup(path);
     s->header = json_object();
     s->room = (max_items * ITEM_ROOM + 2 * max_names + NOTE_ROOM + 7) / 8 * 8;
-    if (!s->path || !s->header || asprintf(&s->part, "%s.part", path) < 0) {
-        s->part = NULL;
-        rc = no_memory(path, err);
-    }
-    if (rc == VIBE_OK) {
-        s->file = fopen(s->part, "wb");
-        if (!s->file ||
-            fseek(s->file, (long)(sizeof(uint64_t) + s->room), SEEK_SET) != 0)
-            rc = io_error(s, err);
-    }
+    rc = s->header ? vibe_whole_file_init(&s->out, path, err)
+                   : no_memory(path, err);
+    if (rc == VIBE_OK &&
+        fseek(s->out.file, (long)(sizeof(uint64_t) + s->room), SEEK_SET) != 0)
+        rc = io_error(s, err);
     if (rc == VIBE_OK)
         *out = s;
     else
@@ -82,8 +75,8 @@ int vibe_safetensors_stream_add(struct vibe_safetensors_stream *s,
                                       vibe_dtype_name(item->dtype), "shape",
                                       shape, "data_offsets", (json_int_t)s->n,
                                       (json_int_t)end)))
-        return no_memory(s->path, err);
-    if (bytes && fwrite(item->data, bytes, 1, s->file) != 1)
+        return no_memory(s->out.path, err);
+    if (bytes && fwrite(item->data, bytes, 1, s->out.file) != 1)
         return io_error(s, err);
     s->n = end;
     return VIBE_OK;
@@ -102,11 +95,10 @@ static int write_header(struct vibe_safetensors_stream *s, const char *note,
             json_pack("{s:s, s:s}", "format", "pt", "vibevoice", note)) == 0)
         text = json_dumps(s->header, JSON_COMPACT);
     if (!text || strlen(text) > s->room)
-        rc = no_memory(s->path, err);
-    else if (fseek(s->file, 0, SEEK_SET) != 0 ||
-             fwrite(&length, sizeof(length), 1, s->file) != 1 ||
-             fprintf(s->file, "%-*s", (int)s->room, text) < 0 ||
-             fflush(s->file) != 0 || fsync(fileno(s->file)) != 0)
+        rc = no_memory(s->out.path, err);
+    else if (fseek(s->out.file, 0, SEEK_SET) != 0 ||
+             fwrite(&length, sizeof(length), 1, s->out.file) != 1 ||
+             fprintf(s->out.file, "%-*s", (int)s->room, text) < 0)
         rc = io_error(s, err);
     free(text);
     return rc;
@@ -117,17 +109,8 @@ int vibe_safetensors_stream_finish(struct vibe_safetensors_stream *s,
 {
     int rc = write_header(s, note, err);
 
-    if (rc == VIBE_OK) {
-        FILE *file = s->file;
-
-        s->file = NULL;
-        if (fclose(file) != 0 || rename(s->part, s->path) != 0)
-            rc = io_error(s, err);
-    }
-    if (rc == VIBE_OK) { /* nothing is left to remove */
-        free(s->part);
-        s->part = NULL;
-    }
+    if (rc == VIBE_OK)
+        rc = vibe_whole_file_commit(&s->out, err);
     vibe_safetensors_stream_abandon(s);
     return rc;
 }
@@ -136,12 +119,7 @@ void vibe_safetensors_stream_abandon(struct vibe_safetensors_stream *s)
 {
     if (!s)
         return;
-    if (s->file)
-        fclose(s->file);
-    if (s->part)
-        unlink(s->part);
+    vibe_whole_file_release(&s->out);
     json_decref(s->header);
-    free(s->part);
-    free(s->path);
     free(s);
 }

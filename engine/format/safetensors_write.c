@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "engine/base/error.h"
+#include "engine/base/whole_file.h"
 
 static size_t item_bytes(const struct vibe_safetensors_item *item)
 {
@@ -75,40 +75,27 @@ static int write_all(FILE *file, const struct vibe_safetensors_item *items,
 
         ok = bytes == 0 || fwrite(items[i].data, bytes, 1, file) == 1;
     }
-    return ok && fflush(file) == 0 && fsync(fileno(file)) == 0;
+    return ok;
 }
 
 int vibe_safetensors_write(const char *path,
                            const struct vibe_safetensors_item *items, size_t n,
                            struct vibe_error *err)
 {
-    char *part = NULL;
-    char *header = NULL;
-    FILE *file = NULL;
+    struct vibe_whole_file whole = {0};
     size_t length = 0;
-    int rc = VIBE_OK;
+    char *header = header_text(items, n, &length);
+    int rc;
 
-    header = header_text(items, n, &length);
-    if (!header || asprintf(&part, "%s.part", path) < 0) {
-        part = NULL;
-        rc = vibe_fail(err, VIBE_E_NOMEM, "%s: no memory for its header", path);
-        goto out;
-    }
-    file = fopen(part, "wb");
-    if (!file || !write_all(file, items, n, header, length)) {
+    if (!header)
+        return vibe_fail(err, VIBE_E_NOMEM, "%s: no memory for its header",
+                         path);
+    rc = vibe_whole_file_init(&whole, path, err);
+    if (rc == VIBE_OK && !write_all(whole.file, items, n, header, length))
         rc = vibe_fail(err, VIBE_E_IO, "%s: %s", path, strerror(errno));
-        goto out;
-    }
-    if (fclose(file) != 0 || rename(part, path) != 0)
-        rc = vibe_fail(err, VIBE_E_IO, "%s: %s", path, strerror(errno));
-    file = NULL;
-
-out:
-    if (file)
-        fclose(file);
-    if (rc != VIBE_OK && part)
-        unlink(part);
-    free(part);
+    if (rc == VIBE_OK)
+        rc = vibe_whole_file_commit(&whole, err);
+    vibe_whole_file_release(&whole);
     free(header);
     return rc;
 }
