@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "engine/base/team.h"
 #include "engine/format/names.h"
@@ -141,6 +142,28 @@ static int convert_weight(struct vibe_safetensors_stream *s,
     return rc;
 }
 
+/* A lossy copy must not take the place of what it is made from. */
+static int check_out(const struct vibe_weights *w, const char *out,
+                     struct vibe_error *err)
+{
+    struct stat there, here;
+
+    if (stat(out, &there) != 0)
+        return VIBE_OK;
+    for (size_t i = 0; i < vibe_weights_count(w); i++) {
+        struct vibe_weight weight;
+
+        vibe_weights_get(w, i, &weight);
+        if (stat(weight.file, &here) == 0 && here.st_dev == there.st_dev &&
+            here.st_ino == there.st_ino)
+            return vibe_fail(err, VIBE_E_IO,
+                             "%s: is a file of the model that is converted, "
+                             "expected another one",
+                             out);
+    }
+    return VIBE_OK;
+}
+
 int vibe_convert(const char *model, const char *out,
                  const struct vibe_precision *precision, struct vibe_error *err)
 {
@@ -159,8 +182,10 @@ int vibe_convert(const char *model, const char *out,
         vibe_weights_get(w, i, &weight);
         names += 2 * strlen(weight.name);
     }
-    rc = vibe_safetensors_stream_open(&s, out, 2 * vibe_weights_count(w), names,
-                                      err);
+    rc = check_out(w, out, err);
+    if (rc == VIBE_OK)
+        rc = vibe_safetensors_stream_open(&s, out, 2 * vibe_weights_count(w),
+                                          names, err);
     for (size_t i = 0; i < vibe_weights_count(w) && rc == VIBE_OK; i++)
         rc = convert_weight(s, w, i, err);
     if (rc == VIBE_OK) {

@@ -208,7 +208,7 @@ void vibe_engine_layer_stats(const struct vibe_engine *engine, size_t layer,
 /*
  * Write a checkpoint as one .safetensors file, its matrices in the dtypes of a
  * precision (AUTO: as they are); everything else stays as it is.  The file
- * appears under its name when it is whole.
+ * appears under its name when it is whole; it may be none of the checkpoint's.
  *
  * Errors: VIBE_E_IO, VIBE_E_FORMAT, VIBE_E_UNSUPPORTED, VIBE_E_NOMEM
  */

@@ -10,6 +10,16 @@ cd "$tmp" || exit 1
 cp "$model"/*.json .
 [ ! -e "$model/merges.txt" ] || cp "$model/merges.txt" .
 
+cp "$model/model.safetensors" .
+ln -s model.safetensors link.safetensors
+for out in "$PWD/model.safetensors" link.safetensors; do
+    fails "convert_spares_its_own_model_as_${out##*/}" 4 \
+        "$out: is a file of the model that is converted, expected another one" \
+        --model . --dtype int8 --convert "$out"
+done
+ok convert_leaves_its_model cmp model.safetensors "$model/model.safetensors"
+rm model.safetensors link.safetensors
+
 speak() {
     run "$@" --text "Speaker 1: Hello." --max-frames 4 --seed 3 -y
 }
