@@ -291,10 +291,14 @@ static enum vibe_exit read_lines(struct reader *r, FILE *file)
     for (size_t line = 1;
          status == VIBE_EXIT_OK && (n = getline(&text, &capacity, file)) >= 0;
          line++) {
-        const size_t blanks = strspn(text, " \t\r\n");
+        /* Windows marks what it saves with a byte-order mark. */
+        const size_t mark = line == 1 && strncmp(text, "\xEF\xBB\xBF", 3) == 0
+                                ? 3
+                                : 0;
+        const size_t blanks = mark + strspn(text + mark, " \t\r\n");
 
         if (blanks < (size_t)n && text[blanks] != '#')
-            status = read_line(r, text, (size_t)n, line);
+            status = read_line(r, text + mark, (size_t)n - mark, line);
     }
     if (status == VIBE_EXIT_OK && ferror(file))
         status = vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name, "%s: %s",

@@ -45,6 +45,9 @@ ok manifest_has_texts cmp solo/one.wav man/third.wav
 rc=0
 "$vibe" "${speak[@]}" --batch - -d stdin <jobs.jsonl >out 2>err || rc=$?
 ok manifest_from_stdin cmp solo/voiced.wav stdin/first.wav
+printf '\xEF\xBB\xBF{"txt_path": "in/one.txt"}\r\n\r\n' >windows.jsonl
+run "${speak[@]}" --batch windows.jsonl -d windows
+ok manifest_from_windows cmp solo/one.wav windows/one.wav
 run "${speak[@]}" --batch in -d one --batch-size 1
 ok one_at_a_time cmp folder/two.wav one/two.wav
 run "${speak[@]}" in/one.txt --takes 3 -o t.wav
