@@ -6,7 +6,10 @@
  * a resident language model) and the rest of the frame would need at least,
  * their ratio, a hash of a second of speech, and how the chunks travelled.
  *
- *   bench_offload [MODEL [FRAMES [LAYERS...]]]
+ *   bench_offload [MODEL[@DTYPE] [FRAMES [LAYERS[:WAY[:SLOTS]]...]]]
+ *
+ * DTYPE is what the language model is kept as; WAY "unpinned", "sync",
+ * "ondemand", "demote" or a number of MB of host memory.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,15 +18,24 @@
 #include "engine/base/clock.h"
 #include "engine/engine.h"
 #include "engine/model/kvcache.h"
+#include "engine/precision.h"
 
-enum { STEPS = 10, PROMPT = 300, FRAMES = 5, PROBE_BYTES = 256 << 20 };
+/* Keys and values need another block at frame GROWTH, when frames have been
+ * captured: VIBE_KV_BLOCK_TOKENS divides PROMPT - 1 + GROWTH. */
+enum {
+    STEPS = 10,
+    PROMPT = 510,
+    FRAMES = 6,
+    GROWTH = 3,
+    PROBE_BYTES = 256 << 20
+};
 
 struct bench {
-    const char *model;
+    char model[256];
+    enum vibe_weight_dtype dtype;
     size_t n_frames;
     size_t lm_bytes, n_layers;
-    double link; /* bytes per second */
-    double lm_s; /* of the language model when all of it is resident */
+    double lm_s, rest_s; /* of a frame when all of it is resident */
     uint64_t hash;
     double prompt_s;
     int has_no_room;
@@ -51,9 +63,6 @@ static void speak(struct bench *b, struct vibe_engine *engine)
         exit(1);
     for (size_t i = 0; i < PROMPT * H; i++)
         embeds[i] = (float)(i % 1013 * i % 97) * 0.001f - 0.05f;
-    if (b->has_no_room)
-        vibe_kvcache_limit(g->cache, 0, vibe_streaming_make_room,
-                           &engine->models.streaming);
     if (vibe_generator_prepare(g, STEPS, &err))
         fail(&err);
     start = vibe_clock_s();
@@ -64,6 +73,10 @@ static void speak(struct bench *b, struct vibe_engine *engine)
     for (int frame = 0; frame < FRAMES; frame++) {
         const unsigned char *bytes = (const unsigned char *)g->host_pcm;
 
+        if (b->has_no_room && frame == GROWTH)
+            vibe_kvcache_limit(g->cache, vibe_kvcache_bytes(g->cache),
+                               vibe_streaming_make_room,
+                               &engine->models.streaming);
         if (vibe_generator_step(g, NULL, &err))
             fail(&err);
         vibe_generator_commit(g, 0, VIBE_CONTROL_DIFFUSION);
@@ -76,10 +89,26 @@ static void speak(struct bench *b, struct vibe_engine *engine)
 
 static void choose_way(struct vibe_weight_streaming *s, const char *way)
 {
-    s->is_unpinned = strcmp(way, "unpinned") == 0;
-    s->is_synchronous = strcmp(way, "sync") == 0;
-    s->is_on_demand = s->is_synchronous || strcmp(way, "ondemand") == 0;
+    const char *slots = strchr(way, ':');
+
+    s->ring_slots = slots ? strtoul(slots + 1, NULL, 10) : 0;
+    s->is_unpinned = strncmp(way, "unpinned", 8) == 0;
+    s->is_synchronous = strncmp(way, "sync", 4) == 0;
+    s->is_on_demand = s->is_synchronous || strncmp(way, "ondemand", 8) == 0;
     s->host_bytes = strtoul(way, NULL, 10) << 20;
+}
+
+/* The link brings every chunk, but those that the ring holds while the rest of
+ * a frame is computed. */
+static double bound_of(const struct bench *b,
+                       const struct vibe_offload_stats *stats, double link)
+{
+    const double streamed = (double)stats->streamed_bytes;
+    const double ring = (double)(stats->slots * stats->slot_bytes);
+    const double copies = streamed > ring ? (streamed - ring) / link : 0;
+    const double bound = b->rest_s + (copies > b->lm_s ? copies : b->lm_s);
+
+    return streamed / link > bound ? streamed / link : bound;
 }
 
 /* layers < 0: without offload. */
@@ -87,21 +116,21 @@ static void run(struct bench *b, double layers, const char *way)
 {
     struct vibe_engine_options options = {
         .model = b->model,
+        .precision.lm = b->dtype,
         .streaming = {.is_on = layers >= 0.0, .resident_bytes = SIZE_MAX},
     };
     struct vibe_offload_stats stats = {0};
     struct vibe_engine *engine = NULL;
     struct vibe_bench times;
     struct vibe_error err;
-    double start = vibe_clock_s(), open_s, settle_s, rest;
-    double copies, bound;
+    double start = vibe_clock_s(), open_s, settle_s, rest, link, bound;
 
     if (layers >= 0.0 && layers < (double)b->n_layers)
         options.streaming.resident_bytes = (size_t)((double)b->lm_bytes *
                                                     layers /
                                                     (double)b->n_layers);
     choose_way(&options.streaming, way);
-    b->has_no_room = strcmp(way, "demote") == 0;
+    b->has_no_room = strncmp(way, "demote", 6) == 0;
     if (vibe_engine_open(&engine, &options, &err))
         fail(&err);
     open_s = vibe_clock_s() - start;
@@ -116,40 +145,46 @@ static void run(struct bench *b, double layers, const char *way)
     b->n_layers = engine->config.lm.num_hidden_layers;
     if (!b->lm_bytes)
         b->lm_bytes = stats.resident_bytes + stats.streamed_bytes;
-    if (b->link <= 0.0)
-        b->link = vibe_offload_probe(engine->backend, engine->backend->transfer,
-                                     PROBE_BYTES);
+    link = vibe_offload_probe(engine->backend, engine->backend->transfer,
+                              PROBE_BYTES);
     rest = times.stage_s[VIBE_STAGE_HEAD] + times.stage_s[VIBE_STAGE_DECODER] +
            times.stage_s[VIBE_STAGE_SEMANTIC] +
            times.stage_s[VIBE_STAGE_CONNECTORS];
-    if (b->lm_s <= 0.0)
+    if (b->lm_s <= 0.0) {
         b->lm_s = times.stage_s[VIBE_STAGE_LM];
-    copies = ((double)stats.streamed_bytes -
-              (double)(stats.slots * stats.slot_bytes)) /
-             b->link;
-    bound = stats.streamed_bytes ? rest + (copies > b->lm_s ? copies : b->lm_s)
-                                 : times.frame_s;
+        b->rest_s = rest;
+    }
+    bound = bound_of(b, &stats, link);
     printf("%6.2f layers: frame %8.3f ms, lm %8.3f, rest %6.3f, streamed %8.1f "
            "MB of %zu chunks, link %5.1f GB/s, bound %8.3f, ratio %5.3f, "
            "hash %016llx, prompt %7.3f s, %s %s, opened %.1f + %.1f s\n",
            layers, 1e3 * times.frame_s, 1e3 * times.stage_s[VIBE_STAGE_LM],
            1e3 * rest, 1e-6 * (double)stats.streamed_bytes, stats.n_chunks,
-           1e-9 * b->link, 1e3 * bound, times.frame_s / bound,
+           1e-9 * link, 1e3 * bound, times.frame_s / bound,
            (unsigned long long)b->hash, b->prompt_s, vibe_path_name(stats.path),
            way, open_s, settle_s);
     fflush(stdout);
     vibe_engine_free(engine);
 }
 
+/* "PATH@DTYPE" */
+static void choose_model(struct bench *b, const char *name)
+{
+    const char *at = strchr(name, '@');
+
+    snprintf(b->model, sizeof(b->model), "%.*s",
+             at ? (int)(at - name) : (int)strlen(name), name);
+    while (at && strcmp(at + 1, vibe_precision_name(b->dtype)) != 0)
+        if (++b->dtype > VIBE_WEIGHTS_BF16_PACKED)
+            exit(1);
+}
+
 int main(int argc, char **argv)
 {
-    struct bench b = {
-        .model = argc > 1 ? argv[1] : "demo/model",
-        .n_frames = argc > 2 ? strtoul(argv[2], NULL, 10) : 5,
-    };
+    struct bench b = {.n_frames = argc > 2 ? strtoul(argv[2], NULL, 10) : 5};
 
+    choose_model(&b, argc > 1 ? argv[1] : "demo/model");
     run(&b, 1e9, "");
-    run(&b, -1.0, "");
     for (int i = 3; i < argc; i++) {
         const char *colon = strchr(argv[i], ':');
 
