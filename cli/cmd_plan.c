@@ -273,6 +273,7 @@ static int plan_row(struct vibe_plan *out, const struct table *table,
         .reserve = -1,
         .positive = table->here.positive ? table->here.positive : 4096,
         .negative = table->here.negative ? table->here.negative : 2048,
+        .ring_slots = VIBE_PLAN_RING_SLOTS, /* free memory is not a card's */
     };
 
     return vibe_plan_make(out, m, &device, &request, NULL);

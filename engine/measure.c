@@ -99,6 +99,7 @@ static void describe(struct vibe_plan_model *out, const struct vibe_models *m,
                        vibe_codec_encoder_bytes(m->semantic),
         .connector_reads = vibe_connector_bytes(m->acoustic_connector) +
                            vibe_connector_bytes(m->semantic_connector),
+        .steps = steps,
     };
 }
 

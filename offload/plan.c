@@ -10,6 +10,7 @@ enum {
     GRANULE = 2 << 20,         /* what a driver hands out */
     MIN_CHUNK_BYTES = 4 << 20, /* below, copies no longer reach the link */
     USUAL_RESERVE = 512 << 20, /* for a desktop on the same card */
+    READ_PER_LINK = 16, /* a card reads its memory so much faster, at least */
 };
 
 static const double USUAL_UTILIZATION = 0.80;
@@ -57,6 +58,11 @@ size_t vibe_plan_budget(const struct vibe_plan_device *device,
         reserve = USUAL_RESERVE;
     budget = smaller(budget, less(device->free, (size_t)reserve));
     return less(budget, device->later) / GRANULE * GRANULE;
+}
+
+static double larger_s(double a, double b)
+{
+    return a > b ? a : b;
 }
 
 /* Keys and values of all dialogues. */
@@ -114,6 +120,22 @@ static void place_ring(struct vibe_plan *plan,
         return;
     plan->ring_slots = slots;
     plan->chunk_bytes = chunk;
+}
+
+/* A ring that nobody has asked for takes memory that nothing else wants: as
+ * much as the link fills while head and codec are computed. */
+static void extend_ring(struct vibe_plan *plan, const struct vibe_plan_model *m,
+                        const struct vibe_plan_request *r, size_t room)
+{
+    const size_t reads = m->head_frame_reads + m->steps * m->head_step_reads +
+                         m->codec_reads;
+    const size_t most = smaller(reads / READ_PER_LINK,
+                                plan->rows - plan->resident);
+    const size_t slots = most / plan->chunk_bytes + 1;
+
+    if (!r->ring_slots && slots > plan->ring_slots)
+        plan->ring_slots = smaller(
+            slots, smaller(room / plan->chunk_bytes, VIBE_PLAN_RING_MOST));
 }
 
 /* The layers that a request allows, whatever there is room for. */
@@ -189,7 +211,8 @@ static void explain(struct vibe_plan *plan, const struct vibe_plan_request *r)
 
 /* The rows that stay, and a ring for the others; non-zero when there is not
  * even room for that ring. */
-static int place_rows(struct vibe_plan *plan, const struct vibe_plan_request *r)
+static int place_rows(struct vibe_plan *plan, const struct vibe_plan_model *m,
+                      const struct vibe_plan_request *r)
 {
     const size_t room = less(plan->budget, plan->fixed);
     const size_t asked = rows_asked(plan, r);
@@ -204,6 +227,7 @@ static int place_rows(struct vibe_plan *plan, const struct vibe_plan_request *r)
     plan->resident = smaller(asked,
                              room - plan->ring_slots * plan->chunk_bytes) /
                      ALIGNMENT * ALIGNMENT;
+    extend_ring(plan, m, r, room - plan->resident);
     return 0;
 }
 
@@ -224,7 +248,7 @@ int vibe_plan_make(struct vibe_plan *out, const struct vibe_plan_model *model,
     plan.needed = plan.fixed + plan.rows;
     if (must_fit && plan.needed > plan.budget)
         return refuse_whole(&plan, err);
-    if (plan.fixed > plan.budget || place_rows(&plan, request))
+    if (plan.fixed > plan.budget || place_rows(&plan, model, request))
         return refuse(&plan, (size_t)VIBE_PLAN_RING_SLOTS * MIN_CHUNK_BYTES,
                       err);
     plan.streamed = plan.rows - plan.resident;
@@ -247,23 +271,28 @@ double vibe_plan_frame_s(const struct vibe_plan *plan,
     const double head = (double)model->head_frame_reads +
                         (double)n_steps * (double)model->head_step_reads;
     const double codec = (double)model->codec_reads;
+    const size_t ring = plan->ring_slots * plan->chunk_bytes;
     const int has_host_reads = plan->has_head_on_host ||
                                plan->has_codec_on_host;
     double on_host = 0;
-    double lm, copies;
+    double link = 0;
+    double lm, rest, frame;
 
     if (rates->read <= 0 ||
         ((plan->streamed || has_host_reads) && rates->link <= 0))
         return 0;
+    if (plan->streamed || has_host_reads)
+        link = 1 / rates->link;
     if (plan->has_head_on_host)
         on_host += head;
     if (plan->has_codec_on_host)
         on_host += codec;
-    copies = plan->streamed ? (double)plan->streamed / rates->link : 0;
     /* what is streamed is written to the ring before it is read */
     lm = ((double)plan->rows + (double)plan->streamed) / rates->read;
-    return (lm > copies ? lm : copies) +
-           (has_host_reads ? on_host / rates->link : 0) +
+    rest = on_host * link +
            (head + codec + (double)model->connector_reads - on_host) /
                rates->read;
+    /* the ring is filled during the rest */
+    frame = rest + larger_s(lm, (double)less(plan->streamed, ring) * link);
+    return larger_s(frame, ((double)plan->streamed + on_host) * link);
 }

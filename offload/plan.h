@@ -36,6 +36,7 @@ struct vibe_plan_model {
 
     /* weights that a frame reads, and that each of its steps reads again */
     size_t head_frame_reads, head_step_reads, codec_reads, connector_reads;
+    size_t steps; /* of a frame */
 };
 
 /* What a device has; bytes. */
@@ -73,7 +74,7 @@ struct vibe_plan_request {
     enum vibe_memory_mode mode;
     size_t n_dialogues;        /* that advance together; 0: 1 */
     size_t positive, negative; /* positions to plan for in each dialogue */
-    size_t ring_slots;         /* 0: 3 */
+    size_t ring_slots;         /* 0: 3, and more where memory is left over */
     size_t chunk_bytes;        /* of a slot; 0: as usual */
 };
 
@@ -98,7 +99,11 @@ struct vibe_plan {
     char why[160]; /* one sentence, no full stop */
 };
 
-enum { VIBE_PLAN_RING_SLOTS = 3, VIBE_PLAN_CHUNK_BYTES = 32 << 20 };
+enum {
+    VIBE_PLAN_RING_SLOTS = 3,
+    VIBE_PLAN_RING_MOST = 32,
+    VIBE_PLAN_CHUNK_BYTES = 32 << 20,
+};
 
 /*
  * Plan.
@@ -125,8 +130,9 @@ struct vibe_plan_rates {
 
 /*
  * Seconds that a frame of n steps takes at least:
- * head + codec + max(streamed / link, reading the layers), and what is read
- * from the host at the link's rate.  0 where a rate is needed and unknown.
+ * head + codec + max((streamed - ring) / link, reading the layers), but no less
+ * than streamed / link; what is read from the host is so at the link's rate.
+ * 0 where a rate is needed and unknown.
  */
 double vibe_plan_frame_s(const struct vibe_plan *plan,
                          const struct vibe_plan_model *model,
