@@ -62,6 +62,13 @@ static void plan_lengths(struct vibe_plan_request *out,
     out->negative = smaller(out->negative, most);
 }
 
+/* Voices are known with what is spoken; who says only how long that becomes
+ * will measure, and speak nothing. */
+static int has_voices_first(const struct vibe_engine_options *o)
+{
+    return o->n_requests > 0 || o->plan.positive > 0;
+}
+
 /* Solver steps that scratch must do for. */
 static size_t most_steps(const struct vibe_engine_options *o)
 {
@@ -136,7 +143,7 @@ static int plan_as(struct vibe_engine_plan *out, const struct vibe_engine *e,
         request.max_vram = 0;
     }
     request.n_dialogues = o->n_dialogues;
-    request.has_voices_first = o->n_requests > 0;
+    request.has_voices_first = has_voices_first(o);
     plan_lengths(&request, e, o);
     made.has_voices_first = request.has_voices_first;
     made.positive = request.positive;
@@ -220,7 +227,7 @@ int vibe_planning_layers(struct vibe_planning_room *out,
 
     request.kind = VIBE_PLAN_WHOLE;
     request.max_vram = 0;
-    request.has_voices_first = o->n_requests > 0;
+    request.has_voices_first = has_voices_first(o);
     request.n_dialogues = o->n_dialogues;
     plan_lengths(&request, e, o);
     if (rc == VIBE_OK)
