@@ -277,6 +277,9 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
                        "%zu frames after %zu tokens do not fit in %zu",
                        n_frames, n_context, max);
     vibe_generator_clear(g);
+    /* whoever lays out chunks takes cores and memory from what is timed */
+    if (engine->models.streaming.offload)
+        vibe_offload_settle(engine->models.streaming.offload);
     if (rc == VIBE_OK)
         rc = vibe_generator_prepare(g, (size_t)steps, err);
     if (rc == VIBE_OK && n_prompt)
