@@ -100,4 +100,7 @@ struct vibe_precision vibe_cli_precision(const struct vibe_options *o);
 /* The model that the options name, or ./models, or NULL. */
 const char *vibe_cli_model(const struct vibe_options *options);
 
+/* Positions of a dialogue that is timed, by --context, --frames, --prompt. */
+size_t vibe_cli_positions(const struct vibe_options *options);
+
 #endif /* VIBE_CLI_CLI_H */

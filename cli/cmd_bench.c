@@ -133,6 +133,13 @@ static void print_speed_json(const struct speed *speed, const char *device,
     vibe_json_print(object);
 }
 
+size_t vibe_cli_positions(const struct vibe_options *o)
+{
+    const int64_t frames = o->context + 2 * o->frames + 16;
+
+    return (size_t)(frames > o->prompt ? frames : o->prompt);
+}
+
 enum vibe_exit vibe_cmd_speed(struct vibe_cli *cli, struct vibe_failure *why)
 {
     const struct vibe_options *o = cli->options;
@@ -145,9 +152,7 @@ enum vibe_exit vibe_cmd_speed(struct vibe_cli *cli, struct vibe_failure *why)
     double start_s;
 
     cli->n_dialogues = speed.n_dialogues;
-    cli->n_positions = (size_t)(o->context + 2 * o->frames + 16);
-    if (cli->n_positions < (size_t)o->prompt)
-        cli->n_positions = (size_t)o->prompt;
+    cli->n_positions = vibe_cli_positions(o);
     status = vibe_cli_open_engine(&engine, cli, VIBE_USE_SPEAK, why);
     if (status != VIBE_EXIT_OK)
         return status;

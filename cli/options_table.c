@@ -833,7 +833,8 @@ const struct vibe_option vibe_option_rows[] = {
         .def = "0",
         .min = 0,
         .max = 1 << 24,
-        .help = "with --test-speed: time a prompt of so many tokens, too",
+        .help = "with --test-speed, --benchmark: time a prompt of so many "
+                "tokens, too",
     },
     {
         .names = "--self-test",

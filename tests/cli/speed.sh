@@ -41,6 +41,9 @@ ok csv_has_a_head_and_a_line test "$(wc -l <"$tmp/out")" = 2
 ok csv_has_as_many_fields_as_names test "$(head -n 1 "$tmp/out" | tr -cd , | wc -c)" = \
     "$(tail -n 1 "$tmp/out" | tr -cd , | wc -c)"
 ok csv_leaves_an_unknown_bound_empty grep -qE '^[0-9.]+,.*,,[0-9.]+$' "$tmp/out"
+run -m "$model" --device cpu --benchmark --frames 2 --steps 2 -R 1 --prompt 20 --batch-size 2 --json
+ok benchmark_times_several_dialogues grep -q '"dialogues":2,' "$tmp/out"
+ok benchmark_times_a_prompt grep -qE '"prompt_s":[0-9.]+[,}]' "$tmp/out"
 run -m "$model" --device cpu --benchmark --frames 2 --steps 2 -R 1 --bench-format json
 ok json_is_an_array grep -qE '^\[\{.*"frame_ms":[0-9.]+.*\}\]$' "$tmp/out"
 run -m "$model" --device cpu --benchmark --frames 2 --steps 2 -R 1 --json
