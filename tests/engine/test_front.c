@@ -2,20 +2,15 @@
 #include "engine/front.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/engine.h"
 #include "engine/vibevoice.h"
+#include "tests/support/spoken.h"
 #include "tests/support/vibe_test.h"
 
-enum { HOP = 3200, FRAMES = 3, DEVICES = 6 };
+enum { DEVICES = 6 };
 
 static const char model[] = "tests/golden/tiny_tied"; /* of four layers */
-
-struct spoken {
-    float samples[2 * FRAMES * HOP];
-    size_t n;
-};
 
 struct fixture {
     struct vibe_script script;
@@ -23,16 +18,6 @@ struct fixture {
     struct spoken alone, split;
     size_t n_layers, first_layer; /* of the engine's own device */
 };
-
-static int on_frame(void *user, const float *samples, size_t n)
-{
-    struct spoken *spoken = user;
-
-    assert_true(spoken->n + n <= 2 * FRAMES * HOP);
-    memcpy(spoken->samples + spoken->n, samples, n * sizeof(*samples));
-    spoken->n += n;
-    return 0;
-}
 
 /* Two dialogues, one after the other: the second meets what the first left. */
 static void speak(struct fixture *f, struct spoken *spoken, size_t n_fronts,
@@ -50,24 +35,12 @@ static void speak(struct fixture *f, struct spoken *spoken, size_t n_fronts,
         .n_fronts = n_fronts,
         .plan = *plan,
     };
-    struct vibe_request request = {
-        .script = &f->script,
-        .cfg_scale = 1.3f,
-        .steps = 2,
-        .seed = 7,
-        .max_length_times = 2.0f,
-        .max_frames = FRAMES,
-        .on_frame = on_frame,
-        .user = spoken,
-    };
     struct vibe_engine *engine = NULL;
-    struct vibe_result result;
 
     spoken->n = 0;
     assert_int_equal(vibe_engine_open(&engine, &options, &f->err), VIBE_OK);
-    assert_int_equal(vibe_speak(engine, &request, &result, &f->err), VIBE_OK);
-    request.seed = 8;
-    assert_int_equal(vibe_speak(engine, &request, &result, &f->err), VIBE_OK);
+    spoken_add(spoken, engine, &f->script, 7);
+    spoken_add(spoken, engine, &f->script, 8);
     f->n_layers = engine->config.lm.num_hidden_layers;
     f->first_layer = engine->config.lm.first_layer;
     vibe_engine_free(engine);
@@ -75,14 +48,12 @@ static void speak(struct fixture *f, struct spoken *spoken, size_t n_fronts,
 
 static int setup(void **state)
 {
-    static const char text[] = "Speaker 1: Hello there.\nSpeaker 2: Yes?";
     struct fixture *f = calloc(1, sizeof(*f));
 
     if (!f)
         return -1;
     *state = f;
-    if (vibe_script_parse_text(&f->script, "a script", text, strlen(text),
-                               &f->err))
+    if (spoken_script(&f->script))
         return -1;
     speak(f, &f->alone, 0, &(const struct vibe_plan_request){0});
     return 0;
@@ -99,10 +70,8 @@ static int teardown(void **state)
 
 static void check(const struct fixture *f)
 {
-    assert_int_equal(f->alone.n, 2 * FRAMES * HOP);
-    assert_int_equal(f->split.n, f->alone.n);
-    assert_memory_equal(f->split.samples, f->alone.samples,
-                        f->alone.n * sizeof(float));
+    assert_int_equal(f->alone.n, 2 * SPOKEN_FRAMES * SPOKEN_HOP);
+    spoken_assert_same(&f->split, &f->alone);
 }
 
 static void one_device_has_all_layers(void **state)

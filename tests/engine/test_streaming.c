@@ -3,22 +3,17 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/engine.h"
 #include "engine/model/kvcache.h"
 #include "engine/vibevoice.h"
+#include "tests/support/spoken.h"
 #include "tests/support/vibe_test.h"
 
-enum { HOP = 3200, FRAMES = 3, MODELS = 2 };
+enum { MODELS = 2 };
 
 static const char *const models[MODELS] = {"tests/golden/tiny_tied",
                                            "tests/golden/tiny_fp8"};
-
-struct spoken {
-    float samples[FRAMES * HOP];
-    size_t n;
-};
 
 struct fixture {
     struct vibe_script script;
@@ -30,17 +25,6 @@ struct fixture {
     struct vibe_engine *like; /* whose host copy the others share */
 };
 
-static int on_frame(void *user, const float *samples, size_t n)
-{
-    struct spoken *spoken = user;
-
-    assert_true(spoken->n + n <= FRAMES * HOP);
-    memcpy(spoken->samples + spoken->n, samples, n * sizeof(*samples));
-    spoken->n += n;
-    return 0;
-}
-
-/* A dialogue of a few frames, which has a prompt of several rows. */
 static void speak(struct fixture *f, struct spoken *spoken, const char *model,
                   const struct vibe_weight_streaming *streaming)
 {
@@ -51,25 +35,14 @@ static void speak(struct fixture *f, struct spoken *spoken, const char *model,
         .like = f->like,
         .streaming = *streaming,
     };
-    const struct vibe_request request = {
-        .script = &f->script,
-        .cfg_scale = 1.3f,
-        .steps = 2,
-        .seed = 7,
-        .max_length_times = 2.0f,
-        .max_frames = FRAMES,
-        .on_frame = on_frame,
-        .user = spoken,
-    };
     struct vibe_engine *engine = NULL;
-    struct vibe_result result;
 
     spoken->n = 0;
     assert_int_equal(vibe_engine_open(&engine, &options, &f->err), VIBE_OK);
     if (f->has_no_room)
         vibe_kvcache_limit(engine->generator->cache, 0,
                            vibe_streaming_make_room, &engine->models.streaming);
-    assert_int_equal(vibe_speak(engine, &request, &result, &f->err), VIBE_OK);
+    spoken_add(spoken, engine, &f->script, 7);
     if (streaming->is_on)
         vibe_offload_count(engine->models.streaming.offload, &f->stats);
     f->clears = engine->models.streaming.stats;
@@ -78,15 +51,13 @@ static void speak(struct fixture *f, struct spoken *spoken, const char *model,
 
 static int setup(void **state)
 {
-    static const char text[] = "Speaker 1: Hello there.\nSpeaker 2: Yes?";
     struct fixture *f = calloc(1, sizeof(*f));
     const struct vibe_weight_streaming off = {0};
 
     if (!f)
         return -1;
     *state = f;
-    if (vibe_script_parse_text(&f->script, "a script", text, strlen(text),
-                               &f->err))
+    if (spoken_script(&f->script))
         return -1;
     for (size_t i = 0; i < MODELS; i++)
         speak(f, &f->whole[i], models[i], &off);
@@ -108,10 +79,7 @@ static void check(struct fixture *f,
 {
     for (size_t i = 0; i < MODELS; i++) {
         speak(f, &f->streamed, models[i], streaming);
-        assert_true(f->whole[i].n > 0);
-        assert_int_equal(f->streamed.n, f->whole[i].n);
-        assert_memory_equal(f->streamed.samples, f->whole[i].samples,
-                            f->whole[i].n * sizeof(float));
+        spoken_assert_same(&f->streamed, &f->whole[i]);
     }
 }
 
@@ -212,9 +180,7 @@ static void engines_share_a_host_copy_unheard(void **state)
     vibe_engine_free(f->like);
     f->like = NULL;
 
-    assert_int_equal(f->streamed.n, f->whole[0].n);
-    assert_memory_equal(f->streamed.samples, f->whole[0].samples,
-                        f->whole[0].n * sizeof(float));
+    spoken_assert_same(&f->streamed, &f->whole[0]);
     for (int i = 0; i < VIBE_N_PLACES; i++)
         held += f->stats.place_bytes[i];
     /* what the first streams, the second does as well */
@@ -245,8 +211,8 @@ static void a_pass_copies_what_is_not_resident(void **state)
     assert_true(f->stats.resident_bytes <= 100000);
     assert_true(f->stats.streamed_bytes > 0);
     /* a prompt and three frames, and what was copied ahead */
-    assert_true(f->stats.bytes >= (FRAMES + 1) * f->stats.streamed_bytes);
-    assert_true(f->stats.transfers >= (FRAMES + 1) * f->stats.n_chunks);
+    assert_true(f->stats.bytes >= (SPOKEN_FRAMES + 1) * f->stats.streamed_bytes);
+    assert_true(f->stats.transfers >= (SPOKEN_FRAMES + 1) * f->stats.n_chunks);
     assert_int_equal(f->stats.slots, 3);
 }
 
@@ -257,7 +223,7 @@ static void the_pool_is_trimmed_every_so_many_layers(void **state)
         .is_on = 1, .chunk_bytes = 16 << 10, .clear_interval = 3};
 
     speak(f, &f->streamed, models[0], &streaming);
-    assert_true(f->clears.layer_transfers >= 2 * (FRAMES + 1));
+    assert_true(f->clears.layer_transfers >= 2 * (SPOKEN_FRAMES + 1));
     assert_int_equal(f->clears.clears, f->clears.layer_transfers / 3);
 
     streaming.clear_interval = -1;
