@@ -86,8 +86,7 @@ AMX static void split(uint32_t *hi, uint32_t *lo, const float *x, size_t n)
 
     for (size_t i = 0; i < end; i += 16) {
         size_t left = i < n ? n - i : 0;
-        __mmask16 mask = left >= 16 ? (__mmask16)0xFFFF
-                                    : (__mmask16)((1u << left) - 1);
+        __mmask16 mask = (__mmask16)(left >= 16 ? 0xFFFFu : (1u << left) - 1u);
         __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
         __m512i h = round_bf16(_mm512_castps_si512(v));
         __m512 rest = _mm512_sub_ps(v, _mm512_castsi512_ps(h));
