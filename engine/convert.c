@@ -165,7 +165,8 @@ static int check_out(const struct vibe_weights *w, const char *out,
 }
 
 int vibe_convert(const char *model, const char *out,
-                 const struct vibe_precision *precision, struct vibe_error *err)
+                 const struct vibe_precision *precision,
+                 int (*should_stop)(void), struct vibe_error *err)
 {
     struct vibe_weights *w = NULL;
     struct vibe_safetensors_stream *s = NULL;
@@ -187,7 +188,9 @@ int vibe_convert(const char *model, const char *out,
         rc = vibe_safetensors_stream_open(&s, out, 2 * vibe_weights_count(w),
                                           names, err);
     for (size_t i = 0; i < vibe_weights_count(w) && rc == VIBE_OK; i++)
-        rc = convert_weight(s, w, i, err);
+        rc = should_stop && should_stop()
+                 ? vibe_fail(err, VIBE_E_IO, "%s: interrupted", out)
+                 : convert_weight(s, w, i, err);
     if (rc == VIBE_OK) {
         snprintf(note, sizeof(note),
                  "converted: language model %s, head %s, codec %s",

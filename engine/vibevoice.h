@@ -210,11 +210,14 @@ void vibe_engine_layer_stats(const struct vibe_engine *engine, size_t layer,
  * precision (AUTO: as they are); everything else stays as it is.  The file
  * appears under its name when it is whole; it may be none of the checkpoint's.
  *
- * Errors: VIBE_E_IO, VIBE_E_FORMAT, VIBE_E_UNSUPPORTED, VIBE_E_NOMEM
+ *   should_stop   asked before each tensor; NULL: goes on to the end
+ *
+ * Errors: VIBE_E_IO, also when stopped; VIBE_E_FORMAT, VIBE_E_UNSUPPORTED,
+ *         VIBE_E_NOMEM; nothing is left behind
  */
 int vibe_convert(const char *model, const char *out,
                  const struct vibe_precision *precision,
-                 struct vibe_error *err);
+                 int (*should_stop)(void), struct vibe_error *err);
 
 /* What a precision would do to one matrix. */
 struct vibe_precision_row {

@@ -31,6 +31,8 @@ for dtype in float8_e4m3fn int8 int4 bf16-packed; do
     speak --model "$model" --dtype $dtype --head-dtype $dtype -o loaded.wav
     ok "${dtype}_speaks_as_when_recoded" cmp file.wav loaded.wav
 done
+run --model "$model" --dtype int8 --convert again.safetensors --json
+ok json_names_the_file grep -qF '{"file":"again.safetensors","model":"'"$model"'"}' out
 speak --model "$model" -o plain.wav
 speak --model bf16-packed.safetensors -o packed.wav
 ok packed_speaks_as_bf16 cmp plain.wav packed.wav
