@@ -40,16 +40,14 @@ static void announce(const struct vibe_take *take, struct json_t *object)
     const char *file = take->job->output;
     const double seconds = vibe_take_seconds(take);
     const double wall = vibe_clock_s() - take->start_s;
-    const int is_stream = strcmp(file, "-") == 0;
     char spoken[32], needed[32];
 
     vibe_log(&cli->log, VIBE_LOG_INFO,
-             "%s: %s of speech in %s, %.2f x real time",
-             is_stream ? "standard output" : file,
+             "%s: %s of speech in %s, %.2f x real time", vibe_take_file(take),
              vibe_progress_time(seconds, spoken, sizeof(spoken)),
              vibe_progress_time(wall, needed, sizeof(needed)),
              wall > 0 ? seconds / wall : 0);
-    if (is_stream)
+    if (strcmp(file, "-") == 0)
         return;
     if (cli->options->is_json) {
         vibe_json_print(json_incref(object));

@@ -21,10 +21,20 @@ double vibe_take_seconds(const struct vibe_take *take)
     return (double)take->meter.n / VIBE_SAMPLE_RATE;
 }
 
+static int is_stream(const struct vibe_take *take)
+{
+    return strcmp(take->job->output, "-") == 0;
+}
+
+const char *vibe_take_file(const struct vibe_take *take)
+{
+    return is_stream(take) ? "standard output" : take->job->output;
+}
+
 /* Are its parts files of their own? */
 static int has_part_files(const struct vibe_take *take)
 {
-    return take->chunks.n > 1 && strcmp(take->job->output, "-") != 0;
+    return take->chunks.n > 1 && !is_stream(take);
 }
 
 /* The file of a part: "out/talk.part-<digest>-003.wav"; owned. */
@@ -45,8 +55,8 @@ static char *part_path(const struct vibe_take *take, size_t chunk)
 /* Warn about a take, on the screen and in its JSON object. */
 static void warn(struct vibe_take *take, const char *msg)
 {
-    vibe_log(&take->run->cli->log, VIBE_LOG_WARN, "%s: %s", take->job->output,
-             msg);
+    vibe_log(&take->run->cli->log, VIBE_LOG_WARN, "%s: %s",
+             vibe_take_file(take), msg);
     json_array_append_new(take->warnings, vibe_json_string(msg));
 }
 

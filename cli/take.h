@@ -65,6 +65,9 @@ enum vibe_take_outcome vibe_take_end(struct vibe_take *take,
 
 double vibe_take_seconds(const struct vibe_take *take);
 
+/* What messages call its file: "-" is "standard output". */
+const char *vibe_take_file(const struct vibe_take *take);
+
 /* The JSON object of a take that has ended; to be released. */
 struct json_t *vibe_take_object(const struct vibe_take *take, const char *file,
                                 const char *status);

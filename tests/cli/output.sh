@@ -45,6 +45,8 @@ fails output_is_a_script 2 "--output: ./a.wav is a script of this run" "${speak[
 cp q.wav voice.wav
 fails output_is_a_voice 2 "--output: voice.wav is a voice of this run" \
     "${speak[@]}" a.txt -r ./voice.wav -o voice.wav
+run "${speak[@]}" a.txt -o - --format raw
+ok stdout_is_called_by_name grep -q "^vibevoice: warning: standard output: the length cap ended it after 0.3 s" err
 fails json_and_stdout 2 "--json cannot be combined with --output -" "${speak[@]}" a.txt -o - --json
 if [ "$(id -u)" = 0 ]; then
     skip folder_read_only "root writes everywhere"
