@@ -182,6 +182,11 @@ static enum vibe_exit open_engine(struct vibe_run *run,
         run->cli->n_dialogues /= 2;
         status = vibe_cli_open_engine(engine, run->cli, use, why);
     }
+    /* --device auto may have found no GPU. */
+    if (status == VIBE_EXIT_OK && !o->batch_size &&
+        run->cli->n_dialogues > AT_ONCE_CPU &&
+        !vibe_engine_planned(*engine)->has_gpu)
+        run->cli->n_dialogues = AT_ONCE_CPU;
     return status;
 }
 

@@ -112,6 +112,15 @@ ok others_go_on test "$rc" = 1 -a "$(sort out)" = $'some/also good.wav\nsome/goo
 ok each_failure_has_its_sentence test "$(grep -cE '^vibevoice: (absent.txt: No such|in/two.txt: script has 2 speakers|in/one.txt: Format)' err)" = 3
 ok the_sum_is_said test "$(tail -1 err)" = "vibevoice: 2 done, 3 failed, 0 skipped"
 ok report_has_all test "$(grep -c '"status": "failed"' some.json)$(grep -c '"status": "done"' some.json)" = 32
+for i in 1 2 3 4 5 6; do
+    echo "{\"text\": \"Number $i.\", \"id\": \"n$i\"}"
+done >six.jsonl
+run "${speak[@]}" --batch six.jsonl -d six --report six.json --device auto
+if grep -q '"device": "CPU' six.json; then
+    ok four_at_once_on_a_cpu_that_was_found grep -q '"batch_size": 4' six.json
+else
+    skip four_at_once_on_a_cpu_that_was_found "there is a GPU"
+fi
 ok report_has_totals grep -q '"frames_per_s": [0-9.]*,' some.json
 run "${speak[@]}" --batch some.jsonl -d fast --fail-fast
 ok fail_fast_stops test "$rc" = 1 -a ! -s out
