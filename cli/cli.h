@@ -1,20 +1,20 @@
 /*
- * cli.h - what the commands share: options, messages, failures, the engine.
+ * cli.h - what the commands share: options, messages, the engine.
  */
 #ifndef VIBE_CLI_CLI_H
 #define VIBE_CLI_CLI_H
 
-#include <limits.h>
-#include <stdio.h>
+#include <stddef.h>
 
 #include "cli/exit.h"
+#include "cli/failure.h"
 #include "cli/log.h"
 #include "cli/options.h"
-#include "engine/base/error.h"
 
 struct vibe_devices;
 struct vibe_engine;
 struct vibe_engine_options;
+struct vibe_error;
 struct vibe_request;
 struct vibe_trace;
 
@@ -30,42 +30,6 @@ struct vibe_cli {
     struct vibe_engine *like; /* whose host copy an engine shares, or NULL */
     size_t n_positions;       /* of a dialogue, without requests; 0: unknown */
 };
-
-/*
- * Why a command failed.  A command returns the status and leaves the sentence
- * here; main() prints it, so that it is said once and in one form.  A status
- * with an empty sentence has been explained already.
- */
-struct vibe_failure {
-    enum vibe_exit status;
-    struct vibe_error err;
-    char file[PATH_MAX]; /* what it is about, for --json; or empty */
-};
-
-/*
- * Fill why and return status: "return vibe_cli_fail(why, ...)".
- *
- *   file   copied; may be NULL
- */
-enum vibe_exit vibe_cli_fail(struct vibe_failure *why, enum vibe_exit status,
-                             const char *file, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-
-/*
- * Fill the status of a failure whose sentence an engine call has left in
- * why->err.
- *
- *   io  as for vibe_exit_of
- */
-enum vibe_exit vibe_cli_fail_by(struct vibe_failure *why, enum vibe_exit io,
-                                const char *file);
-
-/* The GPU cannot be had: "--device cuda:1: only 1 GPU". */
-enum vibe_exit vibe_cli_fail_device(struct vibe_failure *why, int index,
-                                    const char *reason);
-
-/* Print a failure for people, and for --json. */
-void vibe_cli_report(struct vibe_cli *cli, const struct vibe_failure *why);
 
 /* What an engine is opened for. */
 enum vibe_cli_use {

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "cli/cli.h"
+#include "cli/failure.h"
 #include "cli/names.h"
 #include "cli/options_value.h"
 

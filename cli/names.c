@@ -7,7 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "cli/cli.h"
+#include "cli/failure.h"
+#include "cli/options.h"
 
 static const char *const endings[] = {".wav",  ".flac", ".ogg",
                                       ".opus", ".mp3",  ".aiff"};

@@ -4,7 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/failure.h"
+#include "cli/options.h"
 #include "cli/options_value.h"
 #include "engine/vibevoice.h"
 

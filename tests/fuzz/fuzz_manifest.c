@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/failure.h"
 #include "cli/manifest.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
