@@ -211,7 +211,8 @@ static void a_pass_copies_what_is_not_resident(void **state)
     assert_true(f->stats.resident_bytes <= 100000);
     assert_true(f->stats.streamed_bytes > 0);
     /* a prompt and three frames, and what was copied ahead */
-    assert_true(f->stats.bytes >= (SPOKEN_FRAMES + 1) * f->stats.streamed_bytes);
+    assert_true(f->stats.bytes >=
+                (SPOKEN_FRAMES + 1) * f->stats.streamed_bytes);
     assert_true(f->stats.transfers >= (SPOKEN_FRAMES + 1) * f->stats.n_chunks);
     assert_int_equal(f->stats.slots, 3);
 }
