@@ -9,8 +9,9 @@
  *
  * Sums have one order, whatever rows there are: K goes to slices tile by tile
  * in turns; a slice adds up the products of fold tiles, high and low parts
- * apart, then both, then those in order; then slices are added in order.  How
- * many slices, and tiles in a fold, is said by K alone.
+ * apart, then both, then those in order; then slices are added as a tree, the
+ * second half of them to the first until one is left.  How many slices, and
+ * tiles in a fold, is said by K alone.
  */
 #ifndef VIBE_CUDA_DECODE_CUH
 #define VIBE_CUDA_DECODE_CUH
@@ -34,11 +35,11 @@ struct decode {
     unsigned first, n_rows;
     unsigned K, row_bytes, n_tiles, n_groups; /* tiles of a row, of N */
     unsigned slices, fold;
-    unsigned depth;      /* of a ring */
-    unsigned share;      /* of the slices, a block's in gemv_wide.cu */
-    const unsigned *far; /* of whole tiles: see tiles.h */
+    unsigned depth;                 /* of a ring */
+    unsigned parts, teams, levels;  /* see gemv_wide.cu */
+    const unsigned *far;            /* of whole tiles: see tiles.h */
     unsigned far_groups, far_group; /* of the matrix; the first group's */
-    /* where slices of several blocks meet, see gemv_wide.cu */
+    /* where sums of several blocks meet, see gemv_wide.cu */
     float *partial;
     unsigned *done;
 };
@@ -153,6 +154,26 @@ static inline cudaError_t launch_large(const struct vibe_cuda *cuda,
 }
 
 #if __CUDA_ARCH__ >= 800
+
+__device__ static inline float added(float a, float b)
+{
+    return a + b;
+}
+
+__device__ static inline float4 added(const float4 &a, const float4 &b)
+{
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
+/* Add up the sums of N slices, in v[0]. */
+template <int N, class T> __device__ static inline void add_halves(T v[N])
+{
+#pragma unroll
+    for (unsigned half = N / 2; half > 0; half /= 2)
+#pragma unroll
+        for (unsigned s = 0; s < half; s++)
+            v[s] = added(v[s], v[s + half]);
+}
 
 /* Whether tiles of a dtype lie in memory as a whole, not by rows. */
 template <int dtype>
@@ -276,6 +297,20 @@ __device__ static inline void read_tile(tile_pairs &t, unsigned char *from,
         format<dtype>::expand(t.low, from + r * BYTES, r, q);
         format<dtype>::expand(t.high, from + (r + 8) * BYTES, r + 8, q);
     }
+}
+
+/* Half of a tile of bf16, for two of four products. */
+__device__ static inline void read_half(tile_pairs &t,
+                                        const unsigned char *from,
+                                        unsigned half)
+{
+    typedef format<VIBE_BF16> bf16;
+    const unsigned r = threadIdx.x % 32 / 4;
+    const unsigned q = threadIdx.x % 4;
+
+    bf16::expand_half(t.low + 4 * half, from + r * bf16::ROW_BYTES, r, q, half);
+    bf16::expand_half(t.high + 4 * half, from + (r + 8) * bf16::ROW_BYTES,
+                      r + 8, q, half);
 }
 
 /* c += a quarter of a tile times that of the pairs of x of this lane's

@@ -114,13 +114,14 @@ __device__ static inline void finish_outputs(
     const float parts[WARPS][ROWS][OUTPUTS], const decode &a, const target &t,
     const struct operands &o, unsigned n)
 {
-    float z = parts[0][t.m][t.r];
-    float up;
+    float sums[WARPS];
+    float z, up;
 
 #pragma unroll
-    for (unsigned s = 1; s < WARPS; s++)
-        z += parts[s][t.m][t.r];
-    z = z * o.scale + o.bias;
+    for (unsigned s = 0; s < WARPS; s++)
+        sums[s] = parts[s][t.m][t.r];
+    add_halves<WARPS>(sums);
+    z = sums[0] * o.scale + o.bias;
     up = __shfl_xor_sync(0xFFFFFFFFu, z, 1);
     if (!t.is_there || n >= a.e.N)
         return;

@@ -213,12 +213,20 @@ template <> struct format<VIBE_BF16> {
         return piece ^ (r & 1);
     }
 #if __CUDA_ARCH__ >= 800
+    __device__ static inline void expand_half(unsigned pairs[4],
+                                              const unsigned char *row,
+                                              unsigned r, unsigned q,
+                                              unsigned half)
+    {
+        read_16_bytes(pairs, row + place(2 * q + half, r) * 16);
+    }
+
     __device__ static inline void expand(unsigned pairs[8],
                                          const unsigned char *row, unsigned r,
                                          unsigned q)
     {
-        read_16_bytes(pairs, row + place(2 * q, r) * 16);
-        read_16_bytes(pairs + 4, row + place(2 * q + 1, r) * 16);
+        expand_half(pairs, row, r, q, 0);
+        expand_half(pairs + 4, row, r, q, 1);
     }
 #endif
 };
