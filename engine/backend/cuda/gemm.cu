@@ -8,8 +8,6 @@
  * where a matrix is cut (by its shape alone): the same for every tile size
  * and number of rows.
  */
-#include <cuda_bf16.h>
-
 #include "engine/backend/cuda/epilogue.cuh"
 #include "engine/backend/cuda/tensor.cuh"
 #include "engine/backend/cuda/weights.cuh"
@@ -21,7 +19,6 @@ enum {
     FFMA_TILE = 64,
     FFMA_BK = 16,
     FFMA_THREADS = 256,
-    ROUND_THREADS = 256,
 };
 
 struct gemm {
@@ -373,126 +370,6 @@ __global__ void __launch_bounds__(FFMA_THREADS)
             store_two(a.e, m, n, sums[n], sums[n + 1]);
 }
 
-__device__ static inline unsigned bf16_pair(float lo, float hi)
-{
-    return __bfloat16_as_ushort(__float2bfloat16_rn(lo)) |
-           (unsigned)__bfloat16_as_ushort(__float2bfloat16_rn(hi)) << 16;
-}
-
-/* Rows to bf16, a thread eight neighbours, by pieces of 16 bytes where rows of
- * x are aligned. */
-struct rounding {
-    uint4 *out;
-    struct view x;
-    unsigned T, K, eights; /* of a row */
-    int is_aligned;
-};
-
-__global__ void __launch_bounds__(ROUND_THREADS)
-    round_kernel(const __grid_constant__ struct rounding a)
-{
-    const unsigned m = blockIdx.y;
-    const unsigned i = blockIdx.x * ROUND_THREADS + threadIdx.x;
-    const float *in = a.x.data + row_at(a.x, a.T, m) + 8 * i;
-    float v[8] = {};
-
-    wait_for_inputs();
-    if (i >= a.eights)
-        return;
-    if (a.is_aligned && 8 * i + 8 <= a.K) {
-        *(float4 *)v = *(const float4 *)in;
-        *(float4 *)(v + 4) = *(const float4 *)(in + 4);
-    } else {
-#pragma unroll
-        for (unsigned j = 0; j < 8; j++)
-            if (8 * i + j < a.K)
-                v[j] = in[j];
-    }
-#pragma unroll
-    for (unsigned j = 0; j < 8; j++)
-        v[j] = high_of(v[j], a.x.is_split);
-    a.out[(size_t)m * a.eights + i] = make_uint4(
-        bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]), bf16_pair(v[4], v[5]),
-        bf16_pair(v[6], v[7]));
-}
-
-/* A thread makes eight neighbours of a row bf16. */
-template <int dtype>
-__global__ void __launch_bounds__(ROUND_THREADS)
-    expand_kernel(uint4 *out, const void *w, size_t n_eights)
-{
-    const size_t i = (size_t)blockIdx.x * ROUND_THREADS + threadIdx.x;
-    weights8<dtype> u;
-    float f[8];
-
-    if (i >= n_eights)
-        return;
-    load8(u, (const char *)w + weight_bytes<dtype>(8 * i));
-    widen8<dtype>(f, u);
-    out[i] = make_uint4(bf16_pair(f[0], f[1]), bf16_pair(f[2], f[3]),
-                        bf16_pair(f[4], f[5]), bf16_pair(f[6], f[7]));
-}
-
-struct finishing {
-    struct epilogue e;
-    const void *sums;
-    unsigned stride; /* of sums */
-    int is_aligned;  /* y, to 16 bytes */
-};
-
-__global__ void __launch_bounds__(ROUND_THREADS)
-    finish_kernel(const __grid_constant__ struct finishing a)
-{
-    const unsigned n = 2 * (blockIdx.x * ROUND_THREADS + threadIdx.x);
-    const unsigned m = blockIdx.y;
-    const float *row = (const float *)a.sums + (size_t)m * a.stride;
-
-    wait_for_inputs();
-    if (n < a.e.N)
-        store_two(a.e, m, n, row[n], n + 1 < a.e.N ? row[n + 1] : 0.0f);
-}
-
-/* silu(z) * z' of four neighbouring pairs of bf16 sums. */
-__global__ void __launch_bounds__(ROUND_THREADS)
-    finish_pairs_kernel(const __grid_constant__ struct finishing a)
-{
-    const unsigned n = 8 * (blockIdx.x * ROUND_THREADS + threadIdx.x);
-    const unsigned m = blockIdx.y;
-    float *y = a.e.y.data + row_at(a.e.y, a.e.T, m) + n / 2;
-    float out[4];
-    uint4 u;
-
-    wait_for_inputs();
-    if (n >= a.e.N)
-        return;
-    u = *(const uint4 *)((const __nv_bfloat16 *)a.sums + (size_t)m * a.stride +
-                         n);
-#pragma unroll
-    for (unsigned j = 0; j < 4; j++) {
-        const unsigned pair = j == 0 ? u.x : j == 1 ? u.y : j == 2 ? u.z : u.w;
-        const unsigned at = min(n + 2 * j, a.e.N - 2);
-        float z[2] = {__uint_as_float(pair << 16),
-                      __uint_as_float(pair & 0xFFFF0000u)};
-
-#pragma unroll
-        for (unsigned i = 0; i < 2; i++) {
-            if (a.e.scale)
-                z[i] *= a.e.scale[at + i];
-            if (a.e.bias)
-                z[i] += a.e.bias[at + i];
-        }
-        out[j] = kept(silu(z[0]) * z[1], a.e.y.is_split);
-    }
-    if (a.is_aligned && n + 8 <= a.e.N) {
-        *(float4 *)y = *(const float4 *)out;
-        return;
-    }
-#pragma unroll
-    for (unsigned j = 0; j < 4; j++)
-        if (n + 2 * j < a.e.N)
-            y[j] = out[j];
-}
-
 /* Whether rows can be had by 16 bytes. */
 static int is_aligned(const struct vibe_tensor *t)
 {
@@ -629,76 +506,4 @@ cudaError_t vibe_cuda_few(const struct vibe_cuda *cuda,
     return launch(few_for(p->w->part[0].dtype), dim3((a.end + rows - 1) / rows),
                   FFMA_THREADS, 0, cuda->compute,
                   vibe_cuda_compiled_for() >= 90, &a);
-}
-
-cudaError_t vibe_cuda_round(const struct vibe_cuda *cuda, void *out,
-                            const struct vibe_tensor *x)
-{
-    struct rounding a;
-    dim3 grid;
-
-    a.out = (uint4 *)out;
-    a.x = view_of(x);
-    a.T = (unsigned)x->T;
-    a.K = (unsigned)x->C;
-    a.eights = (unsigned)vibe_cuda_stride(x->C) / 8;
-    a.is_aligned = is_aligned(x);
-    grid = dim3((a.eights + ROUND_THREADS - 1) / ROUND_THREADS,
-                (unsigned)(x->B * x->T));
-    return launch_waiting((const void *)round_kernel, grid, ROUND_THREADS, 0,
-                          cuda->compute, &a);
-}
-
-cudaError_t vibe_cuda_expand(const struct vibe_cuda *cuda, void *out,
-                             const struct vibe_matrix *w)
-{
-    const size_t n_eights = w->N * vibe_cuda_stride(w->K) / 8;
-    const unsigned blocks = (unsigned)((n_eights + ROUND_THREADS - 1) /
-                                       ROUND_THREADS);
-    const void *data = w->part[0].data;
-    uint4 *to = (uint4 *)out;
-
-    if (w->part[0].is_tiled)
-        return vibe_cuda_expand_tiles(cuda, out, w);
-    if (w->part[0].dtype == VIBE_I8)
-        expand_kernel<VIBE_I8>
-            <<<blocks, ROUND_THREADS, 0, cuda->compute>>>(to, data, n_eights);
-    else if (w->part[0].dtype == VIBE_F8_E4M3)
-        expand_kernel<VIBE_F8_E4M3>
-            <<<blocks, ROUND_THREADS, 0, cuda->compute>>>(to, data, n_eights);
-    else
-        return cudaErrorInvalidValue;
-    return cudaGetLastError();
-}
-
-static cudaError_t launch_finish(const void *kernel,
-                                 const struct vibe_cuda *cuda,
-                                 const struct vibe_cuda_product *p,
-                                 const void *sums, unsigned of_thread)
-{
-    const unsigned of_block = of_thread * ROUND_THREADS;
-    struct finishing a;
-
-    a.e = epilogue_of(p);
-    a.sums = sums;
-    a.stride = (unsigned)vibe_cuda_stride(a.e.N);
-    a.is_aligned = is_aligned(p->y);
-    return launch_waiting(
-        kernel,
-        dim3((a.e.N + of_block - 1) / of_block, (unsigned)(p->x->B * p->x->T)),
-        ROUND_THREADS, 0, cuda->compute, &a);
-}
-
-cudaError_t vibe_cuda_finish(const struct vibe_cuda *cuda,
-                             const struct vibe_cuda_product *p,
-                             const float *sums)
-{
-    return launch_finish((const void *)finish_kernel, cuda, p, sums, 2);
-}
-
-cudaError_t vibe_cuda_finish_pairs(const struct vibe_cuda *cuda,
-                                   const struct vibe_cuda_product *p,
-                                   const void *sums)
-{
-    return launch_finish((const void *)finish_pairs_kernel, cuda, p, sums, 8);
 }
