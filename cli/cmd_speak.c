@@ -29,16 +29,33 @@ static enum vibe_exit signal_status(int signal_number)
     return signal_number == SIGTERM ? VIBE_EXIT_SIGTERM : VIBE_EXIT_SIGINT;
 }
 
+/* All at once have another rate than each. */
+static void tell_rate(const struct vibe_run *run)
+{
+    const struct vibe_report_sum sum = vibe_report_sum(run->report);
+    char spoken[32], needed[32];
+
+    if (sum.frames == 0)
+        return;
+    vibe_log(&run->cli->log, VIBE_LOG_INFO,
+             "in all %s of speech in %s, %.2f x real time, %.1f frames/s",
+             vibe_progress_time(sum.seconds, spoken, sizeof(spoken)),
+             vibe_progress_time(sum.wall_s, needed, sizeof(needed)),
+             sum.seconds / sum.wall_s, (double)sum.frames / sum.wall_s);
+}
+
 /* Sum up, and find the status of the run. */
 static enum vibe_exit conclude(struct vibe_queue *q, struct vibe_failure *why)
 {
     struct vibe_run *run = q->run;
     const int signal_number = vibe_signals_pending();
 
-    if (run->jobs.n > 1 || run->jobs.is_batch)
+    if (run->jobs.n > 1 || run->jobs.is_batch) {
+        tell_rate(run);
         vibe_log(&run->cli->log, VIBE_LOG_INFO,
                  "%zu done, %zu failed, %zu skipped", run->n_done,
                  run->n_failed, run->n_skipped);
+    }
     *why = q->why;
     if (signal_number &&
         run->n_done + run->n_failed + run->n_skipped < run->jobs.n)

@@ -70,21 +70,30 @@ struct json_t *vibe_report_unspoken(const struct vibe_job *job,
     return object;
 }
 
+struct vibe_report_sum vibe_report_sum(const struct vibe_report *report)
+{
+    return (struct vibe_report_sum){
+        .seconds = report->seconds,
+        .wall_s = vibe_clock_s() - report->start_s,
+        .frames = report->frames,
+    };
+}
+
 static json_t *make_totals(const struct vibe_report *report,
                            const struct vibe_run *run)
 {
-    const double wall = vibe_clock_s() - report->start_s;
+    const struct vibe_report_sum sum = vibe_report_sum(report);
     json_t *totals = json_object();
 
     vibe_json_count(totals, "done", run->n_done);
     vibe_json_count(totals, "failed", run->n_failed);
     vibe_json_count(totals, "skipped", run->n_skipped);
-    vibe_json_number(totals, "seconds", report->seconds);
-    vibe_json_count(totals, "frames", report->frames);
+    vibe_json_number(totals, "seconds", sum.seconds);
+    vibe_json_count(totals, "frames", sum.frames);
     vibe_json_number(totals, "open_s", report->start_s - report->open_s);
-    vibe_json_number(totals, "wall_s", wall);
-    vibe_json_number(totals, "rtf", wall / report->seconds);
-    vibe_json_number(totals, "frames_per_s", (double)report->frames / wall);
+    vibe_json_number(totals, "wall_s", sum.wall_s);
+    vibe_json_number(totals, "rtf", sum.wall_s / sum.seconds);
+    vibe_json_number(totals, "frames_per_s", (double)sum.frames / sum.wall_s);
     vibe_json_count(totals, "batch_size", run->n_at_once);
     vibe_json_count(totals, "engines", run->cli->devices->n_replicas);
     vibe_json_count(totals, "peak_vram_bytes", run->vram_peak);

@@ -4,6 +4,8 @@
 #ifndef VIBE_CLI_REPORT_H
 #define VIBE_CLI_REPORT_H
 
+#include <stddef.h>
+
 #include "cli/exit.h"
 
 struct json_t;
@@ -27,6 +29,15 @@ void vibe_report_add(struct vibe_report *report, struct json_t *object);
 struct json_t *vibe_report_unspoken(const struct vibe_job *job,
                                     const char *status, const char *error,
                                     const struct json_t *before);
+
+/* What was spoken so far, and how long that took. */
+struct vibe_report_sum {
+    double seconds; /* of speech */
+    double wall_s;
+    size_t frames;
+};
+
+struct vibe_report_sum vibe_report_sum(const struct vibe_report *report);
 
 /* Write the report of a run to a file, whole or not at all. */
 enum vibe_exit vibe_report_write(const struct vibe_report *report,

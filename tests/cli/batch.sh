@@ -121,6 +121,7 @@ if grep -q '"device": "CPU' six.json; then
 else
     skip four_at_once_on_a_cpu_that_was_found "there is a GPU"
 fi
+ok the_rate_of_all_is_said grep -qE "^vibevoice: in all [0-9.]+ s of speech in [0-9.]+ s, [0-9.]+ x real time, [0-9.]+ frames/s$" err
 ok report_has_totals grep -q '"frames_per_s": [0-9.]*,' some.json
 run "${speak[@]}" --batch some.jsonl -d fast --fail-fast
 ok fail_fast_stops test "$rc" = 1 -a ! -s out
