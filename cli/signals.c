@@ -27,6 +27,7 @@ static void set_all(void (*handler)(int))
 void vibe_signals_init(void)
 {
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_IGN); /* ulimit -f is an error of the write */
     set_all(SIG_DFL);
 }
 

@@ -11,7 +11,8 @@
 /*
  * At the start of the program: undo what the parent has had ignored.  A closed
  * pipe is to end it quietly, and shells ignore SIGINT in what they start with
- * '&', where whoever sends one means it all the same.
+ * '&', where whoever sends one means it all the same.  A file that would
+ * outgrow its limit is an error of the write, which says so.
  */
 void vibe_signals_init(void);
 

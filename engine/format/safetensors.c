@@ -427,7 +427,8 @@ int vibe_safetensors_open(struct vibe_safetensors **out, const char *path,
     }
     mapping = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (mapping == MAP_FAILED) {
-        rc = vibe_fail(err, VIBE_E_IO, "%s: cannot map %lld bytes: %s", path,
+        rc = vibe_fail(err, errno == ENOMEM ? VIBE_E_NOMEM : VIBE_E_IO,
+                       "%s: cannot map %lld bytes: %s", path,
                        (long long)st.st_size, strerror(errno));
         goto out;
     }

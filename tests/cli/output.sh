@@ -80,6 +80,13 @@ ok dry_run_names_files grep -qE '^a.txt -> dry/a_generated.wav: 1 turns, 1 speak
 ok dry_run_makes_nothing test ! -e dry
 fails dry_run_finds_errors 4 "none/x.wav: No such directory" "${speak[@]}" a.txt -o none/x.wav --dry-run
 
+# No more than 8 KB a file.
+rc=0
+(ulimit -f 8 && "$vibe" -m "$model" --steps 2 --max-frames 12 -f b.txt -o small.wav) >out 2>err </dev/null || rc=$?
+ok size_limit test "$rc" = 4
+ok size_limit_says_so grep -qF "small.wav: File too large" err
+ok size_limit_leaves_no_final_name test ! -e small.wav
+
 # A full disk: nothing under the final name, what was spoken is kept.
 full=$tmp/full
 mkdir "$full"
