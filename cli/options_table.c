@@ -376,7 +376,8 @@ const struct vibe_option vibe_option_rows[] = {
         .meta = "MODE",
         .choices = vibe_memory_words,
         .help = "lightweight keeps the codec on the host, beefy everything on "
-                "the GPU, the encoder of voices too",
+                "the GPU, the encoder of voices too, and reads the checkpoint "
+                "ahead of loading it",
     },
     {
         .names = "--pin-memory",

@@ -10,6 +10,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/device.h"
 #include "engine/base/trace.h"
+#include "engine/format/readahead.h"
 #include "engine/format/recode.h"
 #include "engine/format/weights.h"
 #include "engine/front.h"
@@ -20,6 +21,8 @@
 #include "engine/prompt.h"
 #include "engine/text/tokenizer.h"
 #include "engine/voice.h"
+
+enum { READERS = 4 }; /* threads of --memory-mode beefy */
 
 /* The directory of a model: path itself, or where the file lies; owned. */
 static char *model_dir(const char *path)
@@ -264,14 +267,25 @@ static int read_voices(struct vibe_engine *e,
     return vibe_prepare_voices(e, o->requests, o->n_requests, err);
 }
 
+/* With memory for everything there is memory to read it ahead. */
+static struct vibe_readahead *read_ahead(const struct vibe_engine *e,
+                                         const struct vibe_engine_options *o)
+{
+    return o->plan.mode == VIBE_MEMORY_BEEFY && !o->like
+               ? vibe_readahead_begin(e->weights, READERS)
+               : NULL;
+}
+
 /* Put everything where the plan says. */
 static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
                 struct vibe_error *err)
 {
+    struct vibe_readahead *ahead = read_ahead(e, o);
     int rc = read_voices(e, o, err);
 
     if (rc == VIBE_OK)
         rc = load_models(e, o, err);
+    vibe_readahead_end(ahead);
     if (rc == VIBE_OK && e->models.is_scale_restored)
         notice(o,
                "%s: its speech scalars were rounded to float8; the released "
