@@ -129,6 +129,15 @@ cudaError_t vibe_cuda_block(cudaStream_t stream, const struct vibe_tensor *y,
 cudaError_t vibe_cuda_read_all(cudaStream_t stream, const void *data,
                                size_t n_bytes, unsigned *out, int n_sm);
 
+/*
+ * Store a few bytes of the host's, taken when the call returns, without a copy
+ * engine: there they would wait for the weights that are on their way.
+ */
+enum { VIBE_CUDA_STORE_BYTES = 1024 };
+int vibe_cuda_can_store(const void *device, size_t bytes);
+cudaError_t vibe_cuda_store(cudaStream_t stream, void *device, const void *host,
+                            size_t bytes);
+
 #ifdef __cplusplus
 }
 #endif

@@ -32,10 +32,14 @@ static void stream_sync(struct vibe_stream *s)
 static void stream_write(struct vibe_stream *s, void *device, const void *host,
                          size_t bytes)
 {
-    vibe_cuda_latch(s,
-                    cudaMemcpyAsync(device, host, bytes, cudaMemcpyDefault,
-                                    vibe_cuda_of(s->be)->compute),
-                    "copy to the device");
+    cudaStream_t compute = vibe_cuda_of(s->be)->compute;
+
+    vibe_cuda_latch(
+        s,
+        vibe_cuda_can_store(device, bytes)
+            ? vibe_cuda_store(compute, device, host, bytes)
+            : cudaMemcpyAsync(device, host, bytes, cudaMemcpyDefault, compute),
+        "copy to the device");
 }
 
 static void stream_read(struct vibe_stream *s, void *host, const void *device,
