@@ -52,12 +52,15 @@ static void print_text(FILE *out, const struct vibe_engine_stats *s,
     fprintf(out, s->streamed_bytes ? " in %zu chunks (%s)\n" : "\n",
             s->n_chunks, s->path);
     if (s->streamed_bytes) {
-        fprintf(out,
-                "link     %" PRIu64 " transfers, %.2f GB at %.1f GB/s; the "
-                "link has %.1f GB/s and was copying %.0f %% of the time\n",
+        fprintf(out, "link     %" PRIu64 " transfers, %.2f GB at %.1f GB/s",
                 s->transfers, 1e-9 * (double)s->bytes,
-                seconds > 0 ? 1e-9 * (double)s->bytes / seconds : 0,
-                1e-9 * s->link, 100 * link_busy(s, seconds));
+                seconds > 0 ? 1e-9 * (double)s->bytes / seconds : 0);
+        if (s->link > 0)
+            fprintf(out,
+                    "; the link has %.1f GB/s and was copying %.0f %% of the "
+                    "time",
+                    1e-9 * s->link, 100 * link_busy(s, seconds));
+        putc('\n', out);
         print_share(out, engine);
         fprintf(out,
                 "waiting  %.3f s of the host for chunks; %zu resident "

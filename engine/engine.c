@@ -228,6 +228,16 @@ static void tell_of_choice(const struct vibe_engine *e,
            chosen->head == o->precision.head ? "" : ", and the diffusion head");
 }
 
+/* Before the plan's memory is anybody's. */
+static void probe_link(struct vibe_engine *e)
+{
+    enum { PROBE_BYTES = 64 << 20 };
+
+    if (e->plan.plan.streamed)
+        e->link = vibe_offload_probe(e->backend, e->backend->transfer,
+                                     PROBE_BYTES);
+}
+
 /* Plan, and take all of it: another program that takes memory in between
  * changes the plan, not the outcome. */
 static int plan_memory(struct vibe_engine *e,
@@ -245,9 +255,11 @@ static int plan_memory(struct vibe_engine *e,
     }
     e->plan.n_fronts = vibe_fronts_plan(e->fronts, e->plan.fronts,
                                         VIBE_MAX_FRONTS);
-    if (rc == VIBE_OK)
-        tell_of_choice(e, o);
-    return rc;
+    if (rc != VIBE_OK)
+        return rc;
+    probe_link(e);
+    tell_of_choice(e, o);
+    return VIBE_OK;
 }
 
 /* Read the voices that are known before anything else wants memory: the plan

@@ -5,8 +5,6 @@
 #include "engine/model/qwen2.h"
 #include "offload/offload.h"
 
-enum { PROBE_BYTES = 64 << 20 };
-
 /* Bytes of the device that are this process's, as its driver counts. */
 static size_t driver_bytes(const struct vibe_engine *engine)
 {
@@ -38,7 +36,6 @@ void vibe_engine_stats(const struct vibe_engine *engine,
 {
     const struct vibe_plan *plan = &engine->plan.plan;
     struct vibe_offload *offload = engine->models.streaming.offload;
-    struct vibe_backend *be = engine->backend;
     struct vibe_offload_stats count = {.path = VIBE_PATH_NONE};
 
     if (offload)
@@ -62,8 +59,8 @@ void vibe_engine_stats(const struct vibe_engine *engine,
         out->gpu_layers = (double)plan->n_layers * (double)out->resident_bytes /
                           (double)plan->rows;
     if (count.streamed_bytes)
-        out->link = vibe_offload_probe(be, be->transfer, PROBE_BYTES);
-    if (be->is_cuda)
+        out->link = engine->link;
+    if (engine->backend->is_cuda)
         count_memory(out, engine);
 }
 
