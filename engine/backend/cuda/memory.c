@@ -18,6 +18,7 @@ enum { STAGING_BYTES = VIBE_CUDA_UNIT_BYTES, ALIGNMENT = 256 };
 
 struct vibe_cuda_staging {
     char *data[2];
+    int is_pinned[2];
     cudaEvent_t copied[2]; /* what data held has left it */
     int side;              /* to be filled next */
 };
@@ -39,6 +40,22 @@ static void cuda_free(struct vibe_backend *be, void *data)
     vibe_cuda_give(vibe_cuda_of(be), data);
 }
 
+/* Copies from memory that is not pinned are slower, and may be all there is. */
+static cudaError_t take_side(struct vibe_cuda_staging *staging, int side)
+{
+    void *data = NULL;
+
+    staging->is_pinned[side] = cudaHostAlloc(&data, STAGING_BYTES,
+                                             cudaHostAllocDefault) ==
+                               cudaSuccess;
+    if (!staging->is_pinned[side]) {
+        cudaGetLastError();
+        data = malloc(STAGING_BYTES);
+    }
+    staging->data[side] = data;
+    return data ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
 static int make_staging(struct vibe_cuda *cuda, struct vibe_error *err)
 {
     struct vibe_cuda_staging *staging = calloc(1, sizeof(*staging));
@@ -48,8 +65,7 @@ static int make_staging(struct vibe_cuda *cuda, struct vibe_error *err)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory to load matrices");
     cuda->staging = staging;
     for (int i = 0; i < 2 && rc == cudaSuccess; i++) {
-        rc = cudaHostAlloc((void **)&staging->data[i], STAGING_BYTES,
-                           cudaHostAllocDefault);
+        rc = take_side(staging, i);
         if (rc == cudaSuccess)
             rc = cudaEventCreateWithFlags(&staging->copied[i],
                                           cudaEventDisableTiming);
@@ -70,7 +86,10 @@ void vibe_cuda_staging_free(struct vibe_cuda *cuda)
     for (int i = 0; i < 2; i++) {
         if (staging->copied[i])
             cudaEventDestroy(staging->copied[i]);
-        cudaFreeHost(staging->data[i]);
+        if (staging->is_pinned[i])
+            cudaFreeHost(staging->data[i]);
+        else
+            free(staging->data[i]);
     }
     free(staging);
     cuda->staging = NULL;
