@@ -63,6 +63,7 @@ static void speak(struct bench *b, struct vibe_engine *engine)
         exit(1);
     for (size_t i = 0; i < PROMPT * H; i++)
         embeds[i] = (float)(i % 1013 * i % 97) * 0.001f - 0.05f;
+    vibe_generator_clear(g);
     if (vibe_generator_prepare(g, STEPS, &err))
         fail(&err);
     start = vibe_clock_s();
