@@ -28,6 +28,7 @@ struct vibe_cli {
     size_t n_requests;
     const struct vibe_devices *devices; /* borrowed */
     struct vibe_engine *like; /* whose host copy an engine shares, or NULL */
+    double start_s;           /* of the program, by vibe_clock_s */
     size_t n_positions;       /* of a dialogue, without requests; 0: unknown */
 };
 

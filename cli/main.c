@@ -9,6 +9,7 @@
 #include "cli/devices.h"
 #include "cli/help.h"
 #include "cli/signals.h"
+#include "engine/base/clock.h"
 #include "engine/base/trace.h"
 
 /* The last quarter of an hour of frames in 2 MB. */
@@ -194,6 +195,7 @@ int main(int argc, char **argv)
     int signal_number;
 
     spin_briefly(argv);
+    cli.start_s = vibe_clock_s();
     vibe_signals_init();
     if (vibe_options_parse(&options, argc > 0 ? (size_t)argc - 1 : 0,
                            (const char *const *)argv + 1,

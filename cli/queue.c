@@ -40,13 +40,16 @@ static void announce(const struct vibe_take *take, struct json_t *object)
     const char *file = take->job->output;
     const double seconds = vibe_take_seconds(take);
     const double wall = vibe_clock_s() - take->start_s;
-    char spoken[32], needed[32];
+    char spoken[32], needed[32], first[64] = "";
 
+    if (take->first_s > 0)
+        snprintf(first, sizeof(first),
+                 ", the first sample %.2f s after the start", take->first_s);
     vibe_log(&cli->log, VIBE_LOG_INFO,
-             "%s: %s of speech in %s, %.2f x real time", vibe_take_file(take),
+             "%s: %s of speech in %s, %.2f x real time%s", vibe_take_file(take),
              vibe_progress_time(seconds, spoken, sizeof(spoken)),
              vibe_progress_time(wall, needed, sizeof(needed)),
-             wall > 0 ? seconds / wall : 0);
+             wall > 0 ? seconds / wall : 0, first);
     if (strcmp(file, "-") == 0)
         return;
     if (cli->options->is_json) {

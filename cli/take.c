@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,6 +140,9 @@ static int on_frame(void *user, const float *samples, size_t n)
     vibe_trace_span(run->cli->trace, VIBE_TRACK_HOST, "write", begin_s,
                     vibe_clock_s());
     pthread_mutex_lock(&run->lock);
+    if (!run->has_spoken)
+        take->first_s = vibe_clock_s() - run->cli->start_s;
+    run->has_spoken = 1;
     vibe_progress_frame(&run->progress, n);
     vibe_log(&run->cli->log, VIBE_LOG_TRACE, "%s: %.3f s spoken at %.3f s",
              take->job->source->name, vibe_take_seconds(take),
@@ -271,6 +275,8 @@ struct json_t *vibe_take_object(const struct vibe_take *take, const char *file,
     vibe_json_count(object, "frames", take->result.frames);
     vibe_json_number(object, "wall_s", wall);
     vibe_json_number(object, "rtf", wall / seconds);
+    vibe_json_number(object, "first_sample_s",
+                     take->first_s > 0 ? take->first_s : NAN);
     vibe_json_count(object, "seed", job->seed);
     vibe_json_number(object, "cfg_scale", job->cfg_scale);
     vibe_json_count(object, "steps", (size_t)job->steps);

@@ -32,6 +32,8 @@ struct vibe_take {
     struct vibe_failure why;   /* why it failed */
     struct json_t *warnings;
     double start_s;
+    double first_s; /* of the run's first sample, since the program's start; 0:
+                       another file has it */
     size_t max_frames; /* what the options allow, 0: no cap */
     char digest[17];   /* of the job */
 };

@@ -17,6 +17,8 @@ speak=(-m "$model" --steps 2 --max-frames 2)
 # Names.
 run "${speak[@]}" a.txt
 ok default_name test "$(cat out)" = a_generated.wav -a -e a_generated.wav
+ok first_sample_is_timed grep -qE ', the first sample [0-9]+\.[0-9]+ s after the start$' err
+ok other_files_have_no_first_sample test "$("$vibe" "${speak[@]}" a.txt b.txt 2>&1 | grep -c "first sample")" = 1
 run "${speak[@]}" --text Hello
 ok name_of_text test "$(cat out)" = text_generated.wav
 run "${speak[@]}" a.txt --format flac --output-dir .
