@@ -91,10 +91,4 @@ size_t vibe_arena_chunk_bytes(const struct vibe_arena_chunk *chunk);
 /* Bytes of chunks by place, those that are lent aside. */
 void vibe_arena_count(struct vibe_arena *arena, size_t bytes[VIBE_N_PLACES]);
 
-/*
- * Bytes of host memory that this process could still fill without swapping:
- * what the system has, and what its control group allows.
- */
-size_t vibe_host_free(void);
-
 #endif /* VIBE_OFFLOAD_ARENA_H */

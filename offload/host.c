@@ -1,10 +1,11 @@
 /* host.c - how much memory this process could still fill. */
+#include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "offload/arena.h"
+#include "offload/host.h"
 
 /* The number behind key in a file of "key number" lines, in the unit that the
  * file has; key NULL: the first number.  -1 where there is none. */
@@ -32,13 +33,43 @@ static long long read_number(const char *path, const char *key)
     return n;
 }
 
-/* What a control group has left, not counting files it could drop. */
-static size_t left_in(const char *max, const char *current, const char *stat,
-                      const char *droppable)
+/* How one version of control groups calls things. */
+struct names {
+    const char *line; /* of /proc/self/cgroup, up to the group's path */
+    const char *root, *max, *current, *droppable;
+};
+
+static const struct names version_2 = {
+    .line = "0::",
+    .root = "/sys/fs/cgroup",
+    .max = "memory.max",
+    .current = "memory.current",
+    .droppable = "inactive_file ",
+};
+static const struct names version_1 = {
+    .line = ":memory:",
+    .root = "/sys/fs/cgroup/memory",
+    .max = "memory.limit_in_bytes",
+    .current = "memory.usage_in_bytes",
+    .droppable = "total_inactive_file ",
+};
+
+/* A number of a group's file; -1 where there is none. */
+static long long read_of(const char *group, const char *file, const char *key)
 {
-    const long long limit = read_number(max, NULL);
-    const long long used = read_number(current, NULL);
-    const long long files = read_number(stat, droppable);
+    char path[PATH_MAX];
+
+    if (snprintf(path, sizeof(path), "%s/%s", group, file) >= PATH_MAX)
+        return -1;
+    return read_number(path, key);
+}
+
+/* What a group has left, not counting files it could drop. */
+static size_t left_in(const char *group, const struct names *n)
+{
+    const long long limit = read_of(group, n->max, NULL);
+    const long long used = read_of(group, n->current, NULL);
+    const long long files = read_of(group, "memory.stat", n->droppable);
     long long left;
 
     if (limit < 0 || used < 0)
@@ -47,19 +78,63 @@ static size_t left_in(const char *max, const char *current, const char *stat,
     return left > 0 ? (size_t)left : 0;
 }
 
-size_t vibe_host_free(void)
+/* Find the path of this process's group, "" for the topmost. */
+static void find_group(char *path, size_t size, const char *root,
+                       const struct names *n)
 {
-    const long long kb = read_number("/proc/meminfo", "MemAvailable:");
-    const size_t v2 = left_in("/sys/fs/cgroup/memory.max",
-                              "/sys/fs/cgroup/memory.current",
-                              "/sys/fs/cgroup/memory.stat", "inactive_file ");
-    const size_t v1 = left_in("/sys/fs/cgroup/memory/memory.limit_in_bytes",
-                              "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-                              "/sys/fs/cgroup/memory/memory.stat",
-                              "total_inactive_file ");
+    char file[PATH_MAX], line[PATH_MAX];
+    FILE *f;
+
+    path[0] = '\0';
+    if (snprintf(file, sizeof(file), "%s/proc/self/cgroup", root) >= PATH_MAX)
+        return;
+    f = fopen(file, "r");
+    while (f && fgets(line, sizeof(line), f)) {
+        const char *at = strstr(line, n->line);
+
+        line[strcspn(line, "\n")] = '\0';
+        if (at)
+            snprintf(path, size, "%s", at + strlen(n->line));
+    }
+    if (f)
+        fclose(f);
+}
+
+/* The least that the group and those above it have left. */
+static size_t left_along(const char *root, const struct names *n)
+{
+    char group[PATH_MAX], path[PATH_MAX];
+    size_t least = SIZE_MAX;
+    char *end;
+
+    find_group(path, sizeof(path), root, n);
+    do {
+        size_t left = SIZE_MAX;
+
+        end = strrchr(path, '/');
+        if (snprintf(group, sizeof(group), "%s%s%s", root, n->root, path) <
+            PATH_MAX)
+            left = left_in(group, n);
+        least = left < least ? left : least;
+        if (end)
+            *end = '\0';
+    } while (end);
+    return least;
+}
+
+size_t vibe_host_free_below(const char *root)
+{
+    const size_t v2 = left_along(root, &version_2);
+    const size_t v1 = left_along(root, &version_1);
+    const long long kb = read_of(root, "proc/meminfo", "MemAvailable:");
     size_t n = kb > 0 ? (size_t)kb << 10 : 0;
 
     if (v2 < n)
         n = v2;
     return v1 < n ? v1 : n;
+}
+
+size_t vibe_host_free(void)
+{
+    return vibe_host_free_below("");
 }

@@ -5,12 +5,14 @@
 #include <string.h>
 
 #include "engine/base/error.h"
+#include "offload/host.h"
 #include "offload/ring.h"
 #include "offload/transfer.h"
 
 /* Of free host memory, what chunks leave for everything else: page cache that
- * the checkpoint is read through, and the program itself. */
-enum { HOST_SHARE = 16, HOST_MARGIN = 256 << 20 };
+ * the checkpoint is read through, libraries that come later, buffers that
+ * chunks pass through, and the program itself. */
+enum { HOST_SHARE = 16, HOST_MARGIN = 640 << 20 };
 
 /* Where a piece is: beside the table, because memory is no matter of policy. */
 struct held {

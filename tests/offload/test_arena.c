@@ -3,7 +3,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "engine/base/error.h"
 #include "tests/support/fake_device.h"
@@ -148,16 +147,6 @@ static void what_is_there_is_not_added_again(void **state)
     assert_ptr_not_equal(chunk, other);
 }
 
-static void free_memory_is_some_of_what_there_is(void **state)
-{
-    const size_t all = (size_t)sysconf(_SC_PHYS_PAGES) *
-                       (size_t)sysconf(_SC_PAGESIZE);
-
-    (void)state;
-    assert_true(vibe_host_free() > 0);
-    assert_true(vibe_host_free() <= all);
-}
-
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(everything_is_pinned_where_it_can_be),
     VIBE_TEST(a_refused_slab_ends_pinning),
@@ -165,7 +154,6 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(what_the_limit_leaves_out_stays_in_the_file),
     VIBE_TEST(a_chunk_larger_than_a_slab_has_its_own),
     VIBE_TEST(what_is_there_is_not_added_again),
-    cmocka_unit_test(free_memory_is_some_of_what_there_is),
 };
 
 VIBE_TEST_MAIN(tests)
