@@ -37,6 +37,7 @@ struct decode {
     unsigned slices, fold;
     unsigned depth;                 /* of a ring */
     unsigned parts, teams, levels;  /* see gemv_wide.cu */
+    unsigned x_step;                /* from row to row of x, there */
     const unsigned *far;            /* of whole tiles: see tiles.h */
     unsigned far_groups, far_group; /* of the matrix; the first group's */
     /* where sums of several blocks meet, see gemv_wide.cu */

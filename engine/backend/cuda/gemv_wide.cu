@@ -20,6 +20,7 @@
  * rows 64 products 100 and shared memory 130.  x comes from the second cache
  * for each block, so that blocks of few outputs read more of x than of weights.
  */
+#include "engine/backend/cuda/shared.cuh"
 #include "engine/backend/cuda/wide.cuh"
 #include "engine/backend/cuda/wide_sums.cuh"
 
@@ -67,7 +68,6 @@ __device__ static inline void find_rows(pass &p, unsigned of_pass,
     for (unsigned i = threadIdx.x; i < of_pass; i += blockDim.x) {
         const unsigned m = a.first + min(first + i, a.n_rows - 1);
 
-        p.row[i].x = row_at(a.x, a.e.T, m);
         p.row[i].y = row_at(a.e.y, a.e.T, m);
         p.row[i].gate = row_at(a.e.gate, a.e.T, m);
     }
@@ -81,149 +81,299 @@ __device__ static inline unsigned x_at(unsigned quad, unsigned m)
     return m * X_BYTES + (quad ^ (quad / 8 * 2) ^ (m & 1)) * 16;
 }
 
-/* Start copying a tile of x: a thread takes the same quad of several rows. */
-__device__ static inline void fetch_x(unsigned char *to, const decode &a,
-                                      const pass &p, const post &at,
-                                      unsigned tile)
-{
-    const unsigned quad = threadIdx.x % 16;
-    const unsigned k = tile * TILE_K + 4 * quad;
+/* x on its way to a team's stages: a thread copies the same quad of every so
+ * many rows, which lie evenly. */
+struct x_feed {
+    const float *from; /* the first row's first quad */
+    unsigned step;     /* floats from row to row of this thread */
+    unsigned to;       /* in shared memory, of the first stage */
+    unsigned n, to_step;
+    unsigned k; /* of the quad in a tile */
 
-    for (unsigned m = at.first_row(); m < p.n; m += 2 * at.n_warps)
-        copy_async<16>(to + x_at(quad, m), a.x.data + p.row[m].x + k, k < a.K);
-}
+    /* stage: where x is in the first one */
+    __device__ inline void open(const decode &a, unsigned stage, unsigned first,
+                                unsigned n_rows, const post &at)
+    {
+        const unsigned m = 2 * at.warp + threadIdx.x / 16 % 2;
+        const unsigned by = 2 * at.n_warps;
 
-/* Bring what this thread has copied of a tile of floats to the form that
- * products take. */
-__device__ static inline void split_x(unsigned char *tile, const pass &p,
-                                      const post &at)
-{
-    for (unsigned m = at.first_row(); m < p.n; m += 2 * at.n_warps) {
-        float4 *x = (float4 *)(tile + x_at(threadIdx.x % 16, m));
-
-        *x = kept(*x, true);
+        k = threadIdx.x % 16 * 4;
+        from = a.x.data + (size_t)(a.first + first + m) * a.x_step + k;
+        step = by * a.x_step;
+        to = stage + x_at(k / 4, m);
+        to_step = by * X_BYTES;
+        n = m < n_rows ? (n_rows - m + by - 1) / by : 0;
+        keep(from);
+        keep(step);
+        keep(to);
+        keep(to_step);
+        keep(n);
+        keep(k);
     }
-}
+
+    /* Start copying a tile of x to the stage at slot. */
+    __device__ inline void fetch(unsigned slot, const decode &a,
+                                 unsigned tile) const
+    {
+        const float *p = from + tile * TILE_K;
+        const bool is_in = tile * TILE_K + k < a.K;
+
+        slot += to;
+#pragma unroll 1
+        for (unsigned i = 0; i < n; i++, slot += to_step, p += step)
+            copy_to_shared(slot, p, is_in);
+    }
+
+    /* Bring what this thread has copied of a tile of floats to the form that
+     * products take. */
+    __device__ inline void split(unsigned slot) const
+    {
+        slot += to;
+#pragma unroll 1
+        for (unsigned i = 0; i < n; i++, slot += to_step) {
+            float4 *x = (float4 *)__cvta_shared_to_generic(slot);
+
+            *x = kept(*x, true);
+        }
+    }
+};
 
 /* Four neighbours of a row as rows of a product: high parts in the upper
  * eight, low ones in the lower eight. */
-__device__ static inline void read_x(unsigned rows[4], const unsigned char *at)
+__device__ static inline void read_x(unsigned rows[4], unsigned at)
 {
     unsigned x[4];
 
-    read_16_bytes(x, at);
+    read_shared(x, at);
     rows[0] = __byte_perm(x[0], x[1], 0x7632);
     rows[1] = __byte_perm(x[0], x[1], 0x5410);
     rows[2] = __byte_perm(x[2], x[3], 0x7632);
     rows[3] = __byte_perm(x[2], x[3], 0x5410);
 }
 
+/* A lane's weights of a stage, as they lie there in rows: those of quarter i of
+ * the stage are its pairs then. */
+template <int dtype> struct strip {
+    enum { PIECES = dtype == VIBE_BF16 ? 2 : 1, QUARTERS = 4 / PIECES };
+
+    unsigned at[PIECES]; /* where pieces are in a tile */
+    unsigned raw[HEIGHT][2][4];
+
+    __device__ inline void open(void)
+    {
+        const unsigned r = threadIdx.x % 32 / 4;
+        const unsigned q = threadIdx.x % 4;
+
+#pragma unroll
+        for (unsigned i = 0; i < PIECES; i++)
+            at[i] = r * format<dtype>::ROW_BYTES +
+                    format<dtype>::place(PIECES * q + i, r) * 16;
+#pragma unroll
+        for (unsigned i = 0; i < PIECES; i++)
+            keep(at[i]);
+    }
+
+    __device__ inline void read(unsigned tiles, const decode &, unsigned i)
+    {
+        if (i % QUARTERS)
+            return;
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+#pragma unroll
+            for (unsigned half = 0; half < 2; half++)
+                read_shared(raw[h][half],
+                            tiles + at[i / QUARTERS] +
+                                (2 * h + half) * 8 * format<dtype>::ROW_BYTES);
+    }
+
+    __device__ inline void expand(unsigned pairs[2], unsigned h, unsigned half,
+                                  unsigned i) const
+    {
+        const unsigned *u = raw[h][half];
+
+        if constexpr (dtype == VIBE_BF16) {
+            pairs[0] = u[i % 2 * 2];
+            pairs[1] = u[i % 2 * 2 + 1];
+        } else {
+            format<dtype>::expand4(pairs, u[i]);
+        }
+    }
+};
+
+/* The same of whole tiles. */
+template <int dtype> struct tile_strip {
+    tile_pairs w[HEIGHT];
+
+    __device__ inline void open(void) {}
+
+    __device__ inline void read(unsigned tiles, const decode &a, unsigned i)
+    {
+        unsigned char *from = (unsigned char *)__cvta_shared_to_generic(tiles);
+
+        if (i > 0)
+            return;
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+            read_tile<dtype>(w[h], from + h * format<dtype>::TILE_BYTES, a);
+    }
+
+    __device__ inline void expand(unsigned pairs[2], unsigned h, unsigned half,
+                                  unsigned i) const
+    {
+        const unsigned *u = half ? w[h].high : w[h].low;
+
+        pairs[0] = u[2 * i];
+        pairs[1] = u[2 * i + 1];
+    }
+};
+
+template <> struct strip<VIBE_I4> : tile_strip<VIBE_I4> {
+};
+template <> struct strip<VIBE_BF16_PACKED> : tile_strip<VIBE_BF16_PACKED> {
+};
+
+/* Weights on their way to a warp's stages, a quarter of a stage at a time. */
+template <int dtype> struct w_feed {
+    enum {
+        ROWS = feed<dtype>::ROWS,
+        GOES = HEIGHT * TILE_N / ROWS,
+        AT_ONCE = (GOES + 3) / 4,
+    };
+
+    feed<dtype> rows;
+    unsigned to, of_go; /* in shared memory; bytes from go to go */
+    unsigned piece_at;  /* in a row of a tile */
+
+    /* stage: where the warp's weights are in the first one */
+    __device__ inline void open(const decode &a, unsigned stage, unsigned group)
+    {
+        rows.turn(a, group);
+        to = stage + feed<dtype>::place_of_lane();
+        of_go = ROWS * a.row_bytes;
+        piece_at = threadIdx.x % feed<dtype>::PIECES * 16;
+        keep(rows.from);
+        keep(rows.rows_left);
+        keep(to);
+        keep(of_go);
+        keep(piece_at);
+    }
+
+    __device__ inline void fetch(unsigned slot, const decode &a, unsigned tile,
+                                 bool is_in, unsigned i) const
+    {
+        const unsigned at = tile * format<dtype>::ROW_BYTES;
+        const unsigned left = is_in && at + piece_at < a.row_bytes
+                                  ? rows.rows_left
+                                  : 0;
+
+#pragma unroll
+        for (unsigned go = i * AT_ONCE; go < (i + 1) * AT_ONCE; go++)
+            copy_to_shared(to + slot + go * 512,
+                           rows.from + at + (size_t)(go * of_go),
+                           go * ROWS < left);
+    }
+};
+
+/* The same of whole tiles, all of them at first. */
+template <int dtype> struct tiles_feed {
+    unsigned to, group;
+
+    __device__ inline void open(const decode &, unsigned stage,
+                                unsigned first_group)
+    {
+        to = stage;
+        group = first_group;
+    }
+
+    __device__ inline void fetch(unsigned slot, const decode &a, unsigned tile,
+                                 bool is_in, unsigned i) const
+    {
+        unsigned char *at = (unsigned char *)__cvta_shared_to_generic(to +
+                                                                      slot);
+
+        if (i > 0 || !is_in)
+            return;
+        for (unsigned h = 0; h < HEIGHT; h++) {
+            feed<dtype> rows;
+
+            rows.turn(a, group + h);
+            rows.fetch(at + h * format<dtype>::TILE_BYTES, a, tile);
+        }
+    }
+};
+
+template <> struct w_feed<VIBE_I4> : tiles_feed<VIBE_I4> {
+};
+template <> struct w_feed<VIBE_BF16_PACKED> : tiles_feed<VIBE_BF16_PACKED> {
+};
+
 /* A warp's share of the stages.  A lane has sums of row lane / 4 of each group
  * for outputs n, n + 1, n + 8 and n + 9, n = 2 (lane % 4), of each tile. */
 template <int dtype, int GROUPS> struct worker {
-    enum {
-        TILE_BYTES = format<dtype>::TILE_BYTES,
-        SUMS = HEIGHT * GROUPS, /* of a lane, in fours */
-    };
+    enum { SUMS = HEIGHT * GROUPS }; /* of a lane, in fours */
 
-    unsigned char *weights, *x; /* of the first stage */
-    unsigned stage_bytes;
-    unsigned x_lane, lane_at;      /* where this lane reads x, leaves weights */
-    unsigned of_go;                /* bytes from go to go of the warp */
-    bool is_full;                  /* all outputs are there */
-    unsigned group;                /* of outputs, the first of HEIGHT */
-    feed<dtype> from;              /* of that */
+    unsigned stage_bytes, weights, x; /* of the first stage */
+    unsigned x_lane;                  /* where this lane reads x in one */
+    strip<dtype> w;
+    w_feed<dtype> w_ahead;
+    x_feed x_ahead;
     float c[HEIGHT][2][GROUPS][4]; /* of a fold: two of high, two of low parts
                                       for every other eight outputs */
 
     /* memory: of the block's stages, a team's beside each other */
-    __device__ inline void open(const decode &a, unsigned char *memory,
-                                const post &at, unsigned first_group)
+    __device__ inline void open(const decode &a, const void *memory,
+                                const post &at, unsigned group)
     {
-        const unsigned lane = threadIdx.x % 32;
-        const unsigned of_team = at.n_warps * HEIGHT * TILE_BYTES;
+        const unsigned of_warp = HEIGHT * format<dtype>::TILE_BYTES;
+        const unsigned of_pass = GROUPS * ROWS;
+        const unsigned first = blockIdx.x * of_pass;
 
-        stage_bytes = of_team + GROUPS * ROWS * X_BYTES;
-        memory += at.team * a.depth * stage_bytes;
-        weights = memory + at.warp * HEIGHT * TILE_BYTES;
-        x = memory + of_team;
-        x_lane = x_at(lane % 4 * 4, lane / 4);
-        if constexpr (!is_whole<dtype>) {
-            lane_at = feed<dtype>::place_of_lane();
-            of_go = feed<dtype>::ROWS * a.row_bytes;
-        }
-        group = first_group;
-        from.turn(a, group);
-        is_full = (group + HEIGHT) * TILE_N <= a.e.N;
+        stage_bytes = at.n_warps * of_warp + of_pass * X_BYTES;
+        weights = shared_address(memory) + at.team * a.depth * stage_bytes;
+        x = weights + at.n_warps * of_warp;
+        weights += at.warp * of_warp;
+        w_ahead.open(a, weights, group);
+        x_ahead.open(a, x, first, min(of_pass, a.n_rows - first), at);
+        x_lane = x_at(threadIdx.x % 4 * 4, threadIdx.x % 32 / 4);
+        w.open();
+        keep(stage_bytes);
+        keep(weights);
+        keep(x);
+        keep(x_lane);
 #pragma unroll
         for (unsigned i = 0; i < HEIGHT * 2 * GROUPS * 4; i++)
             (&c[0][0][0][0])[i] = 0.0f;
     }
 
-    /* Start copying the weights of a tile to the stage at slot. */
-    __device__ inline void fetch(const decode &a, unsigned slot, unsigned tile)
+    /* c += the weights of the stage at slot times its x.  Between products the
+     * copies of a tile to another stage are started, lest all warps do that
+     * at once. */
+    __device__ inline void add(unsigned slot, const decode &a, unsigned free,
+                               const walk &ahead)
     {
-        unsigned char *to = weights + slot;
-
-        if constexpr (!is_whole<dtype>) {
-            enum { GOES = HEIGHT * TILE_N / feed<dtype>::ROWS };
-            const unsigned at = tile * format<dtype>::ROW_BYTES;
-
-            if (is_full && at + format<dtype>::ROW_BYTES <= a.row_bytes) {
-                const unsigned char *p = from.from + at;
-
-                to += lane_at;
-#pragma unroll
-                for (unsigned i = 0; i < GOES; i++, p += of_go)
-                    copy_async<16>(to + i * 512, p, true);
-                return;
-            }
-        }
-#pragma unroll
-        for (unsigned h = 0; h < HEIGHT; h++) {
-            feed<dtype> here = from;
-
-            if (h > 0)
-                here.turn(a, group + h);
-            here.fetch(to + h * TILE_BYTES, a, tile);
-        }
-    }
-
-    /* Quarter i of a stage: c += its weights times its x. */
-    __device__ inline void add_quarter(const tile_pairs w[HEIGHT],
-                                       unsigned slot, unsigned i)
-    {
-        const unsigned char *rows = x + slot + (x_lane ^ (i * 16));
-
-#pragma unroll
-        for (unsigned g = 0; g < GROUPS; g++) {
-            unsigned parts[4];
-
-            read_x(parts, rows + g * ROWS * X_BYTES);
-#pragma unroll
-            for (unsigned h = 0; h < HEIGHT; h++) {
-                multiply(c[h][0][g], parts, w[h].low + 2 * i);
-                multiply(c[h][1][g], parts, w[h].high + 2 * i);
-            }
-        }
-    }
-
-    /* The whole of it; the widest weights by halves, for want of registers. */
-    __device__ inline void add(const decode &a, unsigned slot)
-    {
-        tile_pairs w[HEIGHT];
-
 #pragma unroll
         for (unsigned i = 0; i < 4; i++) {
-            unsigned char *from = weights + slot;
+            const unsigned rows = x + slot + (x_lane ^ (i * 16));
+            unsigned pairs[HEIGHT][2][2];
 
+            w.read(weights + slot, a, i);
+            w_ahead.fetch(free, a, ahead.tile, ahead.is_in(), i);
 #pragma unroll
-            for (unsigned h = 0; h < HEIGHT; h++, from += TILE_BYTES)
-                if (dtype == VIBE_BF16 && i % 2 == 0)
-                    read_half(w[h], from, i / 2);
-                else if (dtype != VIBE_BF16 && i == 0)
-                    read_tile<dtype>(w[h], from, a);
-            add_quarter(w, slot, i);
+            for (unsigned h = 0; h < HEIGHT; h++) {
+                w.expand(pairs[h][0], h, 0, i);
+                w.expand(pairs[h][1], h, 1, i);
+            }
+#pragma unroll
+            for (unsigned g = 0; g < GROUPS; g++) {
+                unsigned parts[4];
+
+                read_x(parts, rows + g * ROWS * X_BYTES);
+#pragma unroll
+                for (unsigned h = 0; h < HEIGHT; h++) {
+                    multiply(c[h][0][g], parts, pairs[h][0]);
+                    multiply(c[h][1][g], parts, pairs[h][1]);
+                }
+            }
         }
     }
 
@@ -251,10 +401,6 @@ __device__ static inline void stage_wait(unsigned depth)
         copies_wait<0>();
     else if (depth == 3)
         copies_wait<1>();
-    else if (depth == 4)
-        copies_wait<2>();
-    else if (depth == 5)
-        copies_wait<3>();
     else
         copies_wait<MOST_DEPTH - 2>();
 }
@@ -262,13 +408,16 @@ __device__ static inline void stage_wait(unsigned depth)
 /* Fill all stages but one, weights before the kernel ahead has ended; returns
  * the tile that comes next. */
 template <int dtype, int GROUPS>
-__device__ static inline walk fill(worker<dtype, GROUPS> &me, const walk &here,
-                                   pass &rows, const post &at, const decode &a)
+__device__ static inline walk fill(const worker<dtype, GROUPS> &me,
+                                   const walk &here, pass &rows,
+                                   const decode &a)
 {
     walk ahead = here;
 
     for (unsigned s = 0; s + 1 < a.depth && ahead.is_in(); s++) {
-        me.fetch(a, s * me.stage_bytes, ahead.tile);
+#pragma unroll
+        for (unsigned i = 0; i < 4; i++)
+            me.w_ahead.fetch(s * me.stage_bytes, a, ahead.tile, true, i);
         ahead.next(a);
     }
     find_rows(rows, ROWS * GROUPS, a);
@@ -277,7 +426,7 @@ __device__ static inline walk fill(worker<dtype, GROUPS> &me, const walk &here,
     ahead = here;
     for (unsigned s = 0; s + 1 < a.depth; s++) {
         if (ahead.is_in())
-            fetch_x(me.x + s * me.stage_bytes, a, rows, at, ahead.tile);
+            me.x_ahead.fetch(s * me.stage_bytes, a, ahead.tile);
         copies_end();
         ahead.next(a);
     }
@@ -294,29 +443,31 @@ __device__ static inline void add_up(float4 sums[HEIGHT * GROUPS],
     worker<dtype, GROUPS> me;
     shelf<HEIGHT * GROUPS> shelf;
     walk here, ahead;
-    unsigned slot = 0, ring_bytes;
+    unsigned slot = 0, depth = a.depth, ring_bytes;
+    bool is_in;
 
     here.open(a, at.team);
+    is_in = here.is_in(); /* once: or sums would be alive in all of the loop */
     me.open(a, memory, at, warp * HEIGHT);
-    ring_bytes = a.depth * me.stage_bytes;
+    ring_bytes = depth * me.stage_bytes;
+    keep(depth);
+    keep(ring_bytes);
     shelf.open(a, (float4 *)(memory + a.teams * ring_bytes));
-    ahead = fill(me, here, rows, at, a);
-    while (here.is_in()) {
+    ahead = fill(me, here, rows, a);
+    while (is_in) {
         const unsigned free = (slot ? slot : ring_bytes) - me.stage_bytes;
         const unsigned visit = here.visit;
         bool ends_slice;
 
-        stage_wait(a.depth);
+        stage_wait(depth);
         if (!a.x.is_split)
-            split_x(me.x + slot, rows, at);
+            me.x_ahead.split(slot);
         at.meet();
-        if (ahead.is_in()) {
-            me.fetch(a, free, ahead.tile);
-            fetch_x(me.x + free, a, rows, at, ahead.tile);
-            ahead.next(a);
-        }
+        if (ahead.is_in())
+            me.x_ahead.fetch(free, a, ahead.tile);
+        me.add(slot, a, free, ahead);
         copies_end();
-        me.add(a, slot);
+        ahead.next(a);
         slot += me.stage_bytes;
         slot = slot < ring_bytes ? slot : 0;
         ends_slice = here.next(a);
@@ -327,8 +478,9 @@ __device__ static inline void add_up(float4 sums[HEIGHT * GROUPS],
         if (ends_slice)
             shelf.end_slice(sums, visit, !here.is_in());
         if (!here.is_in())
-            break; /* or sums would be alive in all of the loop */
+            break;
     }
+    copies_wait<0>();
 }
 #endif
 
@@ -405,6 +557,7 @@ cudaError_t vibe_cuda_gemv_wide(const struct vibe_cuda *cuda,
     a.depth = s.depth;
     a.parts = s.parts;
     a.teams = s.teams;
+    a.x_step = (unsigned)(p->x->T == 1 ? p->x->stride_b : p->x->stride_t);
     a.levels = levels_of(&s, p->w->K);
     a.partial = partial;
     a.done = cuda->done;

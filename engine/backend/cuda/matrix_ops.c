@@ -53,6 +53,33 @@ static void multiply_plainly(struct vibe_stream *s,
     vibe_cuda_latch(s, rc, "linear");
 }
 
+/* Whether rows lie evenly, those of one dialogue after those of another. */
+static int is_regular(const struct vibe_tensor *x)
+{
+    return x->T == 1 || x->B == 1 || x->stride_b == x->T * x->stride_t;
+}
+
+static void multiply_few_rows(struct vibe_stream *s,
+                              const struct vibe_cuda_product *p);
+
+static void multiply_each(struct vibe_stream *s,
+                          const struct vibe_cuda_product *p)
+{
+    for (size_t b = 0; b < p->x->B; b++) {
+        const struct vibe_tensor y = vibe_tensor_batch(p->y, b, 1);
+        const struct vibe_tensor x = vibe_tensor_batch(p->x, b, 1);
+        struct vibe_tensor gate = {0};
+        struct vibe_cuda_product one = *p;
+
+        if (p->gate)
+            gate = vibe_tensor_batch(p->gate, b, 1);
+        one.y = &y;
+        one.x = &x;
+        one.gate = p->gate ? &gate : NULL;
+        multiply_few_rows(s, &one);
+    }
+}
+
 /* Likewise on tensor cores, where there are some for these weights. */
 static void multiply_few_rows(struct vibe_stream *s,
                               const struct vibe_cuda_product *p)
@@ -73,6 +100,10 @@ static void multiply_few_rows(struct vibe_stream *s,
     }
     if (!is_wide) {
         vibe_cuda_latch(s, vibe_cuda_gemv(cuda, p, 0, M), "linear");
+        return;
+    }
+    if (!is_regular(p->x)) {
+        multiply_each(s, p);
         return;
     }
     bytes = vibe_cuda_gemv_wide_bytes(cuda, p->w, M);

@@ -18,7 +18,7 @@ enum {
     X_BYTES = 4 * TILE_K, /* of a row of x in a stage */
     HEIGHT = 2,           /* tiles of outputs of a warp */
     MOST_TEAMS = 8,
-    MOST_DEPTH = 6,
+    MOST_DEPTH = 4,
     STAGE_BYTES = 8 << 10, /* that could be moved while a group is multiplied */
     WARP_BYTES = 512,      /* the same for one warp more */
     PART_BYTES = 24 << 10, /* and while one part more meets the others */
@@ -30,11 +30,11 @@ static constexpr unsigned most_warps(unsigned groups)
     return groups <= 2 ? 16 : 12;
 }
 
-/* The rows of a block, and where their x, y and gate begin. */
+/* The rows of a block, and where their y and gate begin. */
 struct pass {
     unsigned n;
     struct {
-        size_t x, y, gate;
+        size_t y, gate;
     } row[MOST_ROWS];
 };
 

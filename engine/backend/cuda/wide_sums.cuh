@@ -22,12 +22,6 @@ struct post {
         warp = threadIdx.x / 32 % n_warps;
     }
 
-    /* Rows go around the team two to a warp: the first that is this thread's. */
-    __device__ inline unsigned first_row(void) const
-    {
-        return 2 * warp + threadIdx.x / 16 % 2;
-    }
-
     /* Wait for the rest of the team. */
     __device__ inline void meet(void) const
     {
@@ -107,7 +101,7 @@ template <int SUMS> struct shelf {
 /* Where sums of a warp's outputs meet: n of each, a power of two, beside each
  * other, in fours of a lane. */
 struct heap {
-    enum { MOST = MANY_SLICES };
+    enum { FEW = 4, MOST = MANY_SLICES };
 
     float4 *sums; /* this lane's */
     unsigned n;
@@ -118,15 +112,20 @@ struct heap {
     }
 
     /* Add up every STEP of sum i from the first on, as add_halves would. */
-    template <unsigned STEP = 1>
-    __device__ inline float4 read(unsigned i, unsigned first = 0) const
+    template <unsigned STEP, unsigned MOST>
+    __device__ inline float4 add_from(unsigned i, unsigned first) const
     {
         if constexpr (STEP < MOST)
-            return added(read<2 * STEP>(i, first),
-                         read<2 * STEP>(i, first + STEP));
+            return added(add_from<2 * STEP, MOST>(i, first),
+                         add_from<2 * STEP, MOST>(i, first + STEP));
         else
             return first < n ? at(i, first)
                              : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+
+    __device__ inline float4 read(unsigned i) const
+    {
+        return n <= FEW ? add_from<1, FEW>(i, 0) : add_from<1, MOST>(i, 0);
     }
 };
 
