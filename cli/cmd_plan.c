@@ -83,10 +83,11 @@ static void print_parts(const struct vibe_engine_plan *made, size_t n_dialogues)
              plan->has_kv_on_host ? ", on the host" : "");
     print_part("keys and values", plan->kv, remark);
     print_part("voice encoder", m->encoder, encoder_remark(made));
-    print_part("scratch", m->scratch, "of products of a prompt");
+    print_part("prompt", m->prompt + m->scratch,
+               plan->lends_prompt ? "where keys and values come later"
+                                  : "what it is computed in");
     print_part("connectors", m->connectors, "");
-    print_part("rest", m->lm + m->states,
-               "norms, scales, activations of a prompt, states");
+    print_part("rest", m->lm + m->states, "norms, scales, states");
     snprintf(remark, sizeof(remark), "and %zu MiB of kernels later",
              made->memory.later >> 20);
     print_part("driver", made->memory.context, remark);
@@ -193,6 +194,7 @@ static void print_plan_json(const struct vibe_engine_plan *made, size_t steps)
     vibe_json_count(object, "codec_bytes", made->model.codec);
     vibe_json_count(object, "encoder_bytes", made->model.encoder);
     vibe_json_count(object, "scratch_bytes", made->model.scratch);
+    vibe_json_count(object, "prompt_bytes", made->model.prompt);
     vibe_json_count(object, "connector_bytes", made->model.connectors);
     vibe_json_count(object, "rest_bytes", made->model.lm + made->model.states);
     vibe_json_count(object, "context_bytes", made->memory.context);

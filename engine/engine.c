@@ -262,6 +262,24 @@ static int plan_memory(struct vibe_engine *e,
     return VIBE_OK;
 }
 
+/* What that takes is lent like a prompt's. */
+static int encode_voices(struct vibe_engine *e,
+                         const struct vibe_engine_options *o,
+                         struct vibe_error *err)
+{
+    struct vibe_backend *be = e->backend;
+    int rc;
+
+    if (e->plan.plan.lends_prompt)
+        be->ops->rest(be);
+    be->is_reading = 1;
+    rc = vibe_prepare_voices(e, o->requests, o->n_requests, err);
+    be->is_reading = 0;
+    if (e->plan.plan.lends_prompt)
+        be->ops->rest(be);
+    return rc;
+}
+
 /* Read the voices that are known before anything else wants memory: the plan
  * has no room for their encoder beside it. */
 static int read_voices(struct vibe_engine *e,
@@ -276,7 +294,7 @@ static int read_voices(struct vibe_engine *e,
         return rc;
     e->models = (struct vibe_models){
         .be = e->backend, .w = e->weights, .config = e->config};
-    return vibe_prepare_voices(e, o->requests, o->n_requests, err);
+    return encode_voices(e, o, err);
 }
 
 /* With memory for everything there is memory to read it ahead. */
@@ -307,6 +325,8 @@ static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
     if (rc == VIBE_OK)
         rc = vibe_generator_open(&e->generator, &e->models, &e->stream,
                                  e->control_ids, err);
+    if (rc == VIBE_OK && e->plan.plan.lends_prompt)
+        vibe_generator_lend(e->generator);
     if (rc == VIBE_OK && e->models.streaming.offload)
         vibe_kvcache_limit(e->generator->cache, e->plan.plan.kv,
                            vibe_streaming_make_room, &e->models.streaming);

@@ -179,15 +179,31 @@ void vibe_generator_rest(struct vibe_generator *g)
         vibe_kvcache_clear(g->cache);
 }
 
+/* Until the next prompt. */
+static void lend_prompt(struct vibe_generator *g)
+{
+    vibe_qwen2_rest(g->models->lm);
+    g->models->be->ops->rest(g->models->be);
+}
+
+void vibe_generator_lend(struct vibe_generator *g)
+{
+    assert(g->models->n_dialogues == 1);
+    g->lends_prompt = 1;
+    lend_prompt(g);
+}
+
 int vibe_generator_begin(struct vibe_generator *g,
                          const struct vibe_opening *opening,
                          struct vibe_error *err)
 {
     struct vibe_dialogue *dialogue = &g->dialogues[g->n];
-    int rc;
+    int rc = vibe_qwen2_make_room(g->models->lm, err);
 
     assert(g->n < g->models->n_dialogues && g->opening.T == 0);
-    rc = vibe_kvcache_ensure(g->cache, g->s, dialogue->slot, opening->T, err);
+    if (rc == VIBE_OK)
+        rc = vibe_kvcache_ensure(g->cache, g->s, dialogue->slot, opening->T,
+                                 err);
     if (rc != VIBE_OK)
         return rc;
     *dialogue = (struct vibe_dialogue){
@@ -244,6 +260,8 @@ int vibe_generator_read(struct vibe_generator *g, struct vibe_error *err)
     rc = vibe_stream_check(g->s, err);
     if (rc == VIBE_OK)
         vibe_timeline_prompt(&g->timeline, g->s, begin_s);
+    if (g->lends_prompt && g->opening.T == 0)
+        lend_prompt(g);
     return rc;
 }
 

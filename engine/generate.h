@@ -76,6 +76,7 @@ struct vibe_generator {
     struct vibe_noise_key *keys;       /* [D], scratch */
     int32_t *host_rows;                /* [2 * D], scratch */
     struct vibe_timeline timeline;     /* on a timed stream: of the steps */
+    int lends_prompt;                  /* see vibe_generator_lend */
     /* pinned, of the last step: */
     float *host_logits; /* [n][VIBE_N_CONTROL] */
     float *host_pcm;    /* [n][hop] */
@@ -112,6 +113,12 @@ void vibe_generator_clear(struct vibe_generator *g);
 
 /* Give the memory of keys and values back, where nobody speaks or reads. */
 void vibe_generator_rest(struct vibe_generator *g);
+
+/*
+ * Keys and values grow where a prompt was computed, once it is read: for one
+ * dialogue after another, whose keys and values are given back in between.
+ */
+void vibe_generator_lend(struct vibe_generator *g);
 
 /*
  * Make room for a dialogue behind those that speak; there must be less than D

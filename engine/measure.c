@@ -23,6 +23,10 @@ enum {
     BLOCK_UNIT = 256, /* outputs that blocks are rounded up to */
 };
 
+/* What attention and products of a frame of one dialogue take at most, and
+ * what modulation takes for each solver step. */
+enum { FRAME_BYTES = 16 << 20, STEP_BYTES = 1 << 19 };
+
 /* Elements of the matrices of a layer. */
 static size_t layer_weights(const struct vibe_lm_config *lm)
 {
@@ -90,6 +94,7 @@ static void describe(struct vibe_plan_model *out, const struct vibe_models *m,
         .states = count.bytes[VIBE_FOR_STATES],
         .scratch = product_scratch(&m->config.lm,
                                    count.bytes[VIBE_FOR_LM_ROWS]),
+        .frame_scratch = FRAME_BYTES + steps * STEP_BYTES,
         .kv_block = vibe_kvcache_position_bytes(g->cache) *
                     VIBE_KV_BLOCK_TOKENS,
         .block_tokens = VIBE_KV_BLOCK_TOKENS,
@@ -101,6 +106,19 @@ static void describe(struct vibe_plan_model *out, const struct vibe_models *m,
                            vibe_connector_bytes(m->semantic_connector),
         .steps = steps,
     };
+}
+
+/* Count apart what the language model computes prompts in. */
+static void take_prompt_out(struct vibe_plan_model *out,
+                            const struct vibe_models *m)
+{
+    struct vibe_memory count;
+    const size_t with = out->lm;
+
+    vibe_qwen2_rest(m->lm);
+    m->be->ops->memory(m->be, &count);
+    out->lm = count.bytes[VIBE_FOR_LM] + count.bytes[VIBE_FOR_SCRATCH];
+    out->prompt = with - out->lm;
 }
 
 int vibe_measure(struct vibe_plan_model *out, const struct vibe_measured *what,
@@ -125,6 +143,7 @@ int vibe_measure(struct vibe_plan_model *out, const struct vibe_measured *what,
         rc = vibe_generator_open(&g, &m, &s, what->control_ids, err);
     if (rc == VIBE_OK) {
         describe(out, &m, g, what->steps);
+        take_prompt_out(out, &m);
         out->encoder = count_encoder(&m, err);
         if (!out->encoder)
             rc = VIBE_E_NOMEM;

@@ -49,6 +49,7 @@ static void plan_lengths(struct vibe_plan_request *out,
             if (request->max_frames)
                 tokens = smaller(tokens, request->max_frames +
                                              2 * request->script->n_turns + 2);
+            out->n_prompt = larger(out->n_prompt, r.prompt.n);
             out->positive = larger(out->positive, r.prompt.n + tokens);
             out->negative = larger(out->negative, tokens);
         }
@@ -67,6 +68,14 @@ static void plan_lengths(struct vibe_plan_request *out,
 static int has_voices_first(const struct vibe_engine_options *o)
 {
     return o->n_requests > 0 || o->plan.positive > 0;
+}
+
+/* Whether the whole of a prompt is read before anything is spoken. */
+static int lends_prompt(const struct vibe_engine *e,
+                        const struct vibe_engine_options *o)
+{
+    return e->backend->is_cuda && o->n_requests > 0 && !o->n_fronts &&
+           o->n_dialogues <= 1;
 }
 
 /* Solver steps that scratch must do for. */
@@ -144,6 +153,7 @@ static int plan_as(struct vibe_engine_plan *out, const struct vibe_engine *e,
     }
     request.n_dialogues = o->n_dialogues;
     request.has_voices_first = has_voices_first(o);
+    request.lends_prompt = lends_prompt(e, o);
     plan_lengths(&request, e, o);
     made.has_voices_first = request.has_voices_first;
     made.positive = request.positive;
@@ -239,7 +249,8 @@ int vibe_planning_layers(struct vibe_planning_room *out,
     *out = (struct vibe_planning_room){
         .layer_rows = whole.rows / all,
         .layer_bytes = (whole.rows + whole.kv) / all,
-        .fixed = be == e->backend ? whole.fixed : model.lm + model.scratch,
+        .fixed = be == e->backend ? whole.fixed
+                                  : model.lm + model.prompt + model.scratch,
         .scratch = model.scratch,
     };
     if (budget > out->fixed)
@@ -271,5 +282,8 @@ int vibe_planning_reserve(struct vibe_engine *e,
         be->on_host |= 1u << VIBE_FOR_HEAD;
     if (plan->has_codec_on_host)
         be->on_host |= 1u << VIBE_FOR_CODEC;
-    return be->ops->reserve(be, plan->reserve, made->model.scratch, err);
+    return be->ops->reserve(be, plan->reserve,
+                            plan->lends_prompt ? made->model.frame_scratch
+                                               : made->model.scratch,
+                            err);
 }

@@ -11,6 +11,7 @@ enum {
     MIN_CHUNK_BYTES = 4 << 20, /* below, copies no longer reach the link */
     USUAL_RESERVE = 512 << 20, /* for a desktop on the same card */
     READ_PER_LINK = 16, /* a card reads its memory so much faster, at least */
+    HOLES = 2, /* blocks of keys and values that a prompt's memory cuts off */
 };
 
 static const double USUAL_UTILIZATION = 0.80;
@@ -65,32 +66,53 @@ static double larger_s(double a, double b)
     return a > b ? a : b;
 }
 
+/* Keys and values of one sequence. */
+static size_t blocks_bytes(const struct vibe_plan_model *m, size_t n_positions)
+{
+    const size_t unit = m->block_tokens ? m->block_tokens : 1;
+
+    return (n_positions + unit - 1) / unit *
+           vibe_size_round(m->kv_block, ALIGNMENT);
+}
+
 /* Keys and values of all dialogues. */
 static size_t kv_bytes(const struct vibe_plan_model *m,
                        const struct vibe_plan_request *r)
 {
     const size_t D = r->n_dialogues ? r->n_dialogues : 1;
-    const size_t unit = m->block_tokens ? m->block_tokens : 1;
-    const size_t blocks = (r->positive + unit - 1) / unit +
-                          (r->negative + unit - 1) / unit;
 
-    return D * blocks * vibe_size_round(m->kv_block, ALIGNMENT);
+    return D * (blocks_bytes(m, r->positive) + blocks_bytes(m, r->negative));
+}
+
+/* Keys and values, and what prompts are computed in: first the one and then the
+ * other, but for what does not fill the holes, where one lends to the other. */
+static size_t growing_bytes(const struct vibe_plan *plan,
+                            const struct vibe_plan_model *m,
+                            const struct vibe_plan_request *r)
+{
+    const size_t kv = plan->has_kv_on_host ? 0 : plan->kv;
+    const size_t prompt = m->prompt + m->scratch;
+    const size_t before = plan->has_kv_on_host ? 0
+                                               : blocks_bytes(m, r->n_prompt);
+    const size_t holes = plan->has_kv_on_host ? 0 : HOLES * m->kv_block;
+
+    if (!plan->lends_prompt)
+        return kv + prompt;
+    return m->frame_scratch + larger(kv + holes, before + prompt);
 }
 
 /* Everything but the rows and the ring. */
 static void place_parts(struct vibe_plan *plan, const struct vibe_plan_model *m,
                         const struct vibe_plan_request *r)
 {
-    const size_t kv = kv_bytes(m, r);
-    const size_t kv_here = r->has_kv_on_host ? 0 : kv;
-    size_t growing = kv_here;
+    size_t growing;
 
-    plan->kv = kv;
+    plan->kv = kv_bytes(m, r);
+    plan->lends_prompt = r->lends_prompt;
     plan->has_kv_on_host = r->has_kv_on_host;
     plan->has_head_on_host = r->has_head_on_host;
     plan->has_codec_on_host = r->mode == VIBE_MEMORY_LIGHTWEIGHT;
-    plan->fixed = m->lm + m->head_prepared + m->connectors + m->states +
-                  m->scratch;
+    plan->fixed = m->lm + m->head_prepared + m->connectors + m->states;
     plan->fixed += m->head;
     if (plan->has_head_on_host)
         plan->fixed -= smaller(m->head,
@@ -98,11 +120,12 @@ static void place_parts(struct vibe_plan *plan, const struct vibe_plan_model *m,
     plan->fixed += m->codec;
     if (plan->has_codec_on_host)
         plan->fixed -= smaller(m->codec, m->codec_reads);
+    growing = growing_bytes(plan, m, r);
     /* voices are read before there is anything else, or keys and values */
     if (r->mode == VIBE_MEMORY_BEEFY)
         plan->encoder = m->encoder;
     else if (!r->has_voices_first)
-        growing = larger(kv_here, m->encoder);
+        growing = larger(growing, m->encoder + m->prompt + m->scratch);
     plan->fixed += growing + plan->encoder;
 }
 

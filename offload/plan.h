@@ -24,12 +24,14 @@ struct vibe_error;
 /* What a model takes; bytes of device memory. */
 struct vibe_plan_model {
     size_t n_layers;
-    size_t rows; /* of the layers' matrices: what can be streamed */
-    size_t lm;   /* norms, biases, scales, scratch: what cannot */
+    size_t rows;   /* of the layers' matrices: what can be streamed */
+    size_t lm;     /* norms, biases, scales, scratch: what cannot */
+    size_t prompt; /* what a prompt's rows are computed in */
     size_t head, codec, connectors; /* weights and scratch */
     size_t head_prepared;           /* tables of the solver's steps */
     size_t states;                  /* of dialogues; no keys and values */
     size_t scratch;                 /* of products and attention */
+    size_t frame_scratch;           /* of that, what no prompt needs */
     size_t encoder;                 /* while voices are read */
     size_t kv_block;                /* keys and values of block_tokens */
     size_t block_tokens;
@@ -71,11 +73,14 @@ struct vibe_plan_request {
     int has_kv_on_host;   /* --offload-kv-cache */
     int has_head_on_host; /* --offload-prediction-head */
     int has_voices_first; /* they are known, and read before all else */
+    int lends_prompt;     /* keys and values grow where prompts of at most
+                             n_prompt positions are read before */
     enum vibe_memory_mode mode;
     size_t n_dialogues;        /* that advance together; 0: 1 */
     size_t positive, negative; /* positions to plan for in each dialogue */
-    size_t ring_slots;         /* 0: 3, and more where memory is left over */
-    size_t chunk_bytes;        /* of a slot; 0: as usual */
+    size_t n_prompt;
+    size_t ring_slots;  /* 0: 3, and more where memory is left over */
+    size_t chunk_bytes; /* of a slot; 0: as usual */
 };
 
 struct vibe_plan {
@@ -96,7 +101,8 @@ struct vibe_plan {
     size_t needed;  /* budget for all layers to be resident */
 
     int has_kv_on_host, has_head_on_host, has_codec_on_host;
-    char why[160]; /* one sentence, no full stop */
+    int lends_prompt; /* as asked */
+    char why[160];    /* one sentence, no full stop */
 };
 
 enum {

@@ -62,6 +62,7 @@ struct vibe_backend {
                          are kept on the host, where the device reads them at
                          the speed of the link */
     int is_sealed;    /* see vibe_backend_seal */
+    int is_reading;   /* a prompt: see vibe_ops.rest */
 };
 
 struct vibe_stream {

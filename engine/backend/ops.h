@@ -163,6 +163,9 @@ struct vibe_ops {
      * for the ops' own use, or fail with VIBE_E_NOMEM; say what is in use */
     int (*reserve)(struct vibe_backend *be, size_t bytes, size_t scratch,
                    struct vibe_error *err);
+    /* from now on the ops' memory for a prompt is apart from that for frames,
+     * and there only while one is read: give it back */
+    void (*rest)(struct vibe_backend *be);
     void (*memory)(const struct vibe_backend *be, struct vibe_memory *out);
     /* return to the system what was freed and is kept for the next to ask */
     void (*trim)(struct vibe_backend *be);

@@ -59,6 +59,11 @@ static int reserve(struct vibe_backend *be, size_t bytes, size_t scratch,
     return VIBE_OK;
 }
 
+static void rest(struct vibe_backend *be)
+{
+    (void)be;
+}
+
 static void count(const struct vibe_backend *be, struct vibe_memory *out)
 {
     vibe_heap_count(tally_of(be)->heap, out);
@@ -275,6 +280,7 @@ int vibe_tally_open(struct vibe_backend **out,
     tally->next = VIBE_HEAP_SPAN; /* no span is at NULL */
     tally->ops = (struct vibe_ops){
         .reserve = reserve,
+        .rest = rest,
         .memory = count,
         .alloc = tally_alloc,
         .free = tally_free,

@@ -21,6 +21,13 @@ struct lm_layer {
     struct vibe_matrix qkv, o, gate_up, down;
 };
 
+/* Scratch for rows of the layers, owned. */
+struct room {
+    struct vibe_tensor x, normed, wide;
+    struct vibe_tensor qkv, act; /* in wide: one is read before the other
+                                    comes */
+};
+
 struct vibe_qwen2 {
     struct vibe_lm_config config;
     struct lm_layer *layers; /* [num_hidden_layers], owned */
@@ -33,10 +40,8 @@ struct vibe_qwen2 {
     unsigned char *head_rows; /* their copy, which head may read; owned */
     float head_scale[VIBE_N_CONTROL];
 
-    /* scratch for the larger of a prompt's rows and a step's, owned */
-    struct vibe_tensor x, normed, wide;
-    struct vibe_tensor qkv,
-        act;            /* in wide: one is read before the other comes */
+    struct room step;
+    struct room prompt; /* empty while no prompt is read, see _rest */
     int32_t *prompt_at; /* device {seq, pos}, owned */
 
     struct vibe_lm_front *fronts; /* what runs before the layers; borrowed */
@@ -49,6 +54,7 @@ struct pass {
                      const struct vibe_tensor *x, const struct vibe_matrix *w,
                      enum vibe_epilogue epilogue,
                      const struct vibe_tensor *gate);
+    const struct room *room;
     size_t B, T;
     const struct vibe_kv *kv;
     const struct vibe_rows *rows;
@@ -270,31 +276,73 @@ static int load_head(struct vibe_qwen2 *lm, const struct vibe_weight *table,
     return vibe_matrix_load(&lm->head, lm->params.be, &src, err);
 }
 
-static int allocate_scratch(struct vibe_qwen2 *lm, size_t max_rows,
-                            struct vibe_error *err)
+/* Room for rows that are multiplied; their x, a step's, is the caller's. */
+static int init_room(struct room *room, const struct vibe_qwen2 *lm,
+                     size_t rows, struct vibe_error *err)
 {
     const struct vibe_lm_config *config = &lm->config;
     struct vibe_backend *be = lm->params.be;
-    size_t rows = max_rows > VIBE_PROMPT_ROWS ? max_rows : VIBE_PROMPT_ROWS;
-    size_t H = config->hidden_size;
-    size_t ffn = config->intermediate_size;
-    size_t qkv = H + 2 * config->num_key_value_heads * config->head_dim;
-    int rc = vibe_tensor_init(&lm->x, be, VIBE_F32, 1, VIBE_PROMPT_ROWS, H,
-                              err);
+    const size_t H = config->hidden_size;
+    const size_t ffn = config->intermediate_size;
+    const size_t qkv = H + 2 * config->num_key_value_heads * config->head_dim;
+    int rc = vibe_tensor_init(&room->normed, be, VIBE_F32, 1, rows, H, err);
 
     if (!rc)
-        rc = vibe_tensor_init(&lm->normed, be, VIBE_F32, 1, rows, H, err);
-    if (!rc)
-        rc = vibe_tensor_init(&lm->wide, be, VIBE_F32, 1, rows,
+        rc = vibe_tensor_init(&room->wide, be, VIBE_F32, 1, rows,
                               qkv > ffn ? qkv : ffn, err);
     if (rc)
         return rc;
-    lm->qkv = lm->wide;
-    lm->qkv.C = lm->qkv.stride_t = qkv;
-    lm->act = lm->wide;
-    lm->act.C = lm->act.stride_t = ffn;
-    lm->normed.is_for_products = 1;
-    lm->act.is_for_products = 1;
+    room->qkv = room->wide;
+    room->qkv.C = room->qkv.stride_t = qkv;
+    room->act = room->wide;
+    room->act.C = room->act.stride_t = ffn;
+    room->normed.is_for_products = 1;
+    room->act.is_for_products = 1;
+    return VIBE_OK;
+}
+
+static void release_room(struct room *room, struct vibe_backend *be)
+{
+    vibe_tensor_release(&room->x, be);
+    vibe_tensor_release(&room->normed, be);
+    vibe_tensor_release(&room->wide, be);
+    *room = (struct room){0};
+}
+
+int vibe_qwen2_make_room(struct vibe_qwen2 *lm, struct vibe_error *err)
+{
+    struct vibe_backend *be = lm->params.be;
+    const enum vibe_purpose purpose = be->purpose;
+    int rc = VIBE_OK;
+
+    if (lm->prompt.x.data)
+        return VIBE_OK;
+    be->purpose = VIBE_FOR_LM;
+    rc = init_room(&lm->prompt, lm, VIBE_PROMPT_ROWS, err);
+    if (!rc)
+        rc = vibe_tensor_init(&lm->prompt.x, be, VIBE_F32, 1, VIBE_PROMPT_ROWS,
+                              lm->config.hidden_size, err);
+    be->purpose = purpose;
+    if (rc)
+        release_room(&lm->prompt, be);
+    return rc;
+}
+
+void vibe_qwen2_rest(struct vibe_qwen2 *lm)
+{
+    release_room(&lm->prompt, lm->params.be);
+}
+
+static int allocate_scratch(struct vibe_qwen2 *lm, size_t max_rows,
+                            struct vibe_error *err)
+{
+    struct vibe_backend *be = lm->params.be;
+    int rc = init_room(&lm->step, lm, max_rows, err);
+
+    if (!rc)
+        rc = vibe_qwen2_make_room(lm, err);
+    if (rc)
+        return rc;
     lm->prompt_at = be->ops->alloc(be, 2 * sizeof(*lm->prompt_at));
     if (!lm->prompt_at)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for a position");
@@ -338,9 +386,8 @@ void vibe_qwen2_free(struct vibe_qwen2 *lm)
     if (!lm)
         return;
     be = lm->params.be;
-    vibe_tensor_release(&lm->x, be);
-    vibe_tensor_release(&lm->normed, be);
-    vibe_tensor_release(&lm->wide, be);
+    release_room(&lm->step, be);
+    release_room(&lm->prompt, be);
     if (lm->prompt_at)
         be->ops->free(be, lm->prompt_at);
     vibe_matrix_release(&lm->head, be);
@@ -410,14 +457,14 @@ static void run_layer(struct vibe_qwen2 *lm, struct vibe_stream *s,
                       size_t i)
 {
     const struct lm_layer *w = &lm->layers[i];
-    struct vibe_tensor normed = shaped(&lm->normed, pass);
+    struct vibe_tensor normed = shaped(&pass->room->normed, pass);
     const struct vibe_norm attn = {
         .w = w->attn_norm, .eps = lm->config.rms_norm_eps, .room = &normed};
     const struct vibe_norm mlp = {
         .w = w->mlp_norm, .eps = lm->config.rms_norm_eps, .room = &normed};
     const struct vibe_rope rope = {lm->inv_freq, w->key_centre};
-    struct vibe_tensor qkv = shaped(&lm->qkv, pass);
-    struct vibe_tensor act = shaped(&lm->act, pass);
+    struct vibe_tensor qkv = shaped(&pass->room->qkv, pass);
+    struct vibe_tensor act = shaped(&pass->room->act, pass);
 
     multiply_normed(pass, s, &qkv, x, &attn, &w->qkv, VIBE_STORE);
     vibe_attention(s, &normed, &qkv, pass->kv, i, pass->rows, &rope);
@@ -433,10 +480,12 @@ static void run_layers(struct vibe_qwen2 *lm, struct vibe_stream *s,
     const int is_prompt = pass->multiply == vibe_gemm;
 
     assert(pass->kv->n_layers == lm->config.num_hidden_layers);
+    s->be->is_reading = is_prompt;
     for (struct vibe_lm_front *f = lm->fronts; f && !s->err.code; f = f->next)
         f->run(f, s, x, pass->rows, is_prompt);
     for (size_t i = 0; i < lm->config.num_hidden_layers && !s->err.code; i++)
         run_layer(lm, s, x, pass, i);
+    s->be->is_reading = 0;
 }
 
 void vibe_qwen2_run(struct vibe_qwen2 *lm, struct vibe_stream *s,
@@ -445,6 +494,7 @@ void vibe_qwen2_run(struct vibe_qwen2 *lm, struct vibe_stream *s,
 {
     const struct pass pass = {
         .multiply = is_prompt ? vibe_gemm : vibe_linear,
+        .room = is_prompt ? &lm->prompt : &lm->step,
         .B = x->B,
         .T = x->T,
         .kv = kv,
@@ -472,6 +522,7 @@ void vibe_qwen2_prefill(struct vibe_qwen2 *lm, struct vibe_stream *s,
     const struct vibe_rows rows = {lm->prompt_at, lm->prompt_at + 1};
     struct pass pass = {
         .multiply = vibe_gemm,
+        .room = &lm->prompt,
         .B = 1,
         .kv = kv,
         .rows = &rows,
@@ -484,7 +535,7 @@ void vibe_qwen2_prefill(struct vibe_qwen2 *lm, struct vibe_stream *s,
         struct vibe_tensor x;
 
         pass.T = T - first < VIBE_PROMPT_ROWS ? T - first : VIBE_PROMPT_ROWS;
-        x = shaped(&lm->x, &pass);
+        x = shaped(&lm->prompt.x, &pass);
         vibe_write(s, lm->prompt_at, at, sizeof(at));
         vibe_write(s, x.data, embeds + first * H, pass.T * H * sizeof(*embeds));
         run_layers(lm, s, &x, &pass);
@@ -502,6 +553,7 @@ void vibe_qwen2_step(struct vibe_qwen2 *lm, struct vibe_stream *s,
 {
     const struct pass pass = {
         .multiply = vibe_linear,
+        .room = &lm->step,
         .B = x->B,
         .T = 1,
         .kv = kv,

@@ -96,6 +96,16 @@ int vibe_qwen2_embed(const struct vibe_qwen2 *lm, float *out,
                      const int32_t *ids, size_t n, struct vibe_error *err);
 
 /*
+ * What prompts are computed in, a hundred MB of a large model, is there once a
+ * model is opened.  It may rest while none is read, and has to be there again
+ * for vibe_qwen2_prefill, and for vibe_qwen2_run of a prompt.
+ *
+ * Errors: VIBE_E_NOMEM
+ */
+int vibe_qwen2_make_room(struct vibe_qwen2 *lm, struct vibe_error *err);
+void vibe_qwen2_rest(struct vibe_qwen2 *lm);
+
+/*
  * Read a prompt of T positions into one sequence, in blocks of
  * VIBE_PROMPT_ROWS so that scratch does not grow with T; block by block gives
  * the same bits as all at once.  Latches in s; the tokens' rows have been

@@ -69,6 +69,14 @@ static void counting_graph_run(struct vibe_stream *s, struct vibe_graph **graph,
     is_counting = 0;
 }
 
+static size_t n_rests;
+
+static void counting_rest(struct vibe_backend *be)
+{
+    assert_int_equal(be->is_reading, 0);
+    n_rests++;
+}
+
 static int setup(void **state)
 {
     const struct vibe_engine_options options = {
@@ -85,8 +93,10 @@ static int setup(void **state)
     f->own = f->engine->backend->ops;
     f->ops = *f->own;
     f->ops.graph_run = counting_graph_run;
+    f->ops.rest = counting_rest;
     f->engine->backend->ops = &f->ops;
     n_calls = 0;
+    n_rests = 0;
     return 0;
 }
 
@@ -139,7 +149,32 @@ static void a_warm_frame_allocates_nothing(void **state)
     assert_int_equal(n_calls, 1);
 }
 
+/* What prompts of two dialogues are computed in is there only while they are
+ * read, and their samples are those of prompts that always have it. */
+static void a_prompt_that_lends_its_memory_speaks_alike(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_generator *g = f->engine->generator;
+    const size_t n = f->engine->config.hop;
+    float *kept = calloc(n, sizeof(*kept));
+
+    assert_non_null(kept);
+    make_frames(f, 3);
+    memcpy(kept, g->host_pcm, n * sizeof(*kept));
+    vibe_generator_lend(g);
+    assert_int_equal(n_rests, 1);
+    for (size_t i = 2; i <= 3; i++) {
+        vibe_generator_end(g, 0);
+        vibe_generator_rest(g);
+        make_frames(f, 3);
+        assert_memory_equal(kept, g->host_pcm, n * sizeof(*kept));
+        assert_int_equal(n_rests, i);
+    }
+    free(kept);
+}
+
 static const struct CMUnitTest tests[] = {
+    VIBE_TEST(a_prompt_that_lends_its_memory_speaks_alike),
     VIBE_TEST(a_warm_frame_allocates_nothing),
 };
 

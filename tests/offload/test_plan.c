@@ -31,7 +31,9 @@ static struct vibe_plan_model model_of(const struct shape *s)
         .codec = s->codec_bytes * 1000 * 1000,
         .connectors = 2 * 2 * H * (H + 192),
         .states = 2 * MIB,
+        .prompt = 110 * MIB,
         .scratch = PRODUCT_SCRATCH,
+        .frame_scratch = 20 * MIB,
         .encoder = s->encoder_bytes * 1000 * 1000,
         .kv_block = (size_t)28 * 2 * s->kv * 2 * 256,
         .block_tokens = 256,
@@ -231,7 +233,7 @@ static void no_offload_refuses_what_does_not_fit(void **state)
     (void)state;
     assert_int_equal(vibe_plan_make(&p, &m, &d, &r, &err), VIBE_E_NOMEM);
     assert_string_equal(
-        err.msg, "the whole model needs 15.6 GiB, 11.1 GiB free; use --auto");
+        err.msg, "the whole model needs 15.7 GiB, 11.1 GiB free; use --auto");
     assert_int_equal(p.n_layers, 77); /* untouched */
 }
 
@@ -305,6 +307,30 @@ static void voices_that_come_first_need_no_room_of_their_own(void **state)
     assert_int_equal(later.fixed - first.fixed, m.encoder - first.kv);
 }
 
+static void keys_come_where_prompts_were(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_device d = card(80 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_WHOLE);
+    struct vibe_plan apart, lent;
+
+    (void)state;
+    r.has_voices_first = 1;
+    apart = made(&m, &d, &r);
+    r.lends_prompt = 1;
+    r.n_prompt = 500;
+    lent = made(&m, &d, &r);
+    /* two blocks may be lost in holes */
+    assert_int_equal(lent.fixed, apart.fixed - m.prompt - m.scratch +
+                                     m.frame_scratch + 2 * m.kv_block);
+    /* as much as while a prompt is read, however short what is spoken is */
+    r.positive = 510;
+    r.negative = 10;
+    lent = made(&m, &d, &r);
+    assert_int_equal(lent.fixed,
+                     apart.fixed - apart.kv + 2 * m.kv_block + m.frame_scratch);
+}
+
 static void a_negative_cap_leaves_that_much_free(void **state)
 {
     const struct vibe_plan_model m = model_of(&large);
@@ -342,7 +368,7 @@ static void a_ring_shrinks_before_a_model_is_refused(void **state)
     r.reserve = -1;
     r.has_kv_on_host = 1;
     d.free = m.lm + m.head + m.codec + m.connectors + m.states + m.scratch +
-             m.encoder + 40 * MIB;
+             m.prompt + m.encoder + 40 * MIB;
     p = made(&m, &d, &r);
     assert_int_equal(p.chunk_bytes, 8 * MIB);
     assert_int_equal(p.resident, 0);
@@ -416,6 +442,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(what_goes_to_the_host_makes_room_for_layers),
     cmocka_unit_test(voices_are_read_where_keys_come_later),
     cmocka_unit_test(voices_that_come_first_need_no_room_of_their_own),
+    cmocka_unit_test(keys_come_where_prompts_were),
     cmocka_unit_test(a_negative_cap_leaves_that_much_free),
     cmocka_unit_test(a_reserve_stays_free_whatever_is_asked),
     cmocka_unit_test(a_ring_shrinks_before_a_model_is_refused),

@@ -24,6 +24,11 @@ static int cpu_reserve(struct vibe_backend *be, size_t bytes, size_t scratch,
     return VIBE_OK;
 }
 
+static void cpu_rest(struct vibe_backend *be)
+{
+    (void)be;
+}
+
 static void cpu_memory(const struct vibe_backend *be, struct vibe_memory *out)
 {
     (void)be;
@@ -234,6 +239,7 @@ int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
     cpu->ops.enter = cpu_enter;
     cpu->ops.hand_over = cpu_hand_over;
     cpu->ops.reserve = cpu_reserve;
+    cpu->ops.rest = cpu_rest;
     cpu->ops.trim = cpu_trim;
     cpu->ops.memory = cpu_memory;
     cpu->ops.alloc = cpu_alloc;

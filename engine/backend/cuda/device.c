@@ -26,17 +26,20 @@ void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes)
 {
     struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     const enum vibe_purpose purpose = cuda->base.purpose;
+    const int is_apart = cuda->is_prompt_apart && cuda->base.is_reading;
+    void **scratch = is_apart ? &cuda->prompt_scratch : &cuda->scratch;
+    size_t *has = is_apart ? &cuda->prompt_scratch_bytes : &cuda->scratch_bytes;
 
-    if (bytes <= cuda->scratch_bytes)
-        return cuda->scratch;
-    vibe_cuda_give(cuda, cuda->scratch);
+    if (bytes <= *has)
+        return *scratch;
+    vibe_cuda_give(cuda, *scratch);
     cuda->base.purpose = VIBE_FOR_SCRATCH;
-    cuda->scratch = vibe_cuda_take(cuda, bytes);
+    *scratch = vibe_cuda_take(cuda, bytes);
     cuda->base.purpose = purpose;
-    cuda->scratch_bytes = cuda->scratch ? bytes : 0;
-    if (!cuda->scratch)
+    *has = *scratch ? bytes : 0;
+    if (!*scratch)
         vibe_cuda_latch(s, cudaErrorMemoryAllocation, "scratch memory");
-    return cuda->scratch;
+    return *scratch;
 }
 
 int vibe_cuda_check_driver(struct vibe_error *err)

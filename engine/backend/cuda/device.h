@@ -26,6 +26,9 @@ struct vibe_cuda {
     /* partial sums of split kernels; grows outside of captures only */
     void *scratch;
     size_t scratch_bytes;
+    int is_prompt_apart; /* see vibe_ops.rest */
+    void *prompt_scratch;
+    size_t prompt_scratch_bytes;
     void *expanded; /* rows of tiles made bf16; grows likewise */
     size_t expanded_bytes;
     unsigned *done; /* [VIBE_CUDA_COUNTERS] zeros: blocks that have arrived */

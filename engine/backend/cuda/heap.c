@@ -151,6 +151,16 @@ static int reserve(struct vibe_backend *be, size_t bytes, size_t scratch,
     return VIBE_OK;
 }
 
+static void rest(struct vibe_backend *be)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(be);
+
+    vibe_cuda_give(cuda, cuda->prompt_scratch);
+    cuda->prompt_scratch = NULL;
+    cuda->prompt_scratch_bytes = 0;
+    cuda->is_prompt_apart = 1;
+}
+
 static void count(const struct vibe_backend *be, struct vibe_memory *out)
 {
     const struct vibe_cuda *cuda = vibe_cuda_of(be);
@@ -172,5 +182,6 @@ void vibe_cuda_heaps_init(struct vibe_ops *ops)
 {
     ops->trim = trim;
     ops->reserve = reserve;
+    ops->rest = rest;
     ops->memory = count;
 }
