@@ -10,7 +10,7 @@ enum {
     GRANULE = 2 << 20,         /* what a driver hands out */
     MIN_CHUNK_BYTES = 4 << 20, /* below, copies no longer reach the link */
     USUAL_RESERVE = 512 << 20, /* for a desktop on the same card */
-    READ_PER_LINK = 16, /* a card reads its memory so much faster, at least */
+    READ_PER_LINK = 10, /* kernels of a card read so much faster, at least */
     HOLES = 2, /* blocks of keys and values that a prompt's memory cuts off */
 };
 

@@ -107,7 +107,7 @@ struct vibe_plan {
 
 enum {
     VIBE_PLAN_RING_SLOTS = 3,
-    VIBE_PLAN_RING_MOST = 32,
+    VIBE_PLAN_RING_MOST = 40,
     VIBE_PLAN_CHUNK_BYTES = 32 << 20,
 };
 

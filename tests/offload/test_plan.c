@@ -384,8 +384,8 @@ static void a_longer_ring_takes_what_nothing_else_wants(void **state)
     (void)state;
     r.n_layers = 8;
     p = made(&m, &d, &r);
-    /* a sixteenth of the 11 GB that head and codec read in a frame */
-    assert_int_equal(p.ring_slots, 21);
+    /* a tenth of the 11 GB that head and codec read in a frame */
+    assert_int_equal(p.ring_slots, 33);
     r.n_layers = 27;
     p = made(&m, &d, &r);
     assert_int_equal(p.ring_slots, p.streamed / p.chunk_bytes + 1);

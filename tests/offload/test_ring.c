@@ -211,12 +211,13 @@ static void a_small_ring_is_within_three_percent_of_the_bound(void **state)
     assert_true(busy >= 0.97 * bytes / link_bps / bound);
 }
 
+/* As long as plan.c makes it for such a model where there is room. */
 static void a_ring_as_long_as_the_tail_never_idles(void **state)
 {
     const double bound = (double)CHUNKS * CHUNK / link_bps;
     double busy;
 
-    assert_true(run_frames(*state, 40, &busy) <= 1.03 * bound);
+    assert_true(run_frames(*state, 33, &busy) <= 1.03 * bound);
     assert_true(busy >= 0.97);
 }
 
