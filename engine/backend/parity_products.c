@@ -144,6 +144,8 @@ static const struct product shapes[] = {
     {2, 70, VIBE_STORE, OVERLAP, {.N = 97, .K = 1080, .has_bias = 1}},
     {1, 521, VIBE_GELU, DENSE, {.N = 2181, .K = 17, .n_scales = 1}},
     {1, 530, VIBE_STORE, DENSE, {.N = 140, .K = 270}},
+    {2, 300, VIBE_STORE, OVERLAP, {.N = 70, .K = 96, .has_bias = 1}},
+    {2, 41, VIBE_STORE, OVERLAP, {.N = 33, .K = 7, .has_bias = 1}},
 };
 
 static void every_product(struct vibe_lab *lab, int is_gemm)
@@ -258,9 +260,25 @@ static void packed(struct vibe_lab *lab)
     }
 }
 
+/* With many columns of a codec: tiles of either width on a large GPU, and
+ * slices of one unit, of several, and uneven ones. */
+static const struct product columns[] = {
+    {24, 26, VIBE_GELU, DENSE, {.N = 1101, .K = 324, .has_bias = 1}},
+    {40, 16, VIBE_ADD, DENSE, {.N = 570, .K = 2120, .has_gamma = 1}},
+    {13, 56, VIBE_STORE, DENSE, {.N = 450, .K = 160, .has_bias = 1}},
+};
+
 static void gemm(struct vibe_lab *lab)
 {
     every_product(lab, 1);
+    for (size_t i = 0; i < sizeof(columns) / sizeof(*columns); i++) {
+        struct product p = columns[i];
+
+        p.w.dtype = VIBE_BF16;
+        p.w.n_parts = 1;
+        if (!lab->err.code && lab->be[VIBE_TESTED]->is_cuda)
+            run_product(lab, &p, 1);
+    }
 }
 
 /*

@@ -335,41 +335,6 @@ __global__ void __launch_bounds__(FFMA_THREADS)
     }
 }
 
-/* A warp makes the few outputs of one row; x is read once, from the first
- * cache where rows overlap. */
-template <int dtype>
-__global__ void __launch_bounds__(FFMA_THREADS)
-    few_kernel(const __grid_constant__ struct gemm a)
-{
-    const unsigned lane = threadIdx.x % 32;
-    const unsigned m = blockIdx.x * (FFMA_THREADS / 32) + threadIdx.x / 32;
-    const float *x = a.x.data + row_at(a.x, a.e.T, m);
-    float sums[VIBE_CUDA_FEW] = {};
-
-    let_next_start();
-    wait_for_inputs();
-    if (m >= a.end)
-        return;
-    for (unsigned k = lane; k < a.K; k += 32) {
-        const float v = meant(x[k], a.x.is_split);
-
-#pragma unroll
-        for (unsigned n = 0; n < VIBE_CUDA_FEW; n++)
-            if (n < a.e.N)
-                sums[n] = fmaf(v,
-                               weight_at<dtype>(a.w, (size_t)n * a.stride + k),
-                               sums[n]);
-    }
-#pragma unroll
-    for (unsigned n = 0; n < VIBE_CUDA_FEW; n++)
-        for (int offset = 16; offset > 0; offset /= 2)
-            sums[n] += __shfl_xor_sync(0xFFFFFFFFu, sums[n], offset);
-#pragma unroll
-    for (unsigned n = 0; n < VIBE_CUDA_FEW; n += 2)
-        if (lane == n / 2)
-            store_two(a.e, m, n, sums[n], sums[n + 1]);
-}
-
 /* Whether rows can be had by 16 bytes. */
 static int is_aligned(const struct vibe_tensor *t)
 {
@@ -473,37 +438,4 @@ cudaError_t vibe_cuda_ffma(const struct vibe_cuda *cuda,
 
     return launch(ffma_for(p->w->part[0].dtype), grid, FFMA_THREADS, 0,
                   cuda->compute, vibe_cuda_compiled_for() >= 90, &a);
-}
-
-static const void *few_for(enum vibe_dtype dtype)
-{
-    switch (dtype) {
-    case VIBE_F32:
-        return (const void *)few_kernel<VIBE_F32>;
-    case VIBE_BF16:
-        return (const void *)few_kernel<VIBE_BF16>;
-    case VIBE_F16:
-        return (const void *)few_kernel<VIBE_F16>;
-    case VIBE_F8_E4M3:
-        return (const void *)few_kernel<VIBE_F8_E4M3>;
-    case VIBE_I8:
-        return (const void *)few_kernel<VIBE_I8>;
-    case VIBE_I4:
-    case VIBE_BF16_PACKED:
-    case VIBE_I64:
-    case VIBE_U8:
-        break;
-    }
-    return NULL;
-}
-
-cudaError_t vibe_cuda_few(const struct vibe_cuda *cuda,
-                          const struct vibe_cuda_product *p)
-{
-    struct gemm a = args_of(p, 0, p->x->B * p->x->T);
-    const unsigned rows = FFMA_THREADS / 32;
-
-    return launch(few_for(p->w->part[0].dtype), dim3((a.end + rows - 1) / rows),
-                  FFMA_THREADS, 0, cuda->compute,
-                  vibe_cuda_compiled_for() >= 90, &a);
 }

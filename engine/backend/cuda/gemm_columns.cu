@@ -1,33 +1,17 @@
 /*
- * gemm_columns.cu - products with the columns of a codec: too many rows to
- * read the weights for each few, too few to be bound by arithmetic.
+ * gemm_columns.cu - products with the columns of a codec (columns.cuh): too
+ * many rows to read the weights for each few, too few to be bound by
+ * arithmetic.
  *
- * A block makes 16 H outputs of 8 G rows.  Its warps share K out in units of
- * 32 neighbours, of which lane q of four takes 8, any order to a sum; weights
- * and x go straight to registers, since a block uses them once.  Weights come
- * ahead of the inputs.  What the warps have is added up in their order.
- *
- * x is two bf16, high and low, as in gemm.cu.  How many warps share K, and so
- * the order of a sum, is said by K alone.
+ * A block makes 16 H outputs of 8 G rows, each warp a slice of K.  Weights and
+ * x go straight to registers, since a block uses them once.  Weights come ahead
+ * of the inputs.
  */
-#include "engine/backend/cuda/epilogue.cuh"
-#include "engine/backend/cuda/tensor.cuh"
+#include "engine/backend/cuda/columns.cuh"
 
 enum {
-    UNIT = 32, /* neighbours along K */
-    WARPS = 8, /* of a block */
-    MANY = 16, /* the same for a K above LONG_K */
-    LONG_K = 2048,
     HELD = 8, /* tiles of 16 by UNIT weights that a warp holds */
     PAD = 4,  /* floats after a row of sums: lanes meet different banks */
-};
-
-struct columns {
-    const unsigned short *w; /* bf16 */
-    struct view x;
-    struct epilogue e;
-    unsigned K, stride; /* elements of a row of weights */
-    unsigned n_rows;
 };
 
 template <int N_WARPS, int H, int G> struct tile {
@@ -44,34 +28,20 @@ template <int N_WARPS, int H, int G> struct tile {
 
 #if __CUDA_ARCH__ >= 800
 
-/* A lane's 8 neighbours of one row, as mma's halves. */
-struct eight {
-    unsigned high[4], low[4];
-};
-
 __device__ static inline uint4 load_weights(const struct columns &a, unsigned n,
-                                            unsigned k)
+                                            unsigned k, unsigned end)
 {
-    if (k >= a.stride)
+    if (k >= end)
         return make_uint4(0, 0, 0, 0);
     return __ldg(
         (const uint4 *)(a.w + (size_t)min(n, a.e.N - 1) * a.stride + k));
 }
 
-__device__ static inline float4 load_four(const struct columns &a,
-                                          const float *row, unsigned k)
+__device__ static inline float4 load_four(const float *row, unsigned k,
+                                          unsigned end)
 {
-    return k < a.K ? *(const float4 *)(row + k)
+    return k < end ? *(const float4 *)(row + k)
                    : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-}
-
-__device__ static inline void split_eight(struct eight &x, float4 v0, float4 v1,
-                                          bool is_split)
-{
-    read_split(x.high[0], x.low[0], make_float2(v0.x, v0.y), is_split);
-    read_split(x.high[1], x.low[1], make_float2(v0.z, v0.w), is_split);
-    read_split(x.high[2], x.low[2], make_float2(v1.x, v1.y), is_split);
-    read_split(x.high[3], x.low[3], make_float2(v1.z, v1.w), is_split);
 }
 
 /* The two steps of a unit; products that follow each other are of different
@@ -145,44 +115,48 @@ __device__ static inline void store_pair(const struct columns &a, unsigned m,
         put(a.e.y, at + n + 1, finished(a.e.kind, p.o[1], z1));
 }
 
-/* What a warp has at hand: its units of K from one on, step by step. */
+/* What a warp has at hand: some units of its slice, which ends at end. */
 template <int N_WARPS, int H, int G> struct hand {
-    uint4 w[tile<N_WARPS, H, G>::UNITS][H][2];
-    const float *rows[G]; /* of x, this lane's */
+    enum { UNITS = tile<N_WARPS, H, G>::UNITS };
+
+    uint4 w[UNITS][H][2];
+    unsigned rows[G]; /* where those of x begin, this lane's */
+    unsigned end;
 
     __device__ inline void load_units(const columns &a, unsigned n,
-                                      unsigned first, unsigned step)
+                                      unsigned first)
     {
         const unsigned k = first + threadIdx.x % 4 * 8;
 
 #pragma unroll
-        for (int u = 0; u < tile<N_WARPS, H, G>::UNITS; u++)
+        for (int u = 0; u < UNITS; u++)
 #pragma unroll
             for (int h = 0; h < 2 * H; h++)
-                w[u][h / 2][h % 2] = load_weights(a, n + 8 * h, k + u * step);
+                w[u][h / 2][h % 2] = load_weights(a, n + 8 * h, k + u * UNIT,
+                                                  end);
     }
 
     __device__ inline void find_rows(const columns &a, unsigned m)
     {
 #pragma unroll
         for (int g = 0; g < G; g++)
-            rows[g] = a.x.data +
-                      row_at(a.x, a.e.T, min(m + 8 * g, a.n_rows - 1));
+            rows[g] = (unsigned)row_at(a.x, a.e.T,
+                                       min(m + 8 * g, a.n_rows - 1));
     }
 
-    __device__ inline void load_x(float4 v[G][2], const columns &a,
+    __device__ inline void load_x(float4 v[G][2], const float *x,
                                   unsigned k) const
     {
 #pragma unroll
         for (int g = 0; g < G; g++) {
-            v[g][0] = load_four(a, rows[g], k);
-            v[g][1] = load_four(a, rows[g], k + 4);
+            v[g][0] = load_four(x + rows[g], k, end);
+            v[g][1] = load_four(x + rows[g], k + 4, end);
         }
     }
 
     /* Those from first on, with the x of some on its way. */
-    __device__ inline void multiply_units(float c[H][G][4], const columns &a,
-                                          unsigned first, unsigned step) const
+    __device__ inline void multiply_units(float c[H][G][4], const view &x,
+                                          unsigned first) const
     {
         enum { AHEAD = tile<N_WARPS, H, G>::AHEAD };
         const unsigned k = first + threadIdx.x % 4 * 8;
@@ -190,13 +164,14 @@ template <int N_WARPS, int H, int G> struct hand {
 
 #pragma unroll
         for (int u = 0; u < AHEAD - 1; u++)
-            load_x(v[u], a, k + u * step);
+            load_x(v[u], x.data, k + u * UNIT);
 #pragma unroll
-        for (int u = 0; u < tile<N_WARPS, H, G>::UNITS; u++) {
-            if (first + u * step >= a.K)
+        for (int u = 0; u < UNITS; u++) {
+            if (first + u * UNIT >= end)
                 break;
-            load_x(v[(u + AHEAD - 1) % AHEAD], a, k + (u + AHEAD - 1) * step);
-            multiply_unit<H, G>(c, w[u], v[u % AHEAD], a.x.is_split);
+            load_x(v[(u + AHEAD - 1) % AHEAD], x.data,
+                   k + (u + AHEAD - 1) * UNIT);
+            multiply_unit<H, G>(c, w[u], v[u % AHEAD], x.is_split);
         }
     }
 };
@@ -239,13 +214,13 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
     const unsigned warp = threadIdx.x / 32;
     const unsigned n0 = blockIdx.x * shape::OUTPUTS;
     const unsigned m0 = blockIdx.y * shape::ROWS;
-    const unsigned step = N_WARPS * UNIT;
-    unsigned first = warp * UNIT;
+    unsigned first = warp * a.slice;
     float c[H][G][4] = {};
     struct pair pairs[EACH];
     hand<N_WARPS, H, G> at;
 
-    at.load_units(a, n0 + lane / 4, first, step);
+    at.end = min(first + a.slice, a.K);
+    at.load_units(a, n0 + lane / 4, first);
     let_next_start();
     wait_for_inputs();
     at.find_rows(a, m0 + lane / 4);
@@ -256,11 +231,11 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
         if (p < PAIRS)
             pairs[i] = read_pair(a, m0 + p / ROW, n0 + p % ROW * 2);
     }
-    at.multiply_units(c, a, first, step);
-    for (first += shape::UNITS * step; first < a.K;
-         first += shape::UNITS * step) {
-        at.load_units(a, n0 + lane / 4, first, step);
-        at.multiply_units(c, a, first, step);
+    at.multiply_units(c, a.x, first);
+    for (first += shape::UNITS * UNIT; first < at.end;
+         first += shape::UNITS * UNIT) {
+        at.load_units(a, n0 + lane / 4, first);
+        at.multiply_units(c, a.x, first);
     }
     leave_sums<shape::STRIDE, H, G>(sums + warp * WARP_SUMS, c);
     __syncthreads();
@@ -312,8 +287,8 @@ static cudaError_t launch_columns(const struct vibe_cuda *cuda,
     const unsigned eights = (a->n_rows + 7) / 8;
     const unsigned pairs = (a->e.N + 31) / 32;
 
-    if (N_WARPS == WARPS && eights > 2 && (eights + 2) / 3 * pairs >= enough)
-        return launch_tiles<WARPS, 2, 3>(cuda, a);
+    if (N_WARPS == SLICES && eights > 2 && (eights + 2) / 3 * pairs >= enough)
+        return launch_tiles<SLICES, 2, 3>(cuda, a);
     if (eights > 1 && (eights + 1) / 2 * pairs >= enough)
         return launch_tiles<N_WARPS, 2, 2>(cuda, a);
     if (eights * pairs >= enough)
@@ -326,13 +301,11 @@ static cudaError_t launch_columns(const struct vibe_cuda *cuda,
 cudaError_t vibe_cuda_columns(const struct vibe_cuda *cuda,
                               const struct vibe_cuda_product *p)
 {
-    struct columns a = {(const unsigned short *)p->w->part[0].data,
-                        view_of(p->x),
-                        epilogue_of(p),
-                        (unsigned)p->w->K,
-                        (unsigned)vibe_cuda_stride(p->w->K),
-                        (unsigned)(p->x->B * p->x->T)};
+    struct columns a = columns_of(p);
+    cudaError_t rc = vibe_cuda_tiles(cuda, &a);
 
+    if (rc != cudaErrorNotSupported)
+        return rc;
     return a.K > LONG_K ? launch_columns<MANY>(cuda, &a)
-                        : launch_columns<WARPS>(cuda, &a);
+                        : launch_columns<SLICES>(cuda, &a);
 }

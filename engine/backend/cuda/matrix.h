@@ -122,10 +122,13 @@ cudaError_t vibe_cuda_ffma(const struct vibe_cuda *cuda,
 cudaError_t vibe_cuda_columns(const struct vibe_cuda *cuda,
                               const struct vibe_cuda_product *p);
 
-/* For a matrix of a few rows. */
-enum { VIBE_CUDA_FEW = 4 };
+/* For a matrix of a few rows, and for one of a few columns, that does not lie
+ * in tiles. */
+enum { VIBE_CUDA_FEW = 4, VIBE_CUDA_THIN = 8 };
 cudaError_t vibe_cuda_few(const struct vibe_cuda *cuda,
                           const struct vibe_cuda_product *p);
+cudaError_t vibe_cuda_thin(const struct vibe_cuda *cuda,
+                           const struct vibe_cuda_product *p);
 
 /* out[B * T][stride of K] = x rounded to bf16, zeros past K. */
 cudaError_t vibe_cuda_round(const struct vibe_cuda *cuda, void *out,

@@ -13,8 +13,8 @@ enum {
     LT_T = 64,   /* from here, and for so many weights, cuBLASLt is worth
                     rounding x: matrices of the language model */
     LT_WEIGHTS = 1 << 20,
-    EXPAND_T = 128,  /* the same for weights that it does not take */
-    COLUMNS_T = 256, /* up to here the codec's matrices are read again for */
+    EXPAND_T = 128,   /* the same for weights that it does not take */
+    COLUMNS_T = 4096, /* up to here the codec's matrices are read again for */
     COLUMNS_WEIGHTS = 8 << 20, /* every few rows */
     MAX_GRID_Y = 65535,
 };
@@ -235,6 +235,10 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
     }
     if (w->whole_N <= VIBE_CUDA_FEW && !w->part[0].is_tiled) {
         vibe_cuda_latch(s, vibe_cuda_few(cuda, &p), "gemm");
+        return;
+    }
+    if (w->K <= VIBE_CUDA_THIN && !w->part[0].is_tiled) {
+        vibe_cuda_latch(s, vibe_cuda_thin(cuda, &p), "gemm");
         return;
     }
     if (is_for_library(cuda, &p) && vibe_cuda_multiply_by_library(s, &p) == 0)

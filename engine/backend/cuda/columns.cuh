@@ -1,0 +1,72 @@
+/*
+ * columns.cuh - products with the columns of a codec.
+ *
+ * K is shared out in units of 32 neighbours, of which lane q of four takes 8,
+ * any order to a sum.  Units that follow each other are a slice, which is added
+ * up first; then slices are added in their order.  How long a slice is, and so
+ * the order of a sum, is said by K alone: gemm_columns.cu gives each warp one,
+ * gemm_tiles.cu makes one after the other.
+ *
+ * x is two bf16, high and low, as in gemm.cu.
+ */
+#ifndef VIBE_CUDA_COLUMNS_CUH
+#define VIBE_CUDA_COLUMNS_CUH
+
+#include "engine/backend/cuda/epilogue.cuh"
+#include "engine/backend/cuda/tensor.cuh"
+
+enum {
+    UNIT = 32,  /* neighbours along K */
+    SLICES = 8, /* of K */
+    MANY = 16,  /* the same for a K above LONG_K */
+    LONG_K = 2048,
+};
+
+struct columns {
+    const unsigned short *w; /* bf16 */
+    struct view x;
+    struct epilogue e;
+    unsigned K, stride; /* elements of a row of weights */
+    unsigned slice;     /* elements of K, whole units */
+    unsigned n_rows;
+};
+
+static inline struct columns columns_of(const struct vibe_cuda_product *p)
+{
+    const unsigned K = (unsigned)p->w->K;
+    const unsigned n = K > LONG_K ? MANY : SLICES;
+    struct columns a;
+
+    a.w = (const unsigned short *)p->w->part[0].data;
+    a.x = view_of(p->x);
+    a.e = epilogue_of(p);
+    a.K = K;
+    a.stride = (unsigned)vibe_cuda_stride(K);
+    a.slice = (K + n * UNIT - 1) / (n * UNIT) * UNIT;
+    a.n_rows = (unsigned)(p->x->B * p->x->T);
+    return a;
+}
+
+/* In tiles of many rows and outputs, if those are enough to keep the
+ * multiprocessors busy; else returns cudaErrorNotSupported and does nothing. */
+cudaError_t vibe_cuda_tiles(const struct vibe_cuda *cuda, struct columns *a);
+
+#if __CUDA_ARCH__ >= 800
+
+/* A lane's 8 neighbours of one row, as mma's halves. */
+struct eight {
+    unsigned high[4], low[4];
+};
+
+__device__ static inline void split_eight(struct eight &x, float4 v0, float4 v1,
+                                          bool is_split)
+{
+    read_split(x.high[0], x.low[0], make_float2(v0.x, v0.y), is_split);
+    read_split(x.high[1], x.low[1], make_float2(v0.z, v0.w), is_split);
+    read_split(x.high[2], x.low[2], make_float2(v1.x, v1.y), is_split);
+    read_split(x.high[3], x.low[3], make_float2(v1.z, v1.w), is_split);
+}
+
+#endif
+
+#endif /* VIBE_CUDA_COLUMNS_CUH */
