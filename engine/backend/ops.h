@@ -5,9 +5,9 @@
  * latches its error in the stream (backend.h).  Tensors are [B][T][C];
  * M = B * T counts rows.  Activations are f32; sums are f32 or wider.
  *
- * A tensor that is_for_products is written by a norm, vibe_add_silu, vibe_copy,
- * vibe_attention or a product that does not add to it, and read by vibe_linear,
- * vibe_gemm and vibe_copy alone, with the bits of one that is not (but for
+ * A tensor that is_for_products is written by a norm, vibe_mixer (normed),
+ * vibe_add_silu, vibe_copy, vibe_attention or a product that does not add to it,
+ * and read by vibe_linear, vibe_gemm and vibe_copy alone, with the bits of one that is not (but for
  * 2^-17 of a product in float arithmetic).
  *
  * The result of a row depends on that row alone: whatever else is in the
@@ -409,7 +409,7 @@ void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
  *   win     [B][p + T'][C], T' >= T; rows past p + T are zeroed
  *   state   [B][p][C], p may be 0; must not overlap past
  *   past    [B][p][C]
- *   x       [B][T][C]
+ *   x       [B][T][C]; may lie where it belongs in win already
  */
 void vibe_window(struct vibe_stream *s, const struct vibe_tensor *win,
                  const struct vibe_tensor *state,

@@ -55,6 +55,16 @@ size_t vibe_conv_window(const struct vibe_conv *conv, size_t T)
     return conv->past + padded(conv, T);
 }
 
+struct vibe_tensor vibe_conv_input(const struct vibe_conv *conv, float *window,
+                                   size_t D, size_t T)
+{
+    struct vibe_tensor t = vibe_dense(window + conv->past * conv->in, D, T,
+                                      conv->in);
+
+    t.stride_b = vibe_conv_window(conv, T) * conv->in;
+    return t;
+}
+
 void vibe_conv_bind(struct vibe_loader *l, struct vibe_conv *conv,
                     const char *module)
 {
@@ -153,5 +163,7 @@ void vibe_conv_block_forward(const struct vibe_conv_block *block,
                                            4 * block->C);
     const struct vibe_block_room room = {.normed = &normed, .hidden = &hidden};
 
+    normed.is_for_products = 1;
+    hidden.is_for_products = 1;
     vibe_block(s, y, &now, &past, x, &block->w, &room);
 }

@@ -55,6 +55,10 @@ size_t vibe_conv_length(const struct vibe_conv *conv, size_t T);
 /* Rows of scratch->window per dialogue for T columns of input. */
 size_t vibe_conv_window(const struct vibe_conv *conv, size_t T);
 
+/* Where in its window T columns of input lie, behind room for the past. */
+struct vibe_tensor vibe_conv_input(const struct vibe_conv *conv, float *window,
+                                   size_t D, size_t T);
+
 /* Name the tensors: module + ".weight", ".bias". */
 void vibe_conv_bind(struct vibe_loader *l, struct vibe_conv *conv,
                     const char *module);
@@ -66,7 +70,8 @@ void vibe_conv_block_bind(struct vibe_loader *l, struct vibe_conv_block *block);
  * y = convolution of x.
  *
  *   y   [D][vibe_conv_length(T)][out]; may be the memory of x
- *   x   [D][T][in]; where T is no multiple of the stride, zeros follow
+ *   x   [D][T][in]; where T is no multiple of the stride, zeros follow; may lie
+ *       in the window as vibe_conv_input says
  */
 void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
                        const struct vibe_tensor *y, const struct vibe_tensor *x,
@@ -76,7 +81,7 @@ void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
 /*
  * y = x + gamma * mixer(norm(x)); y += ffn_gamma * ffn(ffn_norm(y)).
  *
- *   y, x   [D][T][C], dense, not overlapping
+ *   y, x   [D][T][C], rows dense, not overlapping
  */
 void vibe_conv_block_forward(const struct vibe_conv_block *block,
                              struct vibe_stream *s, const struct vibe_tensor *y,

@@ -225,28 +225,35 @@ void vibe_conv_stack_release(struct vibe_conv_stack *stack)
 }
 
 /* Run a convolution and the blocks behind it; side says in which columns x
- * is, and then y, which becomes x. */
+ * or its window is, and then y, which becomes x.  The last of them leaves y in
+ * the window of the convolution that follows. */
 static void run_stage(struct vibe_conv_stack *stack, struct vibe_stream *s,
                       struct vibe_tensor *x, size_t stage, unsigned *side,
                       const struct vibe_conv_memory *memory)
 {
     const struct vibe_conv *conv = &stack->conv[stage];
-    struct vibe_conv_scratch scratch = {
-        .window = stack->columns[!*side],
+    const struct vibe_conv *next = stage + 1 < stack->n_stages ? conv + 1
+                                                               : &stack->head;
+    const size_t T = vibe_conv_length(conv, x->T);
+    const size_t n = stack->n_blocks[stage];
+    const struct vibe_conv_scratch scratch = {
+        .window = stack->columns[*side],
         .normed = stack->normed,
         .hidden = stack->hidden,
     };
-    struct vibe_tensor y = vibe_dense(stack->columns[*side], x->B,
-                                      vibe_conv_length(conv, x->T), conv->out);
 
-    vibe_conv_forward(conv, s, &y, x, memory, &scratch);
-    *x = y;
-    for (size_t j = 0; j < stack->n_blocks[stage]; j++) {
-        *side = !*side;
-        y.data = stack->columns[*side];
-        vibe_conv_block_forward(&stack->block[stage][j], s, &y, x, memory,
-                                &scratch);
+    for (size_t j = 0; j <= n; j++) {
+        float *to = stack->columns[!*side];
+        const struct vibe_tensor y = j < n ? vibe_dense(to, x->B, T, conv->out)
+                                           : vibe_conv_input(next, to, x->B, T);
+
+        if (j == 0)
+            vibe_conv_forward(conv, s, &y, x, memory, &scratch);
+        else
+            vibe_conv_block_forward(&stack->block[stage][j - 1], s, &y, x,
+                                    memory, &scratch);
         *x = y;
+        *side = !*side;
     }
 }
 
@@ -270,7 +277,7 @@ void vibe_conv_stack_forward(struct vibe_conv_stack *stack,
         vibe_copy(s, &memory.past, state);
     for (size_t i = 0; i < stack->n_stages && !s->err.code; i++)
         run_stage(stack, s, &in, i, &side, &memory);
-    scratch.window = stack->columns[!side];
+    scratch.window = stack->columns[side];
     if (!s->err.code)
         vibe_conv_forward(&stack->head, s, y, &in, &memory, &scratch);
 }

@@ -25,8 +25,8 @@ struct vibe_conv_stack {
     struct vibe_params params;
     struct vibe_tensor memory; /* all scratch, owned */
     struct vibe_tensor past;   /* [max_batch][1][n_state] in memory */
-    /* The columns between layers are in one of them; the other is a layer's
-     * output or window. */
+    /* The columns between layers are in one of them, as the input of the next
+     * convolution in its window; the other is a layer's output. */
     float *columns[2];
     float *normed, *hidden; /* as in struct vibe_conv_scratch */
 };

@@ -372,11 +372,15 @@ static void window(struct vibe_stream *s, const struct vibe_tensor *win,
 
 #pragma omp parallel for num_threads(vibe_cpu_team(s, M * x->C))
     for (size_t m = 0; m < M; m++) {
+        float *to = vibe_cpu_row(win, m);
+        const float *from = NULL;
+
         if (m % win->T < past->T + x->T)
-            memcpy(vibe_cpu_row(win, m),
-                   vibe_cpu_row_behind(past, x, m / win->T, m % win->T), bytes);
-        else
-            memset(vibe_cpu_row(win, m), 0, bytes);
+            from = vibe_cpu_row_behind(past, x, m / win->T, m % win->T);
+        if (!from)
+            memset(to, 0, bytes);
+        else if (from != to)
+            memcpy(to, from, bytes);
     }
     vibe_cpu_keep_last(state, past, x);
 }

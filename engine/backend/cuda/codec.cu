@@ -19,20 +19,25 @@ static bool is_even(const struct chunk &c)
 struct window {
     struct chunk win, state, past, x;
     unsigned C;
-    unsigned n; /* vectors of win */
+    unsigned there;   /* rows of win that are x already */
+    unsigned written; /* the others */
+    unsigned n;       /* vectors of win and state to write */
 };
 
-/* One thread moves a vector of win, and of the state where it is one of the
- * last rows. */
+/* One thread writes a vector of win or of the state, which come from row t of
+ * past, x and zeros. */
 template <unsigned V>
 __global__ __launch_bounds__(THREADS) void window_kernel(
     const __grid_constant__ struct window a)
 {
     const unsigned i = blockIdx.x * THREADS + threadIdx.x;
     const unsigned c = i % (a.C / V) * V;
-    const unsigned m = i / (a.C / V);
-    const unsigned b = m / a.win.T;
-    const unsigned t = m % a.win.T;
+    const unsigned row = i / (a.C / V) % (a.written + a.state.T);
+    const unsigned b = i / (a.C / V) / (a.written + a.state.T);
+    const bool is_state = row >= a.written;
+    const unsigned t = is_state         ? a.x.T + row - a.written
+                       : row < a.past.T ? row
+                                        : row + a.there;
     vec<V> v = {};
 
     let_next_start();
@@ -43,9 +48,10 @@ __global__ __launch_bounds__(THREADS) void window_kernel(
         v = read<V>(row_at(a.past, b, t) + c);
     else if (t < a.past.T + a.x.T)
         v = read<V>(row_at(a.x, b, t - a.past.T) + c);
-    write<V>(row_at(a.win, b, t) + c, v);
-    if (t >= a.x.T && t < a.x.T + a.state.T)
-        write<V>(row_at(a.state, b, t - a.x.T) + c, v);
+    write<V>(
+        (is_state ? row_at(a.state, b, row - a.written) : row_at(a.win, b, t)) +
+            c,
+        v);
 }
 
 cudaError_t vibe_cuda_window(cudaStream_t stream, const struct vibe_tensor *win,
@@ -53,12 +59,27 @@ cudaError_t vibe_cuda_window(cudaStream_t stream, const struct vibe_tensor *win,
                              const struct vibe_tensor *past,
                              const struct vibe_tensor *x)
 {
-    struct window a = {chunk_of(win), chunk_of(state), chunk_of(past),
-                       chunk_of(x),   (unsigned)x->C,  0};
+    const bool is_there = x->data ==
+                              (float *)win->data + past->T * win->stride_t &&
+                          x->stride_b == win->stride_b &&
+                          x->stride_t == win->stride_t;
+    struct window a = {chunk_of(win),
+                       chunk_of(state),
+                       chunk_of(past),
+                       chunk_of(x),
+                       (unsigned)x->C,
+                       0,
+                       0,
+                       0};
     const bool is_wide = x->C % 4 == 0 && is_even(a.win) && is_even(a.state) &&
                          is_even(a.past) && is_even(a.x);
 
-    a.n = (unsigned)(win->B * win->T * x->C / (is_wide ? 4 : 1));
+    a.there = is_there ? a.x.T : 0;
+    a.written = a.win.T - a.there;
+    a.n = (unsigned)(win->B * (a.written + a.state.T) * x->C /
+                     (is_wide ? 4 : 1));
+    if (a.n == 0)
+        return cudaSuccess;
     return launch_waiting(is_wide ? (const void *)window_kernel<4>
                                   : (const void *)window_kernel<1>,
                           dim3((a.n + THREADS - 1) / THREADS), THREADS, 0,
@@ -149,7 +170,7 @@ __global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
         y[i] = column[i][PAST];
         norm_columns<V>(column[i], squares, a, b, t, c, w.norm);
         y[i] = mix<V>(y[i], column[i], w);
-        write<V>(row_at(a.y, b, t) + c, y[i]);
+        write_out<V>(row_at(a.y, b, t) + c, y[i]);
         sum[0] = add_squares<V>(sum[0], y[i]);
     }
     sum_rows<1, 1>(sum, a.width);
@@ -158,10 +179,11 @@ __global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
         const unsigned c = (i * a.width + lane) * V;
 
         if (is_row && c < a.C)
-            write<V>(
+            write_kept<V>(
                 row_at(a.normed, b, t) + c,
                 scale<V>(y[i], factor_of(sum[0], a),
-                         N > 1 ? read<V>(a.w.next_norm + c) : w.next_norm));
+                         N > 1 ? read<V>(a.w.next_norm + c) : w.next_norm),
+                a.is_split);
     }
 }
 
@@ -196,7 +218,8 @@ cudaError_t vibe_cuda_mixer(cudaStream_t stream, const struct vibe_tensor *y,
                       *w,
                       (unsigned)x->C,
                       (unsigned)(x->B * x->T),
-                      1};
+                      1,
+                      normed->is_for_products != 0};
 
     if (x->C % 4 || !is_even(a.y) || !is_even(a.normed) || !is_even(a.state) ||
         !is_even(a.past) || !is_even(a.x))

@@ -97,9 +97,10 @@ static void block(struct vibe_stream *s, const struct vibe_tensor *y,
 {
     if (is_narrow(vibe_cuda_of(s->be), x, w) && is_even(y) && is_even(state) &&
         is_even(past) && is_even(x) && is_even(room->normed)) {
-        vibe_cuda_latch(
-            s, vibe_cuda_block(queue(s), y, state, past, x, w, room->normed),
-            "block");
+        vibe_cuda_latch(s,
+                        vibe_cuda_block(vibe_cuda_of(s->be), y, state, past, x,
+                                        w, room->normed),
+                        "block");
         return;
     }
     mixer(s, y, room->normed, state, past, x, &w->mixer);

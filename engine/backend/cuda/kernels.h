@@ -118,7 +118,8 @@ cudaError_t vibe_cuda_find_kernel(void);
 
 /* The op for rows of 32, 64 or 128 channels, all aligned to 16 bytes, H = 4 C
  * and bf16 weights without scales, on tensor cores. */
-cudaError_t vibe_cuda_block(cudaStream_t stream, const struct vibe_tensor *y,
+cudaError_t vibe_cuda_block(const struct vibe_cuda *cuda,
+                            const struct vibe_tensor *y,
                             const struct vibe_tensor *state,
                             const struct vibe_tensor *past,
                             const struct vibe_tensor *x,

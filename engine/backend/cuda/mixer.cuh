@@ -6,6 +6,7 @@
 #ifndef VIBE_CUDA_MIXER_CUH
 #define VIBE_CUDA_MIXER_CUH
 
+#include "engine/backend/cuda/split.cuh"
 #include "engine/backend/ops.h"
 
 enum { TAPS = VIBE_MIXER_TAPS, PAST = TAPS - 1 };
@@ -17,7 +18,7 @@ struct chunk {
     size_t stride_b, stride_t;
 };
 
-static struct chunk chunk_of(const struct vibe_tensor *t)
+static inline struct chunk chunk_of(const struct vibe_tensor *t)
 {
     struct chunk chunk = {(float *)t->data, (unsigned)t->T, t->stride_b,
                           t->stride_t};
@@ -60,12 +61,34 @@ __device__ static inline void write(float *p, const vec<V> &v)
         *p = v.e[0];
 }
 
+/* The same to global memory, in one piece: a compiler may else take the four
+ * apart. */
+template <unsigned V>
+__device__ static inline void write_out(float *p, const vec<V> &v)
+{
+    if constexpr (V == 4)
+        __stwb((float4 *)p, make_float4(v.e[0], v.e[1], v.e[2], v.e[3]));
+    else
+        *p = v.e[0];
+}
+
 struct mixer {
     struct chunk y, normed, state, past, x;
     struct vibe_mixer w;
     unsigned C, n_rows;
     unsigned width; /* threads of a row, a power of two */
+    bool is_split;  /* normed: see split.cuh */
 };
+
+/* The same of words that are split where is_split. */
+template <unsigned V>
+__device__ static inline void write_kept(float *p, vec<V> v, bool is_split)
+{
+#pragma unroll
+    for (unsigned e = 0; e < V; e++)
+        v.e[e] = kept(v.e[e], is_split);
+    write<V>(p, v);
+}
 
 template <unsigned V>
 __device__ static inline float add_squares(float sum, const vec<V> &v)
@@ -158,10 +181,10 @@ __device__ static inline void norm_columns(vec<V> (&column)[TAPS],
             column[j] = scale<V>(column[j], factor_of(squares[j], a), norm);
         /* of a short chunk, some of the past is still to be kept */
         if (t == 0 && j >= a.x.T && j < PAST)
-            write<V>(row_at(a.state, b, j - a.x.T) + c, column[j]);
+            write_out<V>(row_at(a.state, b, j - a.x.T) + c, column[j]);
     }
     if (t + PAST >= a.x.T)
-        write<V>(row_at(a.state, b, t + PAST - a.x.T) + c, column[PAST]);
+        write_out<V>(row_at(a.state, b, t + PAST - a.x.T) + c, column[PAST]);
 }
 
 #endif /* VIBE_CUDA_MIXER_CUH */
