@@ -10,6 +10,8 @@
 #include "engine/base/error.h"
 #include "engine/format/pack.h"
 
+enum { MAX_BLOCKS = 16 };
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Crash where what must hold does not, also without assertions. */
@@ -61,11 +63,11 @@ static void try_packed(const uint8_t *data, size_t size)
 static uint8_t *pack(const uint8_t *in, size_t N, size_t K, size_t *bytes)
 {
     const void *row[VIBE_PACK_BLOCK];
-    size_t sizes[16];
+    size_t sizes[MAX_BLOCKS];
     uint8_t *packed;
 
     *bytes = vibe_pack_header_bytes(N);
-    must(vibe_pack_n_blocks(N) <= 16);
+    must(vibe_pack_n_blocks(N) <= MAX_BLOCKS);
     for (size_t i = 0; i < vibe_pack_n_blocks(N); i++) {
         for (size_t r = 0; r < rows_of_block(N, i); r++)
             row[r] = in + (i * VIBE_PACK_BLOCK + r) * K * 2;
@@ -96,7 +98,7 @@ static void try_weights(const uint8_t *data, size_t size)
         return;
     K = 1 + data[0] + data[1] % 2 * 256u;
     N = (size - 2) / 2 / K;
-    if (N == 0 || N > 1000)
+    if (N == 0 || N > MAX_BLOCKS * VIBE_PACK_BLOCK)
         return;
     packed = pack(data + 2, N, K, &bytes);
     out = calloc(N * K, sizeof(*out));
