@@ -120,7 +120,7 @@ enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,
     if (use == VIBE_USE_INSPECT && wanted.device == VIBE_DEVICE_AUTO)
         wanted.device = VIBE_DEVICE_CPU;
     if (use == VIBE_USE_INSPECT) /* nothing is computed: make nothing */
-        wanted.precision = (struct vibe_precision){VIBE_WEIGHTS_AUTO};
+        wanted.precision = (struct vibe_precision){.lm = VIBE_WEIGHTS_AUTO};
     if (use == VIBE_USE_VERIFY && wanted.precision.lm == VIBE_WEIGHTS_AUTO)
         wanted.precision.lm = VIBE_WEIGHTS_F32;
     if (vibe_engine_open(out, &wanted, &err) != VIBE_OK)

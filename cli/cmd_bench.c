@@ -65,8 +65,8 @@ static void print_speed(const struct speed *speed, const char *device,
            speed->n_dialogues == 1 ? "" : "s at once");
     printf("stage                ms         GB      GB/s  of bound\n");
     for (size_t i = 0; i < VIBE_N_STAGES; i++)
-        print_line(vibe_stage_name(i), b->stage_s[i], b->stage_bytes[i],
-                   b->bandwidth);
+        print_line(vibe_stage_name((enum vibe_stage)i), b->stage_s[i],
+                   b->stage_bytes[i], b->bandwidth);
     printf("%-12s %10.3f\n", "host", 1e3 * b->host_s);
     print_line("frame", b->frame_s, speed->bytes, b->bandwidth);
     printf("\nread bandwidth %.1f GB/s (probed), bound %.3f ms\n",
@@ -105,7 +105,7 @@ static void print_speed_json(const struct speed *speed, const char *device,
         vibe_json_number(stage, "of_bound",
                          (double)b->stage_bytes[i] /
                              (b->stage_s[i] * b->bandwidth));
-        json_object_set_new(stages, vibe_stage_name(i), stage);
+        json_object_set_new(stages, vibe_stage_name((enum vibe_stage)i), stage);
     }
     vibe_json_text(object, "device", device);
     vibe_json_count(object, "frames", (size_t)o->frames);

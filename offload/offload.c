@@ -273,7 +273,7 @@ static size_t find_piece(const struct vibe_offload *o, size_t matrix,
             o->table.pieces[i].first == first)
             return i;
     }
-    assert(!"rows that no piece begins with");
+    assert(0 && "rows that no piece begins with");
     return i;
 }
 

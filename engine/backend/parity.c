@@ -129,7 +129,7 @@ static void random_weight(struct vibe_lab *lab, void *out,
     case VIBE_U8:
         break;
     }
-    assert(!"a dtype that kernels are compared in");
+    assert(0 && "a dtype that kernels are compared in");
 }
 
 /* Zeroed memory that lives as long as the matrices; NULL with the lab's error

@@ -144,5 +144,5 @@ void vibe_dtype_to_f32(float *out, const void *in, enum vibe_dtype dtype,
     case VIBE_U8:
         break;
     }
-    assert(!"a dtype of numbers that stand for themselves");
+    assert(0 && "a dtype of numbers that stand for themselves");
 }
