@@ -72,21 +72,32 @@ def trim(x, rate):
     return x[on[0]:on[-1] + rate // 20] if len(on) else x
 
 
+def warp(d):
+    """Mean of d [n, m] along the path of least sum, by antidiagonals."""
+    n, m = d.shape
+
+    def blank():
+        return np.full(n + 1, np.inf), np.zeros(n + 1)
+    back, last = blank(), blank()        # cost and steps by row: two and one
+    back[0][0] = 0                       # antidiagonals ago
+    for k in range(2, n + m + 1):
+        i = np.arange(max(1, k - m), min(n, k - 1) + 1)
+        came = [(back, i - 1), (last, i - 1), (last, i)]
+        best = np.argmin([c[0][at] for c, at in came], 0)
+        now = blank()
+        now[0][i] = np.choose(best, [c[0][at] for c, at in came])
+        now[1][i] = np.choose(best, [c[1][at] for c, at in came]) + 1
+        now[0][i] += d[i - 1, k - i - 1]
+        back, last = last, now
+    return last[0][n] / last[1][n]
+
+
 def mel_cepstral_distance(a, b):
     """dB along the best DTW path of two (rate, samples)."""
     A, B = (cepstra(r, trim(x / (np.sqrt(np.mean(x * x)) + 1e-9) * 0.05, r))
             for r, x in (a, b))
     d = np.sqrt(2 * ((A[:, None] - B[None]) ** 2).sum(-1)) * 10 / np.log(10)
-    cost = np.full((len(A) + 1, len(B) + 1), np.inf)
-    steps = np.zeros_like(cost)
-    cost[0, 0] = 0
-    for i in range(1, len(A) + 1):
-        for j in range(1, len(B) + 1):
-            c, s = min((cost[i - 1, j - 1], steps[i - 1, j - 1]),
-                       (cost[i - 1, j], steps[i - 1, j]),
-                       (cost[i, j - 1], steps[i, j - 1]))
-            cost[i, j], steps[i, j] = c + d[i - 1, j - 1], s + 1
-    return cost[-1, -1] / steps[-1, -1]
+    return warp(d)
 
 
 def flite(voice, text, path, stretch=1.0):
@@ -166,13 +177,13 @@ def quiet_middle(x, rate):
 
 
 def endings(b, sentences):
-    voice = b.prompt("rms")
+    voice = b.prompt(b.a.voice)
     said = b.speak(["Speaker 1: " + s for s in sentences], [voice])
     ended = close = 0
     ratios, distance, reference, rates = [], [], [], []
     for (path, finish), text in zip(said, sentences):
         ref = b.path("ref.wav")
-        flite("rms", text, ref)
+        flite(b.a.voice, text, ref)
         a, r = read(path), read(ref)
         ratio = (len(a[1]) / a[0]) / (len(r[1]) / r[0])
         ratios.append(ratio)
@@ -182,7 +193,7 @@ def endings(b, sentences):
     for (path, _), text in list(zip(said, sentences))[:b.a.distances]:
         a, slow, fast = (b.path(k + ".wav") for k in ("ref", "slow", "fast"))
         for p, s in ((a, 1.0), (slow, 1.1), (fast, 0.9)):
-            flite("rms", text, p, s)
+            flite(b.a.voice, text, p, s)
         distance.append(mel_cepstral_distance(read(path), read(a)))
         reference.append(mel_cepstral_distance(read(slow), read(fast)))
     print("endings: %d of %d by end-of-text, %d within 40 %% of flite's "
@@ -220,6 +231,7 @@ def main():
     ap.add_argument("--model", default=os.path.join(ROOT, "demo", "model"))
     ap.add_argument("--sentences", default=os.path.join(
         ROOT, "tests", "speech", "heldout.txt"))
+    ap.add_argument("--voice", default="rms", help="of endings")
     ap.add_argument("--count", type=int, default=50)
     ap.add_argument("--dialogues", type=int, default=10)
     ap.add_argument("--distances", type=int, default=20)
