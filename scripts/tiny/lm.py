@@ -1,5 +1,5 @@
 """Stages 3 and 4: language model, diffusion head and connectors on frozen
-latents, then the decoder on what they make.
+latents, then decoder and head on what they make.
 
 Speech is synthesised while training already uses what there is.
 Besides the model's own losses (v-prediction, control choice) three helpers
@@ -34,6 +34,8 @@ def arguments():
     ap.add_argument("--capacity", type=int, default=1300000, help="frames")
     ap.add_argument("--talks", type=float, default=0.7,
                     help="several utterances as one stream, per utterance")
+    ap.add_argument("--natural", type=float, default=speech.NATURAL,
+                    help="share of voices as flite has them")
     ap.add_argument("--speakers", type=int, default=12,
                     help="processes that synthesise")
     ap.add_argument("--codec", required=True, help="codec.pt")
@@ -45,7 +47,7 @@ def arguments():
     ap.add_argument("--until", type=float,
                     help="end so many seconds after the start instead")
     ap.add_argument("--rows", type=int, default=48)
-    ap.add_argument("--procs", type=int, default=4,
+    ap.add_argument("--procs", type=int, default=16,
                     help="processes that compose scripts")
     ap.add_argument("--lr", type=float, default=1.5e-3)
     ap.add_argument("--floor", type=float, default=0.05)
@@ -85,7 +87,8 @@ def main():
     a = arguments()
     os.makedirs(a.out, exist_ok=True)
     maker = speech.Maker(a.flite, a.sentences, a.tokenizer)
-    corpus = speech.Corpus(maker, a.utterances, a.speakers, a.capacity)
+    corpus = speech.Corpus(maker, a.utterances, a.speakers, a.capacity,
+                           a.natural, a.seed)
     _bank = Bank(corpus, maker.texts, maker.tok)
     pool = get_context("fork").Pool(a.procs)   # before threads and CUDA
     threading.Thread(target=corpus.pump, daemon=True).start()

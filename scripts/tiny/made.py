@@ -16,6 +16,7 @@ ROOM = 1 << 18
 class Made:
     """Tables beside trainer.features, by frame: latent, sem, and `there`.
 
+    state is what the head made them from.
     spans [ROOM, 2] are runs of frames (first, how many), `count` of them.
     """
 
@@ -24,6 +25,9 @@ class Made:
         device = trainer.device
         self.latent, self.sem = (torch.zeros_like(f.latent) for _ in range(2))
         self.there = torch.zeros(f.end, dtype=torch.bool, device=device)
+        self.state = torch.zeros(          # hidden states of both branches
+            f.end, 2, trainer.net.cfg["decoder_config"]["hidden_size"],
+            dtype=torch.float16, device=device)
         self.spans = torch.zeros(ROOM, 2, dtype=torch.int64, device=device)
         self.count = torch.zeros((), dtype=torch.float64, device=device)
         self.n = 0
@@ -66,6 +70,7 @@ class Made:
             on = (at >= 0) & (t.batch["align"].flatten(0, 1)[:, 0] >= 0)
             x = self.guided(h[on], u[on])
         at = at[on]
+        self.state[at] = torch.stack([h[on], u[on]], 1).to(self.state.dtype)
         self.latent[at] = (x.float() / t.scale - t.bias).to(self.latent.dtype)
         first = torch.ones_like(at, dtype=torch.bool)
         first[1:] = at[1:] != at[:-1] + 1

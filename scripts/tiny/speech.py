@@ -21,7 +21,7 @@ from bpe import Tokenizer
 RATE, HOP, PARTS = 24000, 3200, 4      # PARTS labels per frame
 PHONES = """pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m
 n ng ow oy p r s sh t th uh uw v w y z zh""".split()
-VOICES = dict(rms=0.36, slt=0.40, kal16=0.14, awb=0.10)
+VOICES = dict(rms=0.30, slt=0.46, kal16=0.14, awb=0.10)
 RATIOS = [86, 90, 94, 106, 110, 115]   # percent of the natural pitch
 NATURAL = 0.6                          # share of unchanged voices
 
@@ -151,17 +151,22 @@ class Maker:
         return Utterance(text, who, audio, phone, token)
 
 
-def plan(n_texts, n_utterances, seed=3):
-    """Jobs: every sentence once before any is said again."""
+def plan(n_texts, n_utterances, natural=NATURAL, seed=3):
+    """Jobs: every sentence once before any is said again.
+
+    seed says which comes first, and who says what.
+    """
     rng = np.random.default_rng(seed)
-    share = np.array([s.share for s in SPEAKERS])
+    share = np.array([s.share * (natural / NATURAL if s.percent == 100
+                                 else (1 - natural) / (1 - NATURAL))
+                      for s in SPEAKERS])
     who = rng.choice(len(SPEAKERS), n_utterances, p=share / share.sum())
     jobs = []
     for i in range(n_utterances):
         stretch = 1.0
         if SPEAKERS[who[i]].percent != 100:
             stretch = float(rng.uniform(0.92, 1.08))
-        jobs.append((i % n_texts, int(who[i]), stretch))
+        jobs.append(((i + 4999 * seed) % n_texts, int(who[i]), stretch))
     return jobs
 
 
@@ -216,7 +221,8 @@ class Corpus:
     that those who compose scripts see new speech without being told.
     """
 
-    def __init__(self, maker, n_utterances, procs, capacity_frames):
+    def __init__(self, maker, n_utterances, procs, capacity_frames,
+                 natural=NATURAL, seed=3):
         global _maker
         _maker = maker
         self.audio = np.zeros((capacity_frames, HOP), np.int16)
@@ -229,7 +235,7 @@ class Corpus:
         self.composed = RawValue("q", 0)     # talks with features
         self.n_frames = 0
         self.pool = get_context("fork").Pool(procs)
-        jobs = plan(len(maker.texts), n_utterances)
+        jobs = plan(len(maker.texts), n_utterances, natural, seed)
         self.stream = self.pool.imap_unordered(_make, jobs, chunksize=8)
 
     def add(self, u):

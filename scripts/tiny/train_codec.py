@@ -84,6 +84,8 @@ class Acoustic:
     """Stage 1: sigma-VAE with spectral, wave and (later) adversarial losses."""
 
     JUDGED = 1                # of so many steps one has discriminators
+    AVERAGE, FLOOR = 0.999, 0.08
+    NAMES = "conv logmag mel wave cep var drift rms"
 
     def __init__(self, net, feed, a, log, device, sigma):
         self.feed, self.a, self.log, self.device = feed, a, log, device
@@ -105,8 +107,7 @@ class Acoustic:
         self.ramp = torch.zeros((), device=device)
         self.offset = torch.arange(a.frames * M.HOP, device=device)
         self.window = torch.arange(6 * M.HOP, device=device)
-        self.t = Trainer("conv logmag mel wave cep var drift rms d adv fm"
-                         .split(), log, device)
+        self.t = Trainer(self.NAMES.split() + ["d", "adv", "fm"], log, device)
 
     @staticmethod
     def trained(tok):
@@ -199,11 +200,17 @@ class Acoustic:
             p.requires_grad_(True)
         self.t.note(*m, d, adv, fm)
 
+    def rate(self, lr):
+        """Learning rates; 0 before a capture, whose first steps are real."""
+        set_lr(self.opt, lr)
+        set_lr(self.opt_d, lr * 0.4)
+
     def run(self, seconds):
         """Train; returns the average weights, which the net has taken."""
         use_graph, begin = self.device == "cuda", time.time()
+        self.rate(0)
         plain, contest = Step(self.plain, use_graph), None
-        average = Average(self.gen, 0.999)
+        average = Average(self.gen, self.AVERAGE)
         drop_grads(self.gen)
         while True:
             t = time.time() - begin
@@ -211,12 +218,12 @@ class Acoustic:
             if done >= 1:
                 break
             if done >= self.a.gan_at and contest is None:
+                self.rate(0)
                 contest = Step(self.contest, use_graph)
                 self.log("discriminators join")
             self.ramp.fill_(min(1, max(0, (done - self.a.gan_at) / 0.05)))
-            lr = cosine(self.a.lr, done, self.t.step)
-            set_lr(self.opt, lr)
-            set_lr(self.opt_d, lr * 0.4)
+            lr = cosine(self.a.lr, done, self.t.step, self.FLOOR)
+            self.rate(lr)
             judged = contest and self.t.step % self.JUDGED == 0
             (contest if judged else plain)()
             average.update(self.t.step)

@@ -289,6 +289,7 @@ class Trainer:
         self.opt = adam(decayed + rest, a.lr, (0.9, 0.98), 0.02, self.device)
         self.listen()
         self.load(next(batches))
+        set_lr(self.opt, 0)          # the first steps of a capture are real
         step = Step(self.step, self.device == "cuda")
         drop_grads(self.params)
         average = Average(self.params, 0.9995)
