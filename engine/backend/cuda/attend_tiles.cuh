@@ -51,41 +51,45 @@ __device__ static inline const char *keys_at(const struct cache &c, int seq,
            ((size_t)c.layer * 2 * c.n_kv_heads + head) * c.head_bytes;
 }
 
-/* Start copying n_there of ROWS rows of keys and of values from position pos
- * on, and zeros after them, by n threads of which this is i. */
+/* Start copying n_there of ROWS rows of keys (part 0) or values (1) from
+ * position pos on, and zeros after them, by n threads of which this is i. */
+template <typename T, unsigned HD, unsigned ROWS>
+__device__ static inline void fetch_part(struct tile<T, HD, ROWS> *to,
+                                         const struct cache &c,
+                                         const char *keys, unsigned pos,
+                                         int n_there, unsigned part, unsigned i,
+                                         unsigned n)
+{
+    constexpr unsigned channels = 16 / sizeof(T);
+    constexpr unsigned pieces = HD / channels;
+    const size_t values = c.n_kv_heads * c.head_bytes; /* behind keys */
+    const unsigned at = pos & (c.block_tokens - 1);
+    const T *rows = (const T *)(keys + part * values) + at * HD;
+
+    for (unsigned j = i; j < ROWS * pieces; j += n) {
+        const unsigned row = j / pieces;
+        const unsigned k = j % pieces;
+        const bool is_there = (int)row < n_there;
+
+        copy_async<16>(piece<T, HD>(to->rows[part], row, k),
+                       rows + (is_there ? row * HD + k * channels : 0),
+                       is_there);
+    }
+    if constexpr (is_f8<T>)
+        if (i < ROWS / 16)
+            copy_async<16>(
+                to->exponents[part] + i * 16,
+                keys + part * values + c.block_tokens * HD + at + i * 16, true);
+}
+
 template <typename T, unsigned HD, unsigned ROWS>
 __device__ static inline void fetch_tile(struct tile<T, HD, ROWS> *to,
                                          const struct cache &c,
                                          const char *keys, unsigned pos,
                                          int n_there, unsigned i, unsigned n)
 {
-    constexpr unsigned channels = 16 / sizeof(T);
-    constexpr unsigned pieces = HD / channels;
-    const size_t values = c.n_kv_heads * c.head_bytes; /* behind keys */
-    const unsigned at = pos & (c.block_tokens - 1);
-
-    for (unsigned part = 0; part < 2; part++) {
-        const T *rows = (const T *)(keys + part * values) + at * HD;
-
-        for (unsigned j = i; j < ROWS * pieces; j += n) {
-            const unsigned row = j / pieces;
-            const unsigned k = j % pieces;
-            const bool is_there = (int)row < n_there;
-
-            copy_async<16>(piece<T, HD>(to->rows[part], row, k),
-                           rows + (is_there ? row * HD + k * channels : 0),
-                           is_there);
-        }
-    }
-    if constexpr (is_f8<T>)
-        if (i < 2 * ROWS / 16) {
-            const unsigned part = i / (ROWS / 16);
-            const unsigned from = i % (ROWS / 16) * 16;
-
-            copy_async<16>(
-                to->exponents[part] + from,
-                keys + part * values + c.block_tokens * HD + at + from, true);
-        }
+    for (unsigned part = 0; part < 2; part++)
+        fetch_part(to, c, keys, pos, n_there, part, i, n);
 }
 
 /* What a score or weight of row i is multiplied by, for its key (part 0) or
@@ -200,17 +204,6 @@ template <typename T>
 __device__ static inline unsigned channel_of_row(unsigned i)
 {
     return is_f8<T> ? i % 8 * 2 + i / 8 : i;
-}
-
-/* An 8 by 8 matrix of bf16 pairs over the lanes of a warp, transposed. */
-__device__ static inline unsigned transposed(unsigned m)
-{
-    unsigned t;
-
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;"
-                 : "=r"(t)
-                 : "r"(m));
-    return t;
 }
 
 #endif

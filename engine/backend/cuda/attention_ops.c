@@ -36,26 +36,27 @@ void vibe_cuda_attention(struct vibe_stream *s, const struct vibe_tensor *y,
     const int is_tensor = suits_tensor_cores(cuda, y, qkv, kv);
     const int is_step = is_tensor && qkv->T == 1;
     size_t bytes = 0;
-    float *scratch = NULL;
+    void *room = NULL;
     cudaError_t rc = cudaSuccess;
 
-    if (is_step)
-        bytes = vibe_cuda_attend_step_scratch(cuda, qkv, kv);
-    else if (!is_tensor)
+    /* for steps that come after a prompt too, lest it grows in a capture */
+    if (is_tensor)
+        bytes = vibe_cuda_attend_step_mail(cuda, kv);
+    else
         bytes = vibe_cuda_attend_scratch(qkv, kv);
     if (bytes)
-        scratch = vibe_cuda_scratch(s, bytes);
-    if (bytes && !scratch)
+        room = is_tensor ? vibe_cuda_mail(s, bytes)
+                         : vibe_cuda_scratch(s, bytes);
+    if (bytes && !room)
         return;
 
     if (!is_step)
         rc = vibe_cuda_rope(cuda->compute, qkv, kv, layer, rows, rope);
     if (rc == cudaSuccess && is_step)
-        rc = vibe_cuda_attend_step(cuda, y, qkv, kv, layer, rows, rope,
-                                   scratch);
+        rc = vibe_cuda_attend_step(cuda, y, qkv, kv, layer, rows, rope, room);
     else if (rc == cudaSuccess && is_tensor)
         rc = vibe_cuda_attend_prompt(cuda->compute, y, qkv, kv, layer, rows);
     else if (rc == cudaSuccess)
-        rc = vibe_cuda_attend(cuda, y, qkv, kv, layer, rows, scratch);
+        rc = vibe_cuda_attend(cuda, y, qkv, kv, layer, rows, room);
     vibe_cuda_latch(s, rc, "attention");
 }

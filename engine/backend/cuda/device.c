@@ -22,24 +22,47 @@ void vibe_cuda_latch(struct vibe_stream *s, cudaError_t rc, const char *op)
         vibe_cuda_fail(&s->err, rc, op);
 }
 
-void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes)
+/* Have at least this much memory of a kind that is needed again and again;
+ * returns whether it was taken now. */
+static int grow(struct vibe_stream *s, void **memory, size_t *has, size_t bytes,
+                const char *what)
 {
     struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     const enum vibe_purpose purpose = cuda->base.purpose;
+
+    if (bytes <= *has)
+        return 0;
+    vibe_cuda_give(cuda, *memory);
+    cuda->base.purpose = VIBE_FOR_SCRATCH;
+    *memory = vibe_cuda_take(cuda, bytes);
+    cuda->base.purpose = purpose;
+    *has = *memory ? bytes : 0;
+    if (!*memory)
+        vibe_cuda_latch(s, cudaErrorMemoryAllocation, what);
+    return *memory != NULL;
+}
+
+void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     const int is_apart = cuda->is_prompt_apart && cuda->base.is_reading;
     void **scratch = is_apart ? &cuda->prompt_scratch : &cuda->scratch;
     size_t *has = is_apart ? &cuda->prompt_scratch_bytes : &cuda->scratch_bytes;
 
-    if (bytes <= *has)
-        return *scratch;
-    vibe_cuda_give(cuda, *scratch);
-    cuda->base.purpose = VIBE_FOR_SCRATCH;
-    *scratch = vibe_cuda_take(cuda, bytes);
-    cuda->base.purpose = purpose;
-    *has = *scratch ? bytes : 0;
-    if (!*scratch)
-        vibe_cuda_latch(s, cudaErrorMemoryAllocation, "scratch memory");
+    grow(s, scratch, has, bytes, "scratch memory");
     return *scratch;
+}
+
+void *vibe_cuda_mail(struct vibe_stream *s, size_t bytes)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+
+    if (grow(s, &cuda->mail, &cuda->mail_bytes, bytes, "memory of attention")) {
+        vibe_cuda_latch(s, cudaMemset(cuda->mail, 0xFF, bytes), "blank mail");
+        vibe_cuda_latch(s, cudaStreamSynchronize(cudaStreamLegacy),
+                        "blank mail");
+    }
+    return cuda->mail;
 }
 
 int vibe_cuda_check_driver(struct vibe_error *err)

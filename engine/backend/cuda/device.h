@@ -29,6 +29,8 @@ struct vibe_cuda {
     int is_prompt_apart; /* see vibe_ops.rest */
     void *prompt_scratch;
     size_t prompt_scratch_bytes;
+    void *mail; /* between blocks of attention; grows likewise */
+    size_t mail_bytes;
     void *expanded; /* rows of tiles made bf16; grows likewise */
     size_t expanded_bytes;
     unsigned *done; /* [VIBE_CUDA_COUNTERS] zeros: blocks that have arrived */
@@ -84,6 +86,10 @@ size_t vibe_cuda_free_bytes(const struct vibe_cuda *cuda);
 
 /* Scratch of at least this size; NULL after latching an error. */
 void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes);
+
+/* Bytes of ones of at least this size, which whoever changes them restores; NULL
+ * after latching an error. */
+void *vibe_cuda_mail(struct vibe_stream *s, size_t bytes);
 
 /* Fill the parts of the op table. */
 void vibe_cuda_memory_init(struct vibe_ops *ops);

@@ -78,10 +78,13 @@ cudaError_t vibe_cuda_attend(const struct vibe_cuda *cuda,
                              const struct vibe_rows *rows, float *scratch);
 
 /*
- * The same on tensor cores, for a bf16 cache with heads of 64 or 128 channels
- * and blocks of whole tiles of 32 positions; rows are aligned to 16 bytes.  A
- * step (T = 1), of up to 8 query heads for a KV head, rotates and stores its
- * rows itself.
+ * The same on tensor cores, for a bf16 or e4m3 cache with heads of 64 or 128
+ * channels and blocks of whole tiles of 32 positions; rows are aligned to 16
+ * bytes.  A step (T = 1), of up to 8 query heads for a KV head, rotates and
+ * stores its rows itself.
+ *
+ *   mail   as many bytes as the function before says, ones before and after;
+ *          enough for a row of each sequence
  */
 enum { VIBE_CUDA_STEP_HEADS = 8, VIBE_CUDA_PROMPT_TILE = 32 };
 cudaError_t vibe_cuda_attend_prompt(cudaStream_t stream,
@@ -89,15 +92,14 @@ cudaError_t vibe_cuda_attend_prompt(cudaStream_t stream,
                                     const struct vibe_tensor *qkv,
                                     const struct vibe_kv *kv, size_t layer,
                                     const struct vibe_rows *rows);
-size_t vibe_cuda_attend_step_scratch(const struct vibe_cuda *cuda,
-                                     const struct vibe_tensor *qkv,
-                                     const struct vibe_kv *kv);
+size_t vibe_cuda_attend_step_mail(const struct vibe_cuda *cuda,
+                                  const struct vibe_kv *kv);
 cudaError_t vibe_cuda_attend_step(const struct vibe_cuda *cuda,
                                   const struct vibe_tensor *y,
                                   const struct vibe_tensor *qkv,
                                   const struct vibe_kv *kv, size_t layer,
                                   const struct vibe_rows *rows,
-                                  const struct vibe_rope *rope, float *scratch);
+                                  const struct vibe_rope *rope, void *mail);
 
 cudaError_t vibe_cuda_window(cudaStream_t stream, const struct vibe_tensor *win,
                              const struct vibe_tensor *state,

@@ -7,7 +7,7 @@
 
 struct vibe_graph {
     cudaGraphExec_t exec;
-    const void *scratch, *expanded; /* that its kernels write to */
+    const void *scratch, *mail, *expanded; /* that its kernels write to */
 };
 
 static int stream_init(struct vibe_stream *s, struct vibe_error *err)
@@ -201,8 +201,9 @@ static void graph_run(struct vibe_stream *s, struct vibe_graph **graph,
     cudaError_t rc = cudaSuccess;
 
     /* scratch that has grown since is somewhere else */
-    if (*graph && ((*graph)->scratch != cuda->scratch ||
-                   (*graph)->expanded != cuda->expanded))
+    if (*graph &&
+        ((*graph)->scratch != cuda->scratch || (*graph)->mail != cuda->mail ||
+         (*graph)->expanded != cuda->expanded))
         vibe_graph_free(s, graph);
     if (!*graph) {
         struct vibe_graph *made = calloc(1, sizeof(*made));
@@ -218,6 +219,7 @@ static void graph_run(struct vibe_stream *s, struct vibe_graph **graph,
             return;
         }
         made->scratch = cuda->scratch;
+        made->mail = cuda->mail;
         made->expanded = cuda->expanded;
         *graph = made;
     }

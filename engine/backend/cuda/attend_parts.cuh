@@ -1,0 +1,231 @@
+/*
+ * attend_parts.cuh - a past in parts, and how their sums become one.
+ *
+ * A past is cut by its length alone, into parts of equal length.  Each is the
+ * work of a block, which posts what it found as letters, a quad of channels
+ * each, and then puts together all parts' letters of some quads: nobody waits
+ * for a last one.  Letters are blank before and after.
+ *
+ * A block waits for all blocks of its past, so they must run at once: parts are
+ * no more than multiprocessors, and blocks of one past are numbered one after
+ * another, which is the order in which they start.
+ */
+#ifndef VIBE_CUDA_ATTEND_PARTS_CUH
+#define VIBE_CUDA_ATTEND_PARTS_CUH
+
+#include "engine/backend/cuda/attend_row.cuh"
+
+enum {
+    TILE = 16,      /* positions */
+    FEW = 32,       /* tiles that are not worth more than one part */
+    LEAST = 8,      /* tiles of a part otherwise */
+    MAX_PARTS = 64, /* of a past */
+    LETTERS = 4,    /* of a quad that a lane reads, at most */
+};
+
+/* What a part has to say of a quad.  A word that is BLANK has not arrived. */
+struct letter {
+    float4 sum;
+    float4 scores; /* top, weight */
+};
+
+enum : unsigned { BLANK = 0xFFFFFFFFu }; /* a NaN that no operation makes */
+
+/* Four channels of a head: weighted sums, and the weights' top and sum. */
+struct quad {
+    float4 sum;
+    float top, weight;
+};
+
+#if __CUDA_ARCH__ >= 800
+
+/* Parts of a past of so many tiles. */
+__device__ static inline unsigned parts_for(unsigned n_tiles, unsigned most)
+{
+    return n_tiles <= FEW ? 1 : min(most, n_tiles / LEAST);
+}
+
+/* Load what is read again and again, between streams of weights that would push
+ * it out of the cache. */
+template <typename T> __device__ static inline T load_kept(const T *from)
+{
+    unsigned v;
+
+    static_assert(sizeof(T) == 4, "a word");
+    asm volatile("{.reg .b64 last;\n"
+                 "createpolicy.fractional.L2::evict_last.b64 last, 1.0;\n"
+                 "ld.global.L2::cache_hint.b32 %0, [%1], last;}"
+                 : "=r"(v)
+                 : "l"(from));
+    return *(T *)&v;
+}
+
+/* The part that this block takes: those that there are come first, those of one
+ * past side by side, the last row's before others.  Returns whether there is
+ * one. */
+__device__ static inline bool find_part(struct part &p, const struct step &a)
+{
+    const unsigned lane = threadIdx.x % 32;
+    unsigned i = blockIdx.x;
+
+    for (unsigned first = 0; first < a.n_rows; first += 32) {
+        const bool is_row = first + lane < a.n_rows;
+        const unsigned row = a.n_rows - 1 - (is_row ? first + lane : first);
+        const unsigned pos = (unsigned)load_kept(&a.pos[row]);
+        const int seq = load_kept(&a.seq[row]);
+        const unsigned n = parts_for(pos / TILE + 1, a.most_parts);
+        const unsigned parts = is_row ? n * a.cache.n_kv_heads : 0;
+        unsigned end = parts; /* of this row and those before */
+        unsigned at;
+
+#pragma unroll
+        for (unsigned offset = 1; offset < 32; offset *= 2) {
+            const unsigned other = __shfl_up_sync(0xFFFFFFFFu, end, offset);
+
+            end += lane >= offset ? other : 0;
+        }
+        at = __popc(__ballot_sync(0xFFFFFFFFu, end <= i));
+        if (at < 32) {
+            i -= __shfl_sync(0xFFFFFFFFu, end - parts, at);
+            p.row = __shfl_sync(0xFFFFFFFFu, row, at);
+            p.pos = __shfl_sync(0xFFFFFFFFu, pos, at);
+            p.n = __shfl_sync(0xFFFFFFFFu, n, at);
+            p.seq = __shfl_sync(0xFFFFFFFFu, seq, at);
+            p.head = i / p.n;
+            p.i = i % p.n;
+            p.first = p.i * (p.pos / TILE + 1) / p.n;
+            p.end = (p.i + 1) * (p.pos / TILE + 1) / p.n;
+            return true;
+        }
+        i -= __shfl_sync(0xFFFFFFFFu, end, 31);
+    }
+    return false;
+}
+
+/* The letters of part i of the past of a part. */
+template <unsigned HD>
+__device__ static inline struct letter *letters_of(const struct part &p,
+                                                   const struct step &a,
+                                                   unsigned i)
+{
+    const size_t past = (size_t)p.row * a.cache.n_kv_heads + p.head;
+
+    return a.mail + (past * a.most_parts + i) * (HEADS * HD / 4);
+}
+
+/* Add up what is relative to other tops. */
+__device__ static inline void append(quad &to, float4 sum, float top,
+                                     float weight)
+{
+    const float f = exp2f(top - to.top); /* 0 for nothing */
+
+    to.weight = fmaf(weight, f, to.weight);
+    to.sum.x = fmaf(sum.x, f, to.sum.x);
+    to.sum.y = fmaf(sum.y, f, to.sum.y);
+    to.sum.z = fmaf(sum.z, f, to.sum.z);
+    to.sum.w = fmaf(sum.w, f, to.sum.w);
+}
+
+__device__ static inline void send(float4 *to, float4 v)
+{
+    asm volatile(
+        "st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to),
+        "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+        : "memory");
+}
+
+__device__ static inline float4 look(const float4 *from)
+{
+    float4 v;
+
+    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "l"(from)
+                 : "memory");
+    return v;
+}
+
+__device__ static inline bool is_blank(float4 v)
+{
+    return __float_as_uint(v.x) == BLANK || __float_as_uint(v.y) == BLANK ||
+           __float_as_uint(v.z) == BLANK || __float_as_uint(v.w) == BLANK;
+}
+
+/* Lanes that read the letters of n parts. */
+__device__ static inline unsigned readers_of(unsigned n)
+{
+    return n <= 4 * LETTERS ? 4 : n <= 8 * LETTERS ? 8 : 16;
+}
+
+/* Read up to LETTERS letters of a quad as soon as they are there, and leave
+ * blanks; what there is not is nothing.  The whole warp takes part. */
+__device__ static inline void read_letters(
+    float4 (&sum)[LETTERS], float4 (&scores)[LETTERS],
+    struct letter *const (&from)[LETTERS])
+{
+    const float blank = __uint_as_float(BLANK);
+    const float4 blanks = make_float4(blank, blank, blank, blank);
+    bool waits;
+
+#pragma unroll
+    for (unsigned i = 0; i < LETTERS; i++) {
+        sum[i] = from[i] ? blanks : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        scores[i] = from[i] ? blanks : make_float4(-INFINITY, 0.0f, 0.0f, 0.0f);
+    }
+    do {
+        waits = false;
+#pragma unroll
+        for (unsigned i = 0; i < LETTERS; i++)
+            if (is_blank(sum[i]) || is_blank(scores[i])) {
+                sum[i] = look(&from[i]->sum);
+                scores[i] = look(&from[i]->scores);
+            }
+#pragma unroll
+        for (unsigned i = 0; i < LETTERS; i++)
+            waits |= is_blank(sum[i]) || is_blank(scores[i]);
+    } while (__any_sync(0xFFFFFFFFu, waits));
+#pragma unroll
+    for (unsigned i = 0; i < LETTERS; i++)
+        if (from[i]) {
+            send(&from[i]->sum, blanks);
+            send(&from[i]->scores, blanks);
+        }
+}
+
+/* The letters of a quad from n parts, stride apart, put together by lanes side
+ * by side; NULL for none.  The whole warp takes part. */
+__device__ static inline quad collect(struct letter *first, unsigned stride,
+                                      unsigned n, unsigned readers)
+{
+    struct letter *from[LETTERS];
+    float4 sum[LETTERS], scores[LETTERS];
+    quad q = {make_float4(0.0f, 0.0f, 0.0f, 0.0f), -INFINITY, 0.0f};
+
+#pragma unroll
+    for (unsigned i = 0; i < LETTERS; i++) {
+        const unsigned k = threadIdx.x % readers + i * readers;
+
+        from[i] = first && k < n ? first + k * stride : NULL;
+    }
+    read_letters(sum, scores, from);
+#pragma unroll
+    for (unsigned i = 0; i < LETTERS; i++)
+        q.top = fmaxf(q.top, scores[i].x);
+    for (unsigned offset = readers / 2; offset > 0; offset /= 2)
+        q.top = fmaxf(q.top, __shfl_xor_sync(0xFFFFFFFFu, q.top, offset));
+#pragma unroll
+    for (unsigned i = 0; i < LETTERS; i++)
+        append(q, sum[i], scores[i].x, scores[i].y);
+    for (unsigned offset = readers / 2; offset > 0; offset /= 2) {
+        q.sum.x += __shfl_xor_sync(0xFFFFFFFFu, q.sum.x, offset);
+        q.sum.y += __shfl_xor_sync(0xFFFFFFFFu, q.sum.y, offset);
+        q.sum.z += __shfl_xor_sync(0xFFFFFFFFu, q.sum.z, offset);
+        q.sum.w += __shfl_xor_sync(0xFFFFFFFFu, q.sum.w, offset);
+        q.weight += __shfl_xor_sync(0xFFFFFFFFu, q.weight, offset);
+    }
+    return q;
+}
+
+#endif
+
+#endif /* VIBE_CUDA_ATTEND_PARTS_CUH */
