@@ -86,19 +86,17 @@ static void multiply_few_rows(struct vibe_stream *s,
 {
     struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     const size_t M = p->x->B * p->x->T;
-    const int is_wide = M > VIBE_CUDA_GEMV_ROWS;
     float *partial = NULL;
     size_t bytes;
 
-    if (!has_tensor_cores(cuda, p->w->part[0].dtype) || !is_even(p->x) ||
-        (is_wide && p->w->part[0].is_tiled)) {
+    if (!has_tensor_cores(cuda, p->w->part[0].dtype) || !is_even(p->x)) {
         if (p->w->part[0].is_tiled)
             vibe_cuda_multiply_expanded(s, p, vibe_cuda_linear);
         else
             multiply_plainly(s, p);
         return;
     }
-    if (!is_wide) {
+    if (M <= VIBE_CUDA_GEMV_ROWS) {
         vibe_cuda_latch(s, vibe_cuda_gemv(cuda, p, 0, M), "linear");
         return;
     }
