@@ -110,7 +110,7 @@ static size_t floats_bytes(size_t n)
 static size_t scale_bytes(enum vibe_dtype dtype,
                           const struct vibe_matrix_source *src)
 {
-    int is_scaled = dtype == VIBE_I8 || dtype == VIBE_I4 ||
+    int is_scaled = dtype == VIBE_I8 ||
                     (dtype == VIBE_F8_E4M3 &&
                      vibe_matrix_gpu_dtype(src) != VIBE_F8_E4M3);
 
@@ -128,7 +128,8 @@ static int measure(struct vibe_backend *be,
     (void)err;
     *rows = rows_bytes(dtype, src->N, src->K);
     *small = scale_bytes(dtype, src) + (src->bias ? floats_bytes(src->N) : 0) +
-             (src->gamma ? floats_bytes(src->N) : 0);
+             (src->gamma ? floats_bytes(src->N) : 0) +
+             vibe_tiles_list_bytes(dtype, src->N, src->K);
     return VIBE_OK;
 }
 

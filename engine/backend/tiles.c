@@ -1,24 +1,20 @@
 #include "engine/backend/tiles.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/backend/backend.h"
+#include "engine/backend/heap.h"
 #include "engine/base/error.h"
 #include "engine/base/size.h"
 #include "engine/format/pack.h"
 #include "engine/format/quant.h"
 
 enum {
-    LANES = 32,
-    LANE_PAIRS = 16, /* of both its rows */
-    FIELDS = 5,      /* pairs whose codes fill a word but for two bits */
     I4_ZERO = 8,
-    ABREAST = VIBE_PACK_COLUMNS /
-              VIBE_TILE_COLUMNS, /* tiles of one of pack.h */
-    WEIGHTS = VIBE_TILE_ROWS * VIBE_TILE_COLUMNS,
+    TILE_COLUMNS = VIBE_TILE_COLUMNS,
+    ABREAST = VIBE_PACK_COLUMNS / TILE_COLUMNS, /* tiles of one of pack.h */
 };
 
 size_t vibe_tile_bytes(enum vibe_dtype dtype)
@@ -39,6 +35,16 @@ size_t vibe_tiles_room(size_t N, size_t K)
     return rows < most ? rows : most;
 }
 
+size_t vibe_tiles_list_bytes(enum vibe_dtype dtype, size_t N, size_t K)
+{
+    const size_t n_groups = (N + VIBE_TILE_ROWS - 1) / VIBE_TILE_ROWS;
+    const size_t words = 1 + 2 * n_groups + N * K / 4096;
+
+    if (dtype != VIBE_BF16_PACKED)
+        return 0;
+    return vibe_size_round(words * sizeof(uint32_t), VIBE_HEAP_ALIGNMENT);
+}
+
 static void put_u16(uint8_t *to, unsigned u)
 {
     const uint16_t half = (uint16_t)u;
@@ -46,20 +52,15 @@ static void put_u16(uint8_t *to, unsigned u)
     memcpy(to, &half, sizeof(half));
 }
 
-static void put_u32(uint8_t *to, uint32_t u)
+/* Two neighbours share a byte; a lane wants those eight apart to. */
+static void lay_i4_lane(uint8_t out[8], const uint8_t in[8])
 {
-    memcpy(to, &u, sizeof(u));
-}
+    for (unsigned b = 0; b < 8; b++) {
+        const unsigned low = in[b / 2] >> b % 2 * 4 & 15u;
+        const unsigned high = in[4 + b / 2] >> b % 2 * 4 & 15u;
 
-/* Eight neighbours of int4, two a byte, as a lane wants them: the even ones
- * first. */
-static uint32_t i4_word(const uint8_t in[4])
-{
-    uint32_t word = 0;
-
-    for (unsigned i = 0; i < 4; i++)
-        word |= (in[i] & 15u) << 4 * i | (uint32_t)(in[i] >> 4) << (16 + 4 * i);
-    return word;
+        out[b] = (uint8_t)((low ^ I4_ZERO) | (high ^ I4_ZERO) << 4);
+    }
 }
 
 /* Row r of a tile of int4 that begins at column k. */
@@ -85,12 +86,12 @@ static void lay_i4_row(uint8_t *tile, const struct vibe_tile_row *row,
                                       k / part->group];
     }
     for (unsigned q = 0; q < 4; q++)
-        for (unsigned w = 0; w < 2; w++)
-            put_u32(tile + (((size_t)g * 4 + q) * 4 + (size_t)half * 2 + w) * 4,
-                    i4_word(in + (size_t)q * 8 + (size_t)w * 4));
-    scale = ldexpf(vibe_quant_group_scale(scale), VIBE_TILE_I4_UP);
+        lay_i4_lane(tile + (((size_t)g * 4 + q) * 2 + half) * 8,
+                    in + (size_t)q * 8);
+    scale = vibe_quant_group_scale(scale);
     memcpy(&bits, &scale, sizeof(bits));
-    put_u16(tile + VIBE_TILE_SCALES_AT + (size_t)r * 2, bits >> 16);
+    put_u16(tile + VIBE_TILE_SCALES_AT + ((size_t)g * 2 + half) * 2,
+            bits >> 16);
 }
 
 /* Where row n of a part is in its packed form, and which rows are with it. */
@@ -125,117 +126,74 @@ static uint32_t base_of(const struct source *from, size_t i)
     return tile.base;
 }
 
-/* How an escape says an exponent, or VIBE_TILE_NO_ESCAPE if it cannot. */
-static uint32_t said(uint32_t exponent, uint32_t base)
+/* The base of a group: the lowest one that leaves most of pack.h's tiles their
+ * codes and an exponent above. */
+static uint32_t group_base(const struct vibe_tile_row *row, size_t K)
 {
-    const uint32_t e = exponent + VIBE_TILE_ESCAPE_BIAS - base;
-
-    if (exponent == 0)
-        return 0;
-    return e > 0 && e < VIBE_TILE_NO_ESCAPE ? e : VIBE_TILE_NO_ESCAPE;
-}
-
-/* A tile of packed bf16 on its way. */
-struct packing {
-    uint8_t *tile;
-    uint32_t words[LANES][3]; /* of codes */
-    unsigned n_escapes;
-    int is_far;
-};
-
-static void put_code(uint32_t words[3], unsigned pair, unsigned is_odd,
-                     uint32_t code)
-{
-    const unsigned up = is_odd * 16;
-
-    if (pair < LANE_PAIRS - 1) {
-        words[pair / FIELDS] |= code << (3 * (pair % FIELDS) + 1 + up);
-        return;
-    }
-    for (unsigned b = 0; b < 3; b++)
-        words[b] |= (code >> b & 1) << up;
-}
-
-/* Returns the code. */
-static uint32_t put_escape(struct packing *p, unsigned position,
-                           uint32_t exponent)
-{
-    const uint32_t e = said(exponent, p->tile[VIBE_TILE_BASES_AT]);
-
-    if (e == VIBE_TILE_NO_ESCAPE || p->n_escapes == VIBE_TILE_ESCAPES)
-        p->is_far = 1;
-    else
-        put_u16(p->tile + VIBE_TILE_ESCAPES_AT + (size_t)p->n_escapes++ * 2,
-                position << 6 | e);
-    return 0;
-}
-
-/* Row r of a tile, its columns of in; what is not there is coded 0. */
-static void pack_row(struct packing *p, const uint16_t *in, unsigned r,
-                     size_t n_columns)
-{
-    const uint32_t base = p->tile[VIBE_TILE_BASES_AT + r];
-
-    for (unsigned c = 0; c < VIBE_TILE_COLUMNS && c < n_columns; c++) {
-        const unsigned position = vibe_tile_position(r, c);
-        const unsigned pair = position >> 8 << 2 | (position >> 1 & 3);
-        const uint32_t exponent = in[c] >> 7 & 255;
-        uint32_t code = exponent - base;
-
-        p->tile[position] = (uint8_t)((in[c] >> 8 & 0x80) | (in[c] & 0x7F));
-        if (code >= VIBE_PACK_WINDOW)
-            code = put_escape(p, position, exponent);
-        put_code(p->words[position >> 3 & 31], pair, position & 1, code);
-    }
-}
-
-/* What is past the matrix is coded as zeros: its base is 0. */
-static void pack_tile(uint8_t *tile, const uint16_t *in, size_t ld,
-                      const uint32_t base[VIBE_TILE_ROWS],
-                      const size_t n_columns[VIBE_TILE_ROWS])
-{
-    struct packing p = {.tile = tile};
-
-    memset(tile, 0, VIBE_TILE_ESCAPES_AT);
-    memset(tile + VIBE_TILE_ESCAPES_AT, 0xFF, (size_t)VIBE_TILE_ESCAPES * 2);
-    for (unsigned r = 0; r < VIBE_TILE_ROWS; r++)
-        tile[VIBE_TILE_BASES_AT + r] = (uint8_t)base[r];
-    for (unsigned r = 0; r < VIBE_TILE_ROWS; r++)
-        pack_row(&p, in + r * ld, r, n_columns[r]);
-    for (unsigned lane = 0; lane < LANES; lane++)
-        for (unsigned w = 0; w < 3; w++)
-            put_u32(tile + VIBE_TILE_CODES_AT + ((size_t)w * LANES + lane) * 4,
-                    p.words[lane][w]);
-    if (p.is_far)
-        put_u16(tile + VIBE_TILE_ESCAPES_AT + (size_t)VIBE_TILE_FEW * 2,
-                VIBE_TILE_FAR);
-}
-
-/* The tiles of a group that pack.h has in its tile i of each row. */
-static void lay_packed(uint8_t *out, const struct vibe_tile_row *row, size_t K,
-                       size_t i)
-{
-    uint16_t wide[VIBE_TILE_ROWS][VIBE_PACK_COLUMNS];
-    uint32_t base[VIBE_TILE_ROWS] = {0};
-    size_t left[VIBE_TILE_ROWS] = {0};
+    uint32_t count[VIBE_PACK_BASE_MAX + VIBE_PACK_WINDOW] = {0};
+    uint32_t most = 0, best = 0;
 
     for (unsigned r = 0; r < VIBE_TILE_ROWS && row[r].part; r++) {
         const struct source from = source_of(&row[r], K);
 
-        vibe_unpack_row(wide[r], from.block, from.n_rows, K, from.r,
-                        from.first + i);
-        base[r] = base_of(&from, i);
-        left[r] = K - i * VIBE_PACK_COLUMNS;
+        for (size_t i = 0; i < vibe_pack_across(K); i++)
+            count[base_of(&from, i)]++;
     }
-    for (size_t t = 0; t < ABREAST; t++) {
-        if (i * ABREAST + t >= vibe_tiles_across(K))
-            return;
-        pack_tile(out + t * VIBE_TILE_PACKED_BYTES,
-                  wide[0] + t * VIBE_TILE_COLUMNS, VIBE_PACK_COLUMNS, base,
-                  left);
-        for (unsigned r = 0; r < VIBE_TILE_ROWS && row[r].part; r++)
-            left[r] -= left[r] < VIBE_TILE_COLUMNS ? left[r]
-                                                   : VIBE_TILE_COLUMNS;
+    for (uint32_t base = 0; base < VIBE_PACK_BASE_MAX; base += 2) {
+        uint32_t n = 0;
+
+        for (uint32_t i = 0; i < VIBE_PACK_WINDOW; i++)
+            n += count[base + i];
+        if (n > most) {
+            most = n;
+            best = base;
+        }
+    }
+    return best;
+}
+
+/* Row r of a tile, its columns of in; what is not in the window is coded as
+ * anything. */
+static void pack_row(uint8_t *tile, const uint16_t *in, unsigned r,
+                     size_t n_columns, uint32_t base)
+{
+    uint8_t *tops = tile + VIBE_TILE_TOPS_AT + (size_t)r % 8 * TILE_COLUMNS;
+
+    for (unsigned c = 0; c < TILE_COLUMNS && c < n_columns; c++) {
+        const unsigned top = in[c] >> 8;
+        const unsigned code = (top - base / 2) & 7;
+        const unsigned next = c / 4 * 4 + (c + 1) % 4;
+
+        tile[(size_t)r * TILE_COLUMNS + c] = (uint8_t)in[c];
+        if (r < 8) {
+            tops[c] |= (uint8_t)((top & 0x80) | code);
+        } else {
+            tops[c] |= (uint8_t)(code << 4);
+            tops[next] |= (uint8_t)(top >> 7 << 3);
+        }
+    }
+}
+
+/* The tiles of a group that pack.h has in its tile i of each row. */
+static void lay_packed(uint8_t *out, const struct vibe_tile_row *row, size_t K,
+                       size_t i, uint32_t base)
+{
+    const size_t left = vibe_tiles_across(K) - i * ABREAST;
+    uint16_t wide[VIBE_PACK_COLUMNS];
+
+    memset(out, 0, (left < ABREAST ? left : ABREAST) * VIBE_TILE_PACKED_BYTES);
+    for (unsigned r = 0; r < VIBE_TILE_ROWS && row[r].part; r++) {
+        const struct source from = source_of(&row[r], K);
+
+        vibe_unpack_row(wide, from.block, from.n_rows, K, from.r,
+                        from.first + i);
+        for (size_t t = 0; t < ABREAST; t++) {
+            const size_t k = i * VIBE_PACK_COLUMNS + t * TILE_COLUMNS;
+
+            if (k < K)
+                pack_row(out + t * VIBE_TILE_PACKED_BYTES,
+                         wide + t * TILE_COLUMNS, r, K - k, base);
+        }
     }
 }
 
@@ -245,8 +203,11 @@ void vibe_tiles_lay(void *out, enum vibe_dtype dtype,
     uint8_t *tile = out;
 
     if (dtype == VIBE_BF16_PACKED) {
+        const uint32_t base = group_base(row, K);
+
         for (size_t i = 0; i < vibe_pack_across(K); i++)
-            lay_packed(tile + i * ABREAST * VIBE_TILE_PACKED_BYTES, row, K, i);
+            lay_packed(tile + i * ABREAST * VIBE_TILE_PACKED_BYTES, row, K, i,
+                       base);
         return;
     }
     assert(dtype == VIBE_I4);
@@ -257,110 +218,25 @@ void vibe_tiles_lay(void *out, enum vibe_dtype dtype,
     }
 }
 
-/* The escapes of row r of a group among pack.h's tiles i. */
-struct escapes {
-    const uint8_t *at;
-    size_t n;
-    uint32_t base;
-    size_t r; /* in pack.h's tile */
-};
-
-static struct escapes escapes_of(const struct vibe_tile_row *row, size_t K,
-                                 size_t i)
+/* Room for another group and so many escapes; non-zero without memory. */
+static int make_room(struct vibe_tiles_far *far, size_t n, size_t n_escapes)
 {
-    const struct source from = source_of(row, K);
-    const size_t n_tiles = vibe_pack_n_tiles(from.n_rows, K);
-    const uint8_t *block = from.block;
-    struct vibe_pack_tile tile[2];
-
-    memcpy(tile, block + (from.first + i) * sizeof(*tile), sizeof(tile));
-    return (struct escapes){
-        .at = block + vibe_pack_escapes_at(n_tiles) +
-              tile[0].first * sizeof(uint32_t),
-        .n = tile[1].first - tile[0].first,
-        .base = tile[0].base,
-        .r = from.r,
-    };
-}
-
-/* Escape j, if it is of the row: its column in pack.h's tile, else -1. */
-static int read_escape(const struct escapes *from, size_t j, uint16_t *weight)
-{
-    uint32_t escape;
-
-    memcpy(&escape, from->at + j * sizeof(escape), sizeof(escape));
-    *weight = (uint16_t)escape;
-    if (vibe_pack_escape_row(escape) != from->r)
-        return -1;
-    return (int)vibe_pack_escape_column(escape);
-}
-
-/* What a group's tiles have of escapes, among pack.h's tiles i. */
-struct census {
-    size_t n[ABREAST];
-    int is_far[ABREAST];
-};
-
-static void count_escapes(struct census *out, const struct vibe_tile_row *row,
-                          size_t K, size_t i)
-{
-    const uint32_t base = escapes_of(&row[0], K, i).base;
-
-    *out = (struct census){0};
-    for (unsigned r = 0; r < VIBE_TILE_ROWS && row[r].part; r++) {
-        const struct escapes from = escapes_of(&row[r], K, i);
-
-        for (size_t j = 0; j < from.n; j++) {
-            uint16_t weight;
-            const int column = read_escape(&from, j, &weight);
-            const size_t t = (size_t)column / VIBE_TILE_COLUMNS;
-
-            if (column < 0)
-                continue;
-            if (++out->n[t] > VIBE_TILE_ESCAPES ||
-                said(weight >> 7 & 255, base) == VIBE_TILE_NO_ESCAPE)
-                out->is_far[t] = 1;
-        }
-    }
-}
-
-int vibe_tiles_is_far(const struct vibe_tile_row row[VIBE_TILE_ROWS], size_t K)
-{
-    int is_far = 0;
-
-    for (size_t i = 0; i < vibe_pack_across(K) && !is_far; i++) {
-        struct census count;
-
-        count_escapes(&count, row, K, i);
-        for (size_t t = 0; t < ABREAST; t++)
-            is_far |= count.is_far[t];
-    }
-    return is_far;
-}
-
-/* Room for another tile of so many escapes; non-zero without memory. */
-static int make_room(struct vibe_tiles_far *far, size_t n_escapes)
-{
-    while (far->n + 2 > far->room) {
+    while (far->n + n > far->room) {
         const size_t room = 2 * far->room + 16;
-        size_t *group = realloc(far->group, room * sizeof(*group));
-        uint32_t *tile, *first;
+        uint32_t *base = realloc(far->base, room * sizeof(*base));
+        uint32_t *end;
 
-        if (!group)
+        if (!base)
             return 1;
-        far->group = group;
-        tile = realloc(far->tile, room * sizeof(*tile));
-        if (!tile)
+        far->base = base;
+        end = realloc(far->end, room * sizeof(*end));
+        if (!end)
             return 1;
-        far->tile = tile;
-        first = realloc(far->first, room * sizeof(*first));
-        if (!first)
-            return 1;
-        far->first = first;
+        far->end = end;
         far->room = room;
     }
     while (far->n_escapes + n_escapes > far->escape_room) {
-        const size_t room = 2 * far->escape_room + WEIGHTS;
+        const size_t room = 2 * far->escape_room + VIBE_PACK_COLUMNS;
         uint32_t *escape = realloc(far->escape, room * sizeof(*escape));
 
         if (!escape)
@@ -371,81 +247,112 @@ static int make_room(struct vibe_tiles_far *far, size_t n_escapes)
     return 0;
 }
 
-/* Append the escapes of tile t of those beside each other. */
-static void add_escapes(struct vibe_tiles_far *far,
-                        const struct vibe_tile_row *row, size_t K, size_t i,
-                        size_t t)
+/* Append the weight of row r and column k if it is outside of the window. */
+static void add_weight(struct vibe_tiles_far *far, uint32_t base, unsigned r,
+                       size_t k, uint16_t weight)
 {
-    for (unsigned r = 0; r < VIBE_TILE_ROWS && row[r].part; r++) {
-        const struct escapes from = escapes_of(&row[r], K, i);
+    const uint32_t exponent = weight >> 7 & 255;
 
-        for (size_t j = 0; j < from.n; j++) {
-            uint16_t weight;
-            const int column = read_escape(&from, j, &weight);
+    if (exponent - base >= VIBE_TILE_WINDOW)
+        far->escape[far->n_escapes++] = (uint32_t)(k / TILE_COLUMNS) << 18 |
+                                        r << 14 |
+                                        (uint32_t)(k % TILE_COLUMNS) << 8 |
+                                        (uint32_t)(weight >> 8);
+}
 
-            if (column < 0 || (size_t)column / VIBE_TILE_COLUMNS != t)
-                continue;
-            far->escape[far->n_escapes++] = vibe_tile_position(
-                                                r, (unsigned)column %
-                                                       VIBE_TILE_COLUMNS)
-                                                << 16 |
-                                            weight;
-        }
+/* Append those of row r among pack.h's tiles i that are listed there: all where
+ * the window has what its codes can say. */
+static void add_listed(struct vibe_tiles_far *far, uint32_t base, unsigned r,
+                       const struct source *from, size_t K, size_t i)
+{
+    const size_t n_tiles = vibe_pack_n_tiles(from->n_rows, K);
+    const uint8_t *block = from->block;
+    const uint8_t *at = block + vibe_pack_escapes_at(n_tiles);
+    struct vibe_pack_tile tile[2];
+
+    memcpy(tile, block + (from->first + i) * sizeof(*tile), sizeof(tile));
+    for (size_t j = tile[0].first; j < tile[1].first; j++) {
+        uint32_t escape;
+
+        memcpy(&escape, at + j * sizeof(escape), sizeof(escape));
+        if (vibe_pack_escape_row(escape) == from->r)
+            add_weight(far, base, r,
+                       i * VIBE_PACK_COLUMNS + vibe_pack_escape_column(escape),
+                       (uint16_t)escape);
     }
 }
 
-int vibe_tiles_far_add(struct vibe_tiles_far *far, size_t group,
-                       const struct vibe_tile_row row[VIBE_TILE_ROWS], size_t K,
-                       struct vibe_error *err)
+static void add_row(struct vibe_tiles_far *far, uint32_t base, unsigned r,
+                    const struct source *from, size_t K, size_t i)
 {
-    for (size_t i = 0; i < vibe_pack_across(K); i++) {
-        struct census count;
+    const uint32_t code_0 = base_of(from, i);
+    const size_t first = i * VIBE_PACK_COLUMNS;
+    uint16_t wide[VIBE_PACK_COLUMNS];
 
-        count_escapes(&count, row, K, i);
-        for (size_t t = 0; t < ABREAST; t++) {
-            if (!count.is_far[t])
-                continue;
-            if (make_room(far, count.n[t]))
-                return vibe_fail(err, VIBE_E_NOMEM,
-                                 "no memory for %zu escapes of packed weights",
-                                 far->n_escapes + count.n[t]);
-            far->group[far->n] = group;
-            far->tile[far->n] = (uint32_t)(i * ABREAST + t);
-            far->first[far->n++] = (uint32_t)far->n_escapes;
-            add_escapes(far, row, K, i, t);
-            far->first[far->n] = (uint32_t)far->n_escapes;
+    if (code_0 >= base &&
+        code_0 + VIBE_PACK_WINDOW <= base + VIBE_TILE_WINDOW) {
+        add_listed(far, base, r, from, K, i);
+        return;
+    }
+    vibe_unpack_row(wide, from->block, from->n_rows, K, from->r,
+                    from->first + i);
+    for (size_t c = 0; c < VIBE_PACK_COLUMNS && first + c < K; c++)
+        add_weight(far, base, r, first + c, wide[c]);
+}
+
+int vibe_tiles_far_add(struct vibe_tiles_far *far,
+                       const struct vibe_tile_row row[VIBE_TILE_ROWS], size_t K)
+{
+    const uint32_t base = group_base(row, K);
+
+    for (unsigned r = 0; r < VIBE_TILE_ROWS && row[r].part; r++) {
+        const struct source from = source_of(&row[r], K);
+
+        for (size_t i = 0; i < vibe_pack_across(K); i++) {
+            if (make_room(far, 1, VIBE_PACK_COLUMNS))
+                return 1;
+            add_row(far, base, r, &from, K, i);
         }
     }
-    return VIBE_OK;
+    far->base[far->n] = base;
+    far->end[far->n++] = (uint32_t)far->n_escapes;
+    return 0;
+}
+
+int vibe_tiles_far_append(struct vibe_tiles_far *far,
+                          const struct vibe_tiles_far *some)
+{
+    if (make_room(far, some->n, some->n_escapes))
+        return 1;
+    for (size_t i = 0; i < some->n; i++) {
+        far->base[far->n] = some->base[i];
+        far->end[far->n++] = (uint32_t)far->n_escapes + some->end[i];
+    }
+    for (size_t i = 0; i < some->n_escapes; i++)
+        far->escape[far->n_escapes++] = some->escape[i];
+    return 0;
 }
 
 void vibe_tiles_far_release(struct vibe_tiles_far *far)
 {
-    free(far->group);
-    free(far->tile);
-    free(far->first);
+    free(far->base);
+    free(far->end);
     free(far->escape);
     *far = (struct vibe_tiles_far){0};
 }
 
-size_t vibe_tiles_far_words(const struct vibe_tiles_far *far, size_t n_groups)
+size_t vibe_tiles_far_words(const struct vibe_tiles_far *far)
 {
-    return far->n ? n_groups + 1 + far->n + far->n + 1 + far->n_escapes : 0;
+    return far->n ? 1 + 2 * far->n + far->n_escapes : 0;
 }
 
-void vibe_tiles_far_write(const struct vibe_tiles_far *far, size_t n_groups,
-                          uint32_t *out)
+void vibe_tiles_far_write(const struct vibe_tiles_far *far, uint32_t *out)
 {
-    size_t i = 0;
-
-    for (size_t g = 0; g <= n_groups; g++) {
-        while (i < far->n && far->group[i] < g)
-            i++;
-        *out++ = (uint32_t)i;
-    }
-    memcpy(out, far->tile, far->n * sizeof(*out));
+    *out++ = 0;
+    memcpy(out, far->end, far->n * sizeof(*out));
     out += far->n;
-    memcpy(out, far->first, (far->n + 1) * sizeof(*out));
-    out += far->n + 1;
-    memcpy(out, far->escape, far->n_escapes * sizeof(*out));
+    memcpy(out, far->base, far->n * sizeof(*out));
+    out += far->n;
+    if (far->n_escapes)
+        memcpy(out, far->escape, far->n_escapes * sizeof(*out));
 }

@@ -7,31 +7,25 @@
  * matrix is zero.  Lane 4 g + q of a warp has rows g and g + 8 of a tile, half
  * 0 and 1, and of each columns 16 q .. 16 q + 15: eight pairs of neighbours.
  *
- *   I4           nibbles  u32 [lane][half][2]: bits 4 i of word w are the even
- *                         column of pair 4 w + i, 16 bits higher its odd one
- *                scales   bf16 [row]: 2^VIBE_TILE_I4_UP of them, those of
- *                         quant.h exactly
+ *   I4           nibbles  u8 [lane][half][8]: byte b has column b in its lower
+ *                         bits, 8 + b in its upper ones, in two's complement
+ *                scales   bf16 [g][half]: those of quant.h exactly
  *
- *   BF16_PACKED  bytes    u8 [position]: sign << 7 | mantissa
- *                codes    u32 [3][lane] for 16 pairs, as in format/pack.h
- *                bases    u8 [row]: the exponent of code 0
- *                escapes  u16 [40]: see below
+ *   BF16_PACKED  bottoms  u8 [row][column]: the lower byte of each, with the
+ *                         lowest bit of its exponent
+ *                tops     u8 [g][column]: in bits 7 and 2 .. 0 the sign of half
+ *                         0 and what half its exponent is more than half its
+ *                         group's base; of half 1 in bits 6 .. 4, and the sign
+ *                         in bit 3 of the next of four columns, after the
+ *                         last one the first
  *
- * A position says where tensor cores want a weight: of the columns' bits
- * q:2 i:2 c:1 e:1 and the rows' half:1 g:3 it has i:2 g:3 q:2 c:1 half:1 e:1,
- * and i:2 c:1 half:1 number the pairs of a lane.
+ * So a group has a window of VIBE_TILE_WINDOW exponents, from its base on, an
+ * even one.  What else there is, little, a matrix lists beside its tiles,
  *
- * An escape is position << 6 | e: its exponent is 0 where e is, or that of row
- * 0's base and e - VIBE_TILE_ESCAPE_BIAS.  e from VIBE_TILE_NO_ESCAPE on means
- * nothing; VIBE_TILE_FAR in place 32, which is seldom used, that there are more
- * escapes than can be said so.  All of them are then in a list that the matrix
- * has beside its tiles,
+ *   first[n_groups + 1], base[n_groups], escapes    u32
  *
- *   groups[n_groups + 1], tile[n], first[n + 1], escapes    u32
- *
- * of where the tiles of each group begin among those n, which of the group's
- * tiles each is, where its escapes begin, and the escapes: position << 16 |
- * bf16.
+ * of where the escapes of each group begin, and those: tile << 18 | row << 14 |
+ * column << 8 | the upper byte of the weight.
  */
 #ifndef VIBE_BACKEND_TILES_H
 #define VIBE_BACKEND_TILES_H
@@ -49,32 +43,16 @@ enum {
     VIBE_TILE_COLUMNS = 64,
 
     VIBE_TILE_SCALES_AT = 512,
-    VIBE_TILE_I4_UP = 111,  /* a code is tiny where it lies in a bf16 */
-    VIBE_TILE_I4_DOWN = 19, /* so products are 2^-19 of what they should be */
     VIBE_TILE_I4_BYTES = VIBE_TILE_SCALES_AT + 32,
 
-    VIBE_TILE_CODES_AT = 1024,
-    VIBE_TILE_BASES_AT = VIBE_TILE_CODES_AT + 384,
-    VIBE_TILE_ESCAPES_AT = VIBE_TILE_BASES_AT + 16,
-    VIBE_TILE_ESCAPES = 40,
-    VIBE_TILE_FEW = 32, /* of them, as most tiles have */
-    VIBE_TILE_PACKED_BYTES = VIBE_TILE_ESCAPES_AT + 2 * VIBE_TILE_ESCAPES,
-
-    VIBE_TILE_ESCAPE_BIAS = 47,
-    VIBE_TILE_NO_ESCAPE = 62,
-    VIBE_TILE_EMPTY = 0xFFFF,
-    VIBE_TILE_FAR = 0xFFFE,
+    VIBE_TILE_TOPS_AT = 1024,
+    VIBE_TILE_PACKED_BYTES = VIBE_TILE_TOPS_AT + 512,
+    VIBE_TILE_WINDOW = 16,
+    VIBE_TILES_MOST = (1 << 14) - 1, /* beside each other, for escapes */
 };
 
 /* Bytes of a tile; 0 of a dtype that is not kept so. */
 size_t vibe_tile_bytes(enum vibe_dtype dtype);
-
-/* The position of a weight of a tile. */
-static inline unsigned vibe_tile_position(unsigned row, unsigned column)
-{
-    return (column >> 2 & 3) << 8 | (row & 7) << 5 | (column >> 4) << 3 |
-           (column >> 1 & 1) << 2 | (row >> 3) << 1 | (column & 1);
-}
 
 /* Tiles beside each other. */
 static inline size_t vibe_tiles_across(size_t K)
@@ -113,33 +91,37 @@ struct vibe_tile_row {
 void vibe_tiles_lay(void *out, enum vibe_dtype dtype,
                     const struct vibe_tile_row row[VIBE_TILE_ROWS], size_t K);
 
-/* The escapes of the tiles of BF16_PACKED that have too many. */
+/* The windows and escapes of groups of BF16_PACKED. */
 struct vibe_tiles_far {
-    size_t *group; /* of each, owned as the others */
-    uint32_t *tile, *first, *escape;
+    uint32_t *base, *end; /* of each group, owned as the escapes */
+    uint32_t *escape;
     size_t n, n_escapes;
     size_t room, escape_room;
 };
 
-/* Is there such a tile in a group? */
-int vibe_tiles_is_far(const struct vibe_tile_row row[VIBE_TILE_ROWS], size_t K);
-
 /*
- * Append those of a group; groups come in order.
+ * Append those of a group.
  *
  *   far   all zero at first; release with vibe_tiles_far_release
  *
- * Errors: VIBE_E_NOMEM
+ * Errors: non-zero without memory
  */
-int vibe_tiles_far_add(struct vibe_tiles_far *far, size_t group,
-                       const struct vibe_tile_row row[VIBE_TILE_ROWS], size_t K,
-                       struct vibe_error *err);
+int vibe_tiles_far_add(struct vibe_tiles_far *far,
+                       const struct vibe_tile_row row[VIBE_TILE_ROWS],
+                       size_t K);
+
+/* Append all of some. */
+int vibe_tiles_far_append(struct vibe_tiles_far *far,
+                          const struct vibe_tiles_far *some);
 void vibe_tiles_far_release(struct vibe_tiles_far *far);
 
-/* Words of the list of a matrix of n_groups, 0 where there is none, and the
- * list: out[words]. */
-size_t vibe_tiles_far_words(const struct vibe_tiles_far *far, size_t n_groups);
-void vibe_tiles_far_write(const struct vibe_tiles_far *far, size_t n_groups,
-                          uint32_t *out);
+/* Bytes that a plan has for the list of a matrix: an escape in 4,096 weights is
+ * three times those of a normal distribution. */
+size_t vibe_tiles_list_bytes(enum vibe_dtype dtype, size_t N, size_t K);
+
+/* Words of the list of a matrix, 0 of one that has none, and the list:
+ * out[words]. */
+size_t vibe_tiles_far_words(const struct vibe_tiles_far *far);
+void vibe_tiles_far_write(const struct vibe_tiles_far *far, uint32_t *out);
 
 #endif /* VIBE_BACKEND_TILES_H */

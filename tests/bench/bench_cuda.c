@@ -28,6 +28,7 @@ struct bench {
     struct vibe_backend *be;
     struct vibe_stream s;
     struct vibe_tensor pool, x, y, scale; /* scale: [MAX_N] */
+    struct vibe_tensor far;               /* of tiles: no escapes */
     struct vibe_tensor room;
     double bandwidth; /* bytes per second */
 };
@@ -93,6 +94,7 @@ static void multiply(void *user)
             .part = {{.data = (char *)b->pool.data + i % n_pool * bytes,
                       .scale = b->scale.data,
                       .n_scales = p->N,
+                      .far = b->far.data,
                       .is_tiled = vibe_tile_bytes(p->dtype) > 0,
                       .dtype = p->dtype,
                       .n = p->N}},
@@ -288,7 +290,8 @@ static void make(struct bench *b)
         vibe_tensor_init(&b->x, b->be, VIBE_F32, 1, 1, x, &err) ||
         vibe_tensor_init(&b->y, b->be, VIBE_F32, 1, 1, y, &err) ||
         vibe_tensor_init(&b->room, b->be, VIBE_F32, 1, 32, MAX_K, &err) ||
-        vibe_tensor_init(&b->scale, b->be, VIBE_F32, 1, 1, MAX_N, &err))
+        vibe_tensor_init(&b->scale, b->be, VIBE_F32, 1, 1, MAX_N, &err) ||
+        vibe_tensor_init(&b->far, b->be, VIBE_F32, 1, 1, MAX_N, &err))
         fail("memory", &err);
     fill_pool(b);
 }
@@ -324,6 +327,7 @@ int main(int argc, char **argv)
     vibe_tensor_release(&b.y, b.be);
     vibe_tensor_release(&b.room, b.be);
     vibe_tensor_release(&b.scale, b.be);
+    vibe_tensor_release(&b.far, b.be);
     vibe_stream_release(&b.s);
     vibe_backend_free(b.be);
     return failed ? 1 : 0;

@@ -11,11 +11,13 @@
  * in turns; a slice adds up the products of fold tiles, high and low parts
  * apart, then both, then those in order; then slices are added as a tree, the
  * second half of them to the first until one is left.  How many slices, and
- * tiles in a fold, is said by K alone.
+ * tiles in a fold, is said by K alone.  Of int4 a fold adds up its tiles in order,
+ * x being in digits (digits.cuh).
  */
 #ifndef VIBE_CUDA_DECODE_CUH
 #define VIBE_CUDA_DECODE_CUH
 
+#include "engine/backend/cuda/digits.cuh"
 #include "engine/backend/cuda/epilogue.cuh"
 #include "engine/backend/cuda/tiles.cuh"
 #include "engine/backend/cuda/weights.cuh"
@@ -35,11 +37,11 @@ struct decode {
     unsigned first, n_rows;
     unsigned K, row_bytes, n_tiles, n_groups; /* tiles of a row, of N */
     unsigned slices, fold;
-    unsigned depth;                 /* of a ring */
-    unsigned parts, teams, levels;  /* see gemv_wide.cu */
-    unsigned x_step;                /* from row to row of x, there */
-    const unsigned *far;            /* of whole tiles: see tiles.h */
-    unsigned far_groups, far_group; /* of the matrix; the first group's */
+    unsigned depth;                /* of a ring */
+    unsigned parts, teams, levels; /* see gemv_wide.cu */
+    unsigned x_step;               /* from row to row of x, there */
+    packed_list list; /* of the matrix, of which first_group comes first */
+    unsigned first_group;
     /* where sums of several blocks meet, see gemv_wide.cu */
     float *partial;
     unsigned *done;
@@ -93,9 +95,9 @@ static inline struct decode decode_of(const struct vibe_cuda_product *p,
                              (TILE_N * TILE_K));
     a.n_tiles = (a.K + TILE_K - 1) / TILE_K;
     a.n_groups = (a.e.N + TILE_N - 1) / TILE_N;
-    a.far = p->w->part[0].far;
-    a.far_groups = (unsigned)((p->w->whole_N + TILE_N - 1) / TILE_N);
-    a.far_group = (unsigned)(p->w->first / TILE_N);
+    a.list.words = p->w->part[0].far;
+    a.list.n = (unsigned)((p->w->whole_N + TILE_N - 1) / TILE_N);
+    a.first_group = (unsigned)(p->w->first / TILE_N);
     a.slices = slices_of(a.K);
     a.fold = fold_of(a.K);
     return a;
@@ -227,23 +229,21 @@ template <int dtype> struct feed {
     }
 };
 
-/* The same through whole tiles: this lane's pieces of each.  Behind a tile of
- * packed bf16 is left which one it is. */
+/* The same through whole tiles: this lane's pieces of each, which are those that
+ * it will read. */
 template <int dtype> struct tile_feed {
     enum {
         BYTES = format<dtype>::STORED_BYTES,
         PIECES = BYTES / 16,
     };
     const unsigned char *from; /* this lane's piece of the row's first tile */
-    unsigned far_group;
-    bool is_there;
 
+    /* Past the matrix it is the last group once more. */
     __device__ inline void turn(const decode &a, unsigned group)
     {
+        group = min(group, a.n_groups - 1);
         from = (const unsigned char *)a.w + (size_t)group * a.n_tiles * BYTES +
                threadIdx.x % 32 * 16;
-        far_group = a.far_group + group;
-        is_there = group < a.n_groups;
     }
 
     __device__ inline void fetch(unsigned char *to, const decode &a,
@@ -255,9 +255,7 @@ template <int dtype> struct tile_feed {
 #pragma unroll
         for (unsigned i = 0; i < PIECES; i += 32)
             if (i + lane < PIECES)
-                copy_async<16>(to + (i + lane) * 16, p + i * 16, is_there);
-        if (dtype == VIBE_BF16_PACKED && lane == 0)
-            *(uint2 *)(to + BYTES) = make_uint2(far_group, tile);
+                copy_async<16>(to + (i + lane) * 16, p + i * 16, true);
     }
 };
 
@@ -266,32 +264,40 @@ template <> struct feed<VIBE_I4> : tile_feed<VIBE_I4> {
 template <> struct feed<VIBE_BF16_PACKED> : tile_feed<VIBE_BF16_PACKED> {
 };
 
-/* A lane's share of a tile: rows lane / 4 and 8 more. */
-struct tile_pairs {
-    unsigned low[8], high[8];
+/* What there is to know of a group beside its tiles. */
+template <int dtype> struct group_of {
+    __device__ inline void open(const decode &, unsigned) {}
+    __device__ inline void put(tile_pairs &, unsigned, const decode &,
+                               unsigned) const
+    {
+    }
+};
+template <> struct group_of<VIBE_BF16_PACKED> : packed_group {
+    __device__ static inline unsigned of_matrix(const decode &a, unsigned group)
+    {
+        return a.first_group + min(group, a.n_groups - 1);
+    }
+    __device__ inline void open(const decode &a, unsigned group)
+    {
+        packed_group::open(a.list, of_matrix(a, group));
+    }
+    __device__ inline void put(tile_pairs &t, unsigned tile, const decode &a,
+                               unsigned group) const
+    {
+        packed_group::put(t, tile, a.list, of_matrix(a, group));
+    }
 };
 
 template <int dtype>
-__device__ static inline void read_tile(tile_pairs &t, unsigned char *from,
-                                        const decode &a)
+__device__ static inline void read_tile(tile_pairs &t,
+                                        const unsigned char *from,
+                                        const group_of<dtype> &group)
 {
     const unsigned r = threadIdx.x % 32 / 4;
     const unsigned q = threadIdx.x % 4;
 
-    if constexpr (dtype == VIBE_I4) {
-        read_i4(t.low, t.high, from);
-    } else if constexpr (dtype == VIBE_BF16_PACKED) {
-        const uint2 which = *(const uint2 *)(from + VIBE_TILE_PACKED_BYTES);
-        uint4 *quarters = (uint4 *)from;
-
-        unpack_tile(quarters, from, {a.far, a.far_groups, which.x, which.y});
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const uint4 v = quarters[32 * i + threadIdx.x % 32];
-
-            t.low[2 * i] = v.x, t.high[2 * i] = v.y;
-            t.low[2 * i + 1] = v.z, t.high[2 * i + 1] = v.w;
-        }
+    if constexpr (dtype == VIBE_BF16_PACKED) {
+        unpack_tile(t, from, group.base);
     } else {
         enum { BYTES = format<dtype>::ROW_BYTES };
 
@@ -300,18 +306,29 @@ __device__ static inline void read_tile(tile_pairs &t, unsigned char *from,
     }
 }
 
-/* Half of a tile of bf16, for two of four products. */
+/* Half of a tile of wide weights, for two of four products. */
+template <int dtype>
+constexpr bool has_halves = dtype == VIBE_BF16 || dtype == VIBE_BF16_PACKED;
+
+template <int dtype>
 __device__ static inline void read_half(tile_pairs &t,
                                         const unsigned char *from,
+                                        const group_of<dtype> &group,
                                         unsigned half)
 {
-    typedef format<VIBE_BF16> bf16;
     const unsigned r = threadIdx.x % 32 / 4;
     const unsigned q = threadIdx.x % 4;
 
-    bf16::expand_half(t.low + 4 * half, from + r * bf16::ROW_BYTES, r, q, half);
-    bf16::expand_half(t.high + 4 * half, from + (r + 8) * bf16::ROW_BYTES,
-                      r + 8, q, half);
+    if constexpr (dtype == VIBE_BF16_PACKED) {
+        unpack_half(t, from, group.base, half);
+    } else {
+        enum { BYTES = format<dtype>::ROW_BYTES };
+
+        format<dtype>::expand_half(t.low + 4 * half, from + r * BYTES, r, q,
+                                   half);
+        format<dtype>::expand_half(t.high + 4 * half, from + (r + 8) * BYTES,
+                                   r + 8, q, half);
+    }
 }
 
 /* c += a quarter of a tile times that of the pairs of x of this lane's

@@ -5,7 +5,8 @@
  * A block makes 16 outputs at a time; each of its warps does a slice of K
  * (decode.cuh).  A warp keeps a ring of tiles of its own filled, also from
  * one group of outputs to the next, and from before the kernel ahead has
- * ended: weights never change.  x comes through the ring beside them.
+ * ended: weights never change.  x comes through the ring beside them, but that
+ * of int4 where there is room for all digits of a warp's slice.
  */
 #include "engine/backend/cuda/decode.cuh"
 
@@ -14,9 +15,9 @@ enum {
     X_BYTES = TILE_K * 4,       /* of a row of x in a tile */
     RING_BYTES = 8 << 10, /* of weights, for a warp, where there is room */
     MOST_SLOTS = 8,
-    SHORT = 2,               /* slots where there is not */
-    STATIC_BYTES = 17 << 10, /* of shared memory, and a little more */
-    BUSY_WARPS = 16,         /* that keep a multiprocessor's memory busy */
+    SHORT = 2,         /* slots where there is not */
+    BUSY_WARPS = 16,   /* that keep a multiprocessor's memory busy */
+    BUSY_KEEPERS = 24, /* likewise, of those that keep x */
 };
 
 /* Rows come in twos: the second may be there twice. */
@@ -25,14 +26,38 @@ __host__ __device__ static inline size_t even(size_t n_rows)
     return (n_rows + 1) / 2 * 2;
 }
 
-/* Slots for so many bytes of weights. */
-__host__ __device__ static constexpr unsigned slots_of(size_t bytes)
+/* Of x in digits in a tile, with units. */
+__host__ __device__ static inline size_t kept_bytes(size_t n_rows)
 {
-    return RING_BYTES / bytes < MOST_SLOTS ? (unsigned)(RING_BYTES / bytes)
-                                           : (unsigned)MOST_SLOTS;
+    return even(n_rows) * 2 * TILE_K + ROWS * sizeof(float);
+}
+
+/* Warps on a multiprocessor, in blocks of so many that keep x or do not. */
+__host__ __device__ static constexpr unsigned busy_warps(unsigned warps,
+                                                         bool keeps)
+{
+    return keeps && warps == SLICES ? BUSY_KEEPERS : BUSY_WARPS;
+}
+
+/* Slots for so many bytes of weights. */
+__host__ __device__ static constexpr unsigned slots_of(size_t bytes,
+                                                       unsigned warps,
+                                                       bool keeps)
+{
+    const size_t all = (size_t)BUSY_WARPS * RING_BYTES /
+                       busy_warps(warps, keeps);
+
+    return all / bytes < MOST_SLOTS ? (unsigned)(all / bytes)
+                                    : (unsigned)MOST_SLOTS;
 }
 
 #if __CUDA_ARCH__ >= 800
+
+/* The most tiles that a slice has. */
+__device__ static inline unsigned tiles_of_slice(const decode &a)
+{
+    return (a.n_tiles + a.slices - 1) / a.slices;
+}
 
 /* Row m of those of this launch, the last one for those past it. */
 __device__ static inline size_t row_of(const decode &a, const struct view &v,
@@ -50,6 +75,8 @@ struct x_feed {
     const float *from[ROWS / 2]; /* this lane's quad of every other row */
     unsigned to;                 /* its place in a tile */
     unsigned at;                 /* of the first 8 of a column's neighbours */
+    unsigned digits, unit;       /* of a column, and a row of sums */
+    unsigned units;              /* behind the digits of a tile */
 
     __device__ inline void open(const decode &a)
     {
@@ -62,6 +89,9 @@ struct x_feed {
             from[i] = a.x.data + row_of(a, a.x, 2 * i + lane / 16) + 4 * quad;
         to = lane / 16 * X_BYTES + (quad ^ (quad / 8 * 2)) * 16;
         at = m * X_BYTES + lane % 4 * 64 + lane % 4 / 2 * 32;
+        digits = m * DIGIT_ROW + digits_at(m, lane / 4 % 2) + lane % 4 * 16;
+        units = even(a.n_rows) * DIGIT_ROW;
+        unit = units + 4 * min(lane % 4, a.n_rows - 1);
     }
 
     __device__ inline void fetch(unsigned char *tile_at, const decode &a,
@@ -86,6 +116,32 @@ struct x_feed {
         for (unsigned i = 0; i < 4; i++)
             x[i] = *(const float4 *)(tile_at + (at ^ i / 2 * 32) + i % 2 * 16);
         part_of_x(pairs, x, threadIdx.x / 4 % 2, is_split);
+    }
+
+    /* The same from the ring. */
+    __device__ inline void take(float4 x[ROWS / 2], const decode &a,
+                                const unsigned char *tile_at) const
+    {
+#pragma unroll
+        for (unsigned i = 0; i < ROWS / 2; i++)
+            if (2 * i < a.n_rows)
+                x[i] = *(const float4 *)(tile_at + to + 2 * i * X_BYTES);
+        __syncwarp();
+    }
+
+    /* Leave their digits. */
+    __device__ inline void put(unsigned char *tile_at, const decode &a,
+                               const float4 x[ROWS / 2]) const
+    {
+#pragma unroll
+        for (unsigned i = 0; i < ROWS / 2; i++) {
+            const unsigned m = 2 * i + threadIdx.x % 32 / 16;
+
+            if (2 * i < a.n_rows)
+                put_digits(tile_at + m * DIGIT_ROW,
+                           (float *)(tile_at + units) + m, m,
+                           digits_of(meant(x[i], a.x.is_split)));
+        }
     }
 };
 
@@ -161,25 +217,31 @@ struct route {
 };
 
 /* A warp's ring of a.depth slots of shared memory, each for a tile of HEIGHT
- * groups of outputs and x beside it, and the route of what is fetched next. */
-template <int dtype, int HEIGHT> struct feeder {
+ * groups of outputs and x beside it, unless that is kept, and the route of what
+ * is fetched next. */
+template <int dtype, int WARPS, int HEIGHT, bool KEEPS> struct feeder {
     enum {
         TILE_BYTES = format<dtype>::TILE_BYTES,
         X_AT = HEIGHT * TILE_BYTES,
-        FULL = slots_of(X_AT), /* where there is room */
+        FULL = slots_of(X_AT, WARPS, KEEPS), /* where there is room */
     };
     route ahead;
     feed<dtype> weights[HEIGHT];
     x_feed x;
     unsigned char *begin, *end, *here;
+    unsigned char *kept, *x_here; /* digits, of the tile at hand */
     unsigned slot_bytes;
 
     __device__ inline void open(const decode &a, unsigned char *memory,
                                 unsigned n_rounds)
     {
-        slot_bytes = X_AT + even(a.n_rows) * X_BYTES;
-        begin = memory + threadIdx.x / 32 * a.depth * slot_bytes;
+        const unsigned warp = threadIdx.x / 32;
+
+        slot_bytes = X_AT + (KEEPS ? 0 : even(a.n_rows) * X_BYTES);
+        begin = memory + warp * a.depth * slot_bytes;
         end = begin + a.depth * slot_bytes;
+        kept = memory + a.slices * a.depth * slot_bytes +
+               warp * tiles_of_slice(a) * kept_bytes(a.n_rows);
         here = begin;
         ahead.open(a, n_rounds);
         turn(a);
@@ -213,11 +275,21 @@ template <int dtype, int HEIGHT> struct feeder {
 
         for (unsigned char *to = begin; to < end; to += slot_bytes) {
             fetch_weights(to, a);
+            if (KEEPS)
+                copies_end();
             next(a);
         }
         let_next_start();
         wait_for_inputs();
         x.open(a);
+        if constexpr (KEEPS)
+            keep_x(a);
+        else
+            fill_x(a, way);
+    }
+
+    __device__ inline void fill_x(const decode &a, route way)
+    {
         for (unsigned char *to = begin; to < end; to += slot_bytes) {
             if (way.is_in())
                 x.fetch(to + X_AT, a, way.tile);
@@ -226,22 +298,74 @@ template <int dtype, int HEIGHT> struct feeder {
         }
     }
 
-    /* Take the tile at hand and have the slot filled again. */
-    __device__ inline void take(tile_pairs w[HEIGHT], unsigned pairs[8],
-                                const decode &a)
+    /* Make digits of all of x that this warp needs; several tiles are on their
+     * way together. */
+    __device__ inline void keep_x(const decode &a)
+    {
+        enum { AT_ONCE = 4 };
+        const float *rows[ROWS]; /* this lane's first pair */
+        unsigned char *to = kept;
+
+#pragma unroll
+        for (unsigned m = 0; m < ROWS; m++)
+            rows[m] = a.x.data + row_of(a, a.x, m) + threadIdx.x % 32 * 2;
+
+        for (unsigned tile = threadIdx.x / 32; tile < a.n_tiles;
+             tile += AT_ONCE * a.slices) {
+            float2 v[AT_ONCE][ROWS];
+
+#pragma unroll
+            for (unsigned i = 0; i < AT_ONCE; i++)
+                load_x(v[i], rows, a, tile + i * a.slices);
+#pragma unroll
+            for (unsigned i = 0; i < AT_ONCE; i++)
+                if (tile + i * a.slices < a.n_tiles) {
+                    put_x(to, v[i], a);
+                    to += kept_bytes(a.n_rows);
+                }
+        }
+        __syncwarp();
+    }
+
+    /* This lane's pairs of a tile. */
+    __device__ static inline void load_x(float2 v[ROWS],
+                                         const float *const rows[ROWS],
+                                         const decode &a, unsigned tile)
+    {
+        const unsigned k = tile * TILE_K;
+        const bool is_in = k + threadIdx.x % 32 * 2 < a.K;
+
+#pragma unroll
+        for (unsigned m = 0; m < ROWS; m++)
+            v[m] = m < a.n_rows && is_in ? *(const float2 *)(rows[m] + k)
+                                         : make_float2(0.0f, 0.0f);
+    }
+
+    __device__ inline void put_x(unsigned char *to, const float2 v[ROWS],
+                                 const decode &a) const
+    {
+#pragma unroll
+        for (unsigned m = 0; m < ROWS; m++)
+            if (m < a.n_rows)
+                put_pair(to + m * DIGIT_ROW, (float *)(to + x.units) + m, m,
+                         make_float2(meant(v[m].x, a.x.is_split),
+                                     meant(v[m].y, a.x.is_split)));
+    }
+
+    __device__ inline void await(const decode &a) const
     {
         if (a.depth == FULL)
             copies_wait<FULL - 1>();
         else
             copies_wait<SHORT - 1>();
-        __syncwarp();
-#pragma unroll
-        for (int h = 0; h < HEIGHT; h++)
-            read_tile<dtype>(w[h], here + h * TILE_BYTES, a);
-        x.read(pairs, here + X_AT, a.x.is_split);
+    }
+
+    /* Have the slot at hand filled again. */
+    __device__ inline void refill(const decode &a)
+    {
         __syncwarp();
         fetch_weights(here, a);
-        if (ahead.is_in())
+        if (!KEEPS && ahead.is_in())
             x.fetch(here + X_AT, a, ahead.tile);
         copies_end();
         next(a);
@@ -249,45 +373,153 @@ template <int dtype, int HEIGHT> struct feeder {
         if (here == end)
             here = begin;
     }
+
+    /* Take the tile at hand, which is this one of its groups, n being the
+     * first. */
+    __device__ inline void take(tile_pairs w[HEIGHT], unsigned pairs[8],
+                                const decode &a,
+                                const group_of<dtype> groups[HEIGHT],
+                                unsigned n, unsigned tile)
+    {
+        await(a);
+        __syncwarp();
+#pragma unroll
+        for (int h = 0; h < HEIGHT; h++)
+            read_tile(w[h], here + h * TILE_BYTES, groups[h]);
+        x.read(pairs, here + X_AT, a.x.is_split);
+        refill(a);
+#pragma unroll
+        for (int h = 0; h < HEIGHT; h++)
+            groups[h].put(w[h], tile, a, n + h);
+    }
+
+    /* The digits of the tile at hand. */
+    __device__ inline unsigned char *take_x(const decode &a)
+    {
+        unsigned char *at = here + X_AT;
+        float4 v[ROWS / 2];
+
+        if (KEEPS) {
+            at = x_here;
+            x_here += kept_bytes(a.n_rows);
+        } else {
+            x.take(v, a, at);
+            x.put(at, a, v);
+        }
+        __syncwarp();
+        return at;
+    }
+
+    /* The first and the third sum of each += the tile at hand, of int4, times
+     * x. */
+    __device__ inline void add_digits(float sums[HEIGHT][4], const decode &a)
+    {
+        const unsigned lane = threadIdx.x % 32;
+        const unsigned char *at;
+        i4_words w[HEIGHT];
+        float2 scales[HEIGHT];
+        unsigned digits[4];
+        float unit;
+
+        await(a);
+#pragma unroll
+        for (int h = 0; h < HEIGHT; h++) /* copied by this lane */
+            read_16_bytes(w[h].u, here + h * TILE_BYTES + lane * 16);
+        at = take_x(a);
+        read_16_bytes(digits, at + x.digits);
+        unit = *(const float *)(at + x.unit);
+#pragma unroll
+        for (int h = 0; h < HEIGHT; h++)
+            scales[h] = i4_scales(here + h * TILE_BYTES, lane / 4);
+        refill(a);
+#pragma unroll
+        for (int h = 0; h < HEIGHT; h++) {
+            const unsigned *u = w[h].u;
+            int c[4] = {};
+
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const unsigned rows[4] = {i4_bytes(u[0], i), i4_bytes(u[2], i),
+                                          i4_bytes(u[1], i), i4_bytes(u[3], i)};
+
+                multiply_bytes(c, rows, digits + 2 * i);
+            }
+            sums[h][0] = fmaf(sum_of(c[0], c[1]), scales[h].x * unit,
+                              sums[h][0]);
+            sums[h][2] = fmaf(sum_of(c[2], c[3]), scales[h].y * unit,
+                              sums[h][2]);
+        }
+    }
 };
 
-/* A warp's sums of a round: outputs lane / 4 and 8 more of each tile, of x's
- * row lane % 4. */
+/* What is known of the groups of a round. */
 template <int dtype, int HEIGHT>
-__device__ static inline void add_slice(float2 sums[HEIGHT],
-                                        feeder<dtype, HEIGHT> &tiles,
-                                        const decode &a)
+__device__ static inline void open_groups(group_of<dtype> (&groups)[HEIGHT],
+                                          const decode &a, unsigned round)
+{
+#pragma unroll
+    for (unsigned h = 0; h < HEIGHT; h++)
+        groups[h].open(a, round * HEIGHT + h);
+}
+
+/* The sums of a fold: of this warp's tiles from the first one to the end. */
+template <int dtype, int WARPS, int HEIGHT, bool KEEPS>
+__device__ static inline void add_fold(
+    float2 sums[HEIGHT], feeder<dtype, WARPS, HEIGHT, KEEPS> &tiles,
+    const group_of<dtype> groups[HEIGHT], unsigned n, unsigned first,
+    unsigned end, const decode &a)
+{
+    float c[HEIGHT][4] = {};
+
+    for (unsigned tile = first; tile < end; tile += a.slices) {
+        if constexpr (dtype == VIBE_I4) {
+            tiles.add_digits(c, a);
+        } else {
+            tile_pairs w[HEIGHT];
+            unsigned x[8];
+
+            tiles.take(w, x, a, groups, n, tile);
+#pragma unroll
+            for (int j = 0; j < 4 * HEIGHT; j++)
+                multiply_step(c[j % HEIGHT], w[j % HEIGHT], x, j / HEIGHT);
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < HEIGHT; h++)
+        sums[h] = dtype == VIBE_I4
+                      ? make_float2(c[h][0], c[h][2])
+                      : make_float2(c[h][0] + c[h][1], c[h][2] + c[h][3]);
+}
+
+/* A warp's sums of a round, whose groups begin with n: outputs lane / 4 and 8
+ * more of each tile, of x's row lane % 4. */
+template <int dtype, int WARPS, int HEIGHT, bool KEEPS>
+__device__ static inline void add_slice(
+    float2 sums[HEIGHT], feeder<dtype, WARPS, HEIGHT, KEEPS> &tiles,
+    const group_of<dtype> groups[HEIGHT], unsigned n, const decode &a)
 {
     const unsigned fold = a.fold * a.slices;
 
 #pragma unroll
     for (int h = 0; h < HEIGHT; h++)
         sums[h] = make_float2(0.0f, 0.0f);
+    tiles.x_here = tiles.kept;
     for (unsigned first = threadIdx.x / 32; first < a.n_tiles; first += fold) {
-        const unsigned end = min(first + fold, a.n_tiles);
-        float c[HEIGHT][4] = {};
+        float2 c[HEIGHT];
 
-        for (unsigned tile = first; tile < end; tile += a.slices) {
-            tile_pairs w[HEIGHT];
-            unsigned x[8];
-
-            tiles.take(w, x, a);
-#pragma unroll
-            for (int j = 0; j < 4 * HEIGHT; j++)
-                multiply_step(c[j % HEIGHT], w[j % HEIGHT], x, j / HEIGHT);
-        }
+        add_fold(c, tiles, groups, n, first, min(first + fold, a.n_tiles), a);
 #pragma unroll
         for (int h = 0; h < HEIGHT; h++) {
-            sums[h].x += c[h][0] + c[h][1];
-            sums[h].y += c[h][2] + c[h][3];
+            sums[h].x += c[h].x;
+            sums[h].y += c[h].y;
         }
     }
 }
 #endif
 
 /* bytes: the weights once; x comes from the caches. */
-template <int dtype, int WARPS, int HEIGHT>
-__global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
+template <int dtype, int WARPS, int HEIGHT, bool KEEPS>
+__global__ void __launch_bounds__(32 * WARPS, busy_warps(WARPS, KEEPS) / WARPS)
     gemv_kernel(const __grid_constant__ struct decode a)
 {
 #if __CUDA_ARCH__ >= 800
@@ -299,9 +531,11 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
     const unsigned lane = threadIdx.x % 32;
     const unsigned n_rounds = (a.n_groups + HEIGHT - 1) / HEIGHT;
     const target t = target_of(a, OUTPUTS);
-    feeder<dtype, HEIGHT> tiles;
+    feeder<dtype, WARPS, HEIGHT, KEEPS> tiles;
+    group_of<dtype> groups[HEIGHT];
     unsigned side = 0;
 
+    open_groups(groups, a, blockIdx.x);
     tiles.open(a, (unsigned char *)memory, n_rounds);
     tiles.fill(a);
     for (unsigned i = blockIdx.x; i < n_rounds; i += gridDim.x, side ^= 1) {
@@ -311,7 +545,8 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
 
         if (t.is_there && n < a.e.N)
             o = read_operands(a.e, t.y_at, t.gate_at, n);
-        add_slice(sums, tiles, a);
+        add_slice(sums, tiles, groups, i * HEIGHT, a);
+        open_groups(groups, a, i + gridDim.x);
         if (lane % 4 < a.n_rows)
 #pragma unroll
             for (unsigned h = 0; h < HEIGHT; h++) {
@@ -331,17 +566,24 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
 /* How the work is shared out. */
 struct shares {
     size_t slot_bytes; /* of a warp's ring */
+    size_t kept;       /* bytes of x that a warp keeps */
     unsigned warps, depth, height;
 };
 
 static size_t shared_bytes(const struct shares *s)
 {
-    return s->warps * s->depth * s->slot_bytes;
+    return s->warps * (s->depth * s->slot_bytes + s->kept);
 }
 
-static size_t room_of(const struct vibe_cuda *cuda)
+/* Besides, and a little more. */
+static size_t static_bytes(const struct shares *s)
 {
-    return shared_limit(cuda) - STATIC_BYTES;
+    return 2 * s->warps * ROWS * s->height * TILE_N * sizeof(float) + 1024;
+}
+
+static size_t room_of(const struct vibe_cuda *cuda, const struct shares *s)
+{
+    return shared_limit(cuda) - static_bytes(s);
 }
 
 /* Two tiles at once are less work where weights are smaller than bf16 and so
@@ -357,19 +599,28 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
                        2 * w->N >= (size_t)(3 * TILE_N * cuda->n_sm)
                    ? 2
                    : 1;
-    s.slot_bytes = s.height * tile + even(n_rows) * X_BYTES;
-    s.depth = slots_of(s.height * tile);
-    if (shared_bytes(&s) > room_of(cuda))
+    s.slot_bytes = s.height * tile;
+    if (w->part[0].dtype == VIBE_I4) {
+        s.depth = slots_of(s.slot_bytes, s.warps, true);
+        s.kept = (w->K + s.warps * TILE_K - 1) / (s.warps * TILE_K) *
+                 kept_bytes(n_rows);
+        if (shared_bytes(&s) <= room_of(cuda, &s))
+            return s;
+    }
+    s.depth = slots_of(s.slot_bytes, s.warps, false);
+    s.kept = 0;
+    s.slot_bytes += even(n_rows) * X_BYTES;
+    if (shared_bytes(&s) > room_of(cuda, &s))
         s.depth = SHORT;
     return s;
 }
 
-template <int dtype, int HEIGHT>
+template <int dtype, int HEIGHT, bool KEEPS = false>
 static const void *kernel_of(const struct shares *s)
 {
     return s->warps == SLICES
-               ? (const void *)gemv_kernel<dtype, SLICES, HEIGHT>
-               : (const void *)gemv_kernel<dtype, MANY_SLICES, HEIGHT>;
+               ? (const void *)gemv_kernel<dtype, SLICES, HEIGHT, KEEPS>
+               : (const void *)gemv_kernel<dtype, MANY_SLICES, HEIGHT, KEEPS>;
 }
 
 static const void *kernel_for(enum vibe_dtype dtype, const struct shares *s)
@@ -378,6 +629,9 @@ static const void *kernel_for(enum vibe_dtype dtype, const struct shares *s)
         return kernel_of<VIBE_BF16, 1>(s);
     if (dtype == VIBE_BF16_PACKED)
         return kernel_of<VIBE_BF16_PACKED, 1>(s);
+    if (dtype == VIBE_I4 && s->kept)
+        return s->height == 1 ? kernel_of<VIBE_I4, 1, true>(s)
+                              : kernel_of<VIBE_I4, 2, true>(s);
     if (dtype == VIBE_I4)
         return s->height == 1 ? kernel_of<VIBE_I4, 1>(s)
                               : kernel_of<VIBE_I4, 2>(s);
@@ -396,13 +650,14 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
     const size_t shared = shared_bytes(&s);
     const void *kernel = kernel_for(p->w->part[0].dtype, &s);
     const unsigned most = (unsigned)cuda->n_sm *
-                          blocks_that_fit(cuda, shared + STATIC_BYTES,
-                                          BUSY_WARPS / s.warps);
+                          blocks_that_fit(cuda, shared + static_bytes(&s),
+                                          busy_warps(s.warps, s.kept > 0) /
+                                              s.warps);
     struct decode a = decode_of(p, first, n_rows);
     const unsigned n_rounds = (a.n_groups + s.height - 1) / s.height;
     cudaError_t rc;
 
-    if (shared > room_of(cuda) && n_rows > 2) {
+    if (shared > room_of(cuda, &s) && n_rows > 2) {
         rc = vibe_cuda_gemv(cuda, p, first, 2);
         return rc == cudaSuccess
                    ? vibe_cuda_gemv(cuda, p, first + 2, n_rows - 2)

@@ -81,6 +81,12 @@ __device__ static inline unsigned x_at(unsigned quad, unsigned m)
     return m * X_BYTES + (quad ^ (quad / 8 * 2) ^ (m & 1)) * 16;
 }
 
+/* Where the unit of its digits is, behind them. */
+__device__ static inline unsigned unit_at(unsigned m)
+{
+    return m * X_BYTES + DIGIT_ROW;
+}
+
 /* x on its way to a team's stages: a thread copies the same quad of every so
  * many rows, which lie evenly. */
 struct x_feed {
@@ -88,15 +94,17 @@ struct x_feed {
     unsigned step;     /* floats from row to row of this thread */
     unsigned to;       /* in shared memory, of the first stage */
     unsigned n, to_step;
-    unsigned k; /* of the quad in a tile */
+    unsigned k;        /* of the quad in a tile */
+    unsigned stage, m; /* of the first row */
 
     /* stage: where x is in the first one */
-    __device__ inline void open(const decode &a, unsigned stage, unsigned first,
-                                unsigned n_rows, const post &at)
+    __device__ inline void open(const decode &a, unsigned first_stage,
+                                unsigned first, unsigned n_rows, const post &at)
     {
-        const unsigned m = 2 * at.warp + threadIdx.x / 16 % 2;
         const unsigned by = 2 * at.n_warps;
 
+        stage = first_stage;
+        m = 2 * at.warp + threadIdx.x / 16 % 2;
         k = threadIdx.x % 16 * 4;
         from = a.x.data + (size_t)(a.first + first + m) * a.x_step + k;
         step = by * a.x_step;
@@ -136,6 +144,26 @@ struct x_feed {
             *x = kept(*x, true);
         }
     }
+
+    /* Or to digits; a warp's lanes stay together, so that a row past the last
+     * may come with it. */
+    __device__ inline void make_digits(unsigned slot, const decode &a) const
+    {
+        unsigned char *rows = (unsigned char *)__cvta_shared_to_generic(stage +
+                                                                        slot);
+        const unsigned most = __shfl_sync(0xFFFFFFFFu, n, 0);
+
+#pragma unroll 1
+        for (unsigned i = 0; i < most; i++) {
+            const unsigned row = m + i * (to_step / X_BYTES);
+            const float4 *x = (const float4 *)(rows + x_at(k / 4, row));
+            const digits d = digits_of(meant(*x, a.x.is_split));
+
+            __syncwarp();
+            put_digits(rows + row * X_BYTES, (float *)(rows + unit_at(row)),
+                       row, d);
+        }
+    }
 };
 
 /* Four neighbours of a row as rows of a product: high parts in the upper
@@ -159,7 +187,7 @@ template <int dtype> struct strip {
     unsigned at[PIECES]; /* where pieces are in a tile */
     unsigned raw[HEIGHT][2][4];
 
-    __device__ inline void open(void)
+    __device__ inline void open(const decode &, unsigned)
     {
         const unsigned r = threadIdx.x % 32 / 4;
         const unsigned q = threadIdx.x % 4;
@@ -173,7 +201,8 @@ template <int dtype> struct strip {
             keep(at[i]);
     }
 
-    __device__ inline void read(unsigned tiles, const decode &, unsigned i)
+    __device__ inline void read(unsigned tiles, const decode &, unsigned,
+                                unsigned i)
     {
         if (i % QUARTERS)
             return;
@@ -200,21 +229,34 @@ template <int dtype> struct strip {
     }
 };
 
-/* The same of whole tiles. */
-template <int dtype> struct tile_strip {
+/* The same of packed tiles, half a stage at a time. */
+template <> struct strip<VIBE_BF16_PACKED> {
     tile_pairs w[HEIGHT];
+    group_of<VIBE_BF16_PACKED> groups[HEIGHT];
+    unsigned group;
 
-    __device__ inline void open(void) {}
-
-    __device__ inline void read(unsigned tiles, const decode &a, unsigned i)
+    __device__ inline void open(const decode &a, unsigned first_group)
     {
-        unsigned char *from = (unsigned char *)__cvta_shared_to_generic(tiles);
-
-        if (i > 0)
-            return;
+        group = first_group;
 #pragma unroll
         for (unsigned h = 0; h < HEIGHT; h++)
-            read_tile<dtype>(w[h], from + h * format<dtype>::TILE_BYTES, a);
+            groups[h].open(a, group + h);
+    }
+
+    __device__ inline void read(unsigned tiles, const decode &a, unsigned tile,
+                                unsigned i)
+    {
+        const unsigned char *from = (const unsigned char *)
+            __cvta_shared_to_generic(tiles);
+
+        if (i % 2)
+            return;
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++) {
+            unpack_half(w[h], from + h * VIBE_TILE_PACKED_BYTES, groups[h].base,
+                        i / 2);
+            groups[h].put(w[h], tile, a, group + h);
+        }
     }
 
     __device__ inline void expand(unsigned pairs[2], unsigned h, unsigned half,
@@ -227,9 +269,8 @@ template <int dtype> struct tile_strip {
     }
 };
 
-template <> struct strip<VIBE_I4> : tile_strip<VIBE_I4> {
-};
-template <> struct strip<VIBE_BF16_PACKED> : tile_strip<VIBE_BF16_PACKED> {
+template <> struct strip<VIBE_I4> {
+    __device__ inline void open(const decode &, unsigned) {}
 };
 
 /* Weights on their way to a warp's stages, a quarter of a stage at a time. */
@@ -318,7 +359,8 @@ template <int dtype, int GROUPS> struct worker {
     w_feed<dtype> w_ahead;
     x_feed x_ahead;
     float c[HEIGHT][2][GROUPS][4]; /* of a fold: two of high, two of low parts
-                                      for every other eight outputs */
+                                      for every other eight outputs; of int4 the
+                                      first four are the sums */
 
     /* memory: of the block's stages, a team's beside each other */
     __device__ inline void open(const decode &a, const void *memory,
@@ -335,7 +377,7 @@ template <int dtype, int GROUPS> struct worker {
         w_ahead.open(a, weights, group);
         x_ahead.open(a, x, first, min(of_pass, a.n_rows - first), at);
         x_lane = x_at(threadIdx.x % 4 * 4, threadIdx.x % 32 / 4);
-        w.open();
+        w.open(a, group);
         keep(stage_bytes);
         keep(weights);
         keep(x);
@@ -345,18 +387,19 @@ template <int dtype, int GROUPS> struct worker {
             (&c[0][0][0][0])[i] = 0.0f;
     }
 
-    /* c += the weights of the stage at slot times its x.  Between products the
-     * copies of a tile to another stage are started, lest all warps do that
-     * at once. */
-    __device__ inline void add(unsigned slot, const decode &a, unsigned free,
-                               const walk &ahead)
+    /* c += the weights of the stage at slot, of a tile, times its x.  Between
+     * products the copies of a tile to another stage are started, lest all warps
+     * do that at once. */
+    __device__ inline void add_pairs(unsigned slot, unsigned tile,
+                                     const decode &a, unsigned free,
+                                     const walk &ahead)
     {
 #pragma unroll
         for (unsigned i = 0; i < 4; i++) {
             const unsigned rows = x + slot + (x_lane ^ (i * 16));
             unsigned pairs[HEIGHT][2][2];
 
-            w.read(weights + slot, a, i);
+            w.read(weights + slot, a, tile, i);
             w_ahead.fetch(free, a, ahead.tile, ahead.is_in(), i);
 #pragma unroll
             for (unsigned h = 0; h < HEIGHT; h++) {
@@ -377,6 +420,78 @@ template <int dtype, int GROUPS> struct worker {
         }
     }
 
+    /* The same of int4. */
+    __device__ inline void add_digits(unsigned slot)
+    {
+        const unsigned lane = threadIdx.x % 32;
+        const unsigned char *from = (const unsigned char *)
+            __cvta_shared_to_generic(weights + slot);
+        const unsigned char *rows = (const unsigned char *)
+            __cvta_shared_to_generic(x + slot);
+        i4_words u[HEIGHT];
+
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+            read_16_bytes(u[h].u, from + h * VIBE_TILE_I4_BYTES + 16 * lane);
+#pragma unroll
+        for (unsigned g = 0; g < GROUPS; g++, rows += ROWS * X_BYTES) {
+            const float unit = *(const float *)(rows + unit_at(lane / 4));
+            unsigned d[2][4];
+
+#pragma unroll
+            for (unsigned i = 0; i < 2; i++)
+                read_16_bytes(d[i], rows + lane / 4 * X_BYTES +
+                                        digits_at(lane / 4, i) + lane % 4 * 16);
+#pragma unroll
+            for (unsigned h = 0; h < HEIGHT; h++) {
+                const unsigned char *tile = from + h * VIBE_TILE_I4_BYTES;
+                const float2 scales[2] = {i4_scales(tile, lane % 4 * 2),
+                                          i4_scales(tile, lane % 4 * 2 + 1)};
+
+                add_tile(c[h][0][g], u[h], d, scales, unit);
+            }
+        }
+    }
+
+    __device__ static inline void add_tile(float sums[4], const i4_words &w,
+                                           const unsigned d[2][4],
+                                           const float2 scales[2], float unit)
+    {
+        int z[2][4] = {}; /* of outputs n and n + 1, of those 8 further */
+
+#pragma unroll
+        for (unsigned i = 0; i < 2; i++) {
+            const unsigned parts[4] = {d[0][2 * i], d[1][2 * i],
+                                       d[0][2 * i + 1], d[1][2 * i + 1]};
+
+#pragma unroll
+            for (unsigned j = 0; j < 2; j++) {
+                const unsigned b[2] = {i4_bytes(w.u[2 * j], i),
+                                       i4_bytes(w.u[2 * j + 1], i)};
+
+                multiply_bytes(z[j], parts, b);
+            }
+        }
+#pragma unroll
+        for (unsigned i = 0; i < 2; i++) {
+            sums[i] = fmaf(sum_of(z[0][i], z[0][2 + i]), scales[i].x * unit,
+                           sums[i]);
+            sums[2 + i] = fmaf(sum_of(z[1][i], z[1][2 + i]), scales[i].y * unit,
+                               sums[2 + i]);
+        }
+    }
+
+    __device__ inline void add(unsigned slot, unsigned tile, const decode &a,
+                               unsigned free, const walk &ahead)
+    {
+        if constexpr (dtype == VIBE_I4) {
+            w_ahead.fetch(free, a, ahead.tile, ahead.is_in(), 0);
+            add_digits(slot);
+        } else {
+            add_pairs(slot, tile, a, free, ahead);
+        }
+    }
+
     /* The sums of a fold that has ended. */
     __device__ inline void take(float4 sums[SUMS])
     {
@@ -385,8 +500,11 @@ template <int dtype, int GROUPS> struct worker {
             float(&low)[4] = c[i / GROUPS][0][i % GROUPS];
             float(&high)[4] = c[i / GROUPS][1][i % GROUPS];
 
-            sums[i] = make_float4(low[0] + low[2], low[1] + low[3],
-                                  high[0] + high[2], high[1] + high[3]);
+            if (dtype == VIBE_I4)
+                sums[i] = make_float4(low[0], low[1], low[2], low[3]);
+            else
+                sums[i] = make_float4(low[0] + low[2], low[1] + low[3],
+                                      high[0] + high[2], high[1] + high[3]);
 #pragma unroll
             for (unsigned j = 0; j < 4; j++)
                 low[j] = high[j] = 0.0f;
@@ -460,12 +578,14 @@ __device__ static inline void add_up(float4 sums[HEIGHT * GROUPS],
         bool ends_slice;
 
         stage_wait(depth);
-        if (!a.x.is_split)
+        if (dtype == VIBE_I4)
+            me.x_ahead.make_digits(slot, a);
+        else if (!a.x.is_split)
             me.x_ahead.split(slot);
         at.meet();
         if (ahead.is_in())
             me.x_ahead.fetch(free, a, ahead.tile);
-        me.add(slot, a, free, ahead);
+        me.add(slot, here.tile, a, free, ahead);
         copies_end();
         ahead.next(a);
         slot += me.stage_bytes;

@@ -9,14 +9,14 @@
 #include "engine/base/size.h"
 #include "engine/format/pack.h"
 
-enum { ALIGNMENT = 256 };
+enum { ALIGNMENT = 256, FAR_GROUPS = 16 /* at a time */ };
 
 static int is_scaled(const struct vibe_cuda_layout *l)
 {
     for (int i = 0; i < l->src->n_parts; i++)
         if (l->src->part[i].scale)
             return 1;
-    return l->dtype == VIBE_I8 || l->dtype == VIBE_I4;
+    return l->dtype == VIBE_I8;
 }
 
 /* Append an array of N floats. */
@@ -54,6 +54,7 @@ int vibe_cuda_layout_make(struct vibe_cuda_layout *l,
         vibe_size_mul(&l->rows_bytes, l->unit_bytes,
                       vibe_cuda_layout_units(l, src->N)) ||
         l->unit_bytes > VIBE_CUDA_UNIT_BYTES || l->rows_bytes > SIZE_MAX / 2 ||
+        (tile && vibe_tiles_across(src->K) > VIBE_TILES_MOST) ||
         src->N > UINT32_MAX - ALIGNMENT)
         return vibe_fail(err, VIBE_E_UNSUPPORTED,
                          "a matrix of %zu x %zu is too large", src->N, src->K);
@@ -287,9 +288,7 @@ void vibe_cuda_layout_lay(void *out, const struct vibe_cuda_layout *l, size_t i)
 float vibe_cuda_layout_scale(const struct vibe_cuda_layout *l, size_t n)
 {
     const struct vibe_matrix_part *part = l->src->part;
-    float unit = l->dtype == VIBE_I8   ? 64.0f
-                 : l->dtype == VIBE_I4 ? 1 << VIBE_TILE_I4_DOWN
-                                       : 1.0f;
+    float unit = l->dtype == VIBE_I8 ? 64.0f : 1.0f;
 
     /* the only part of a convolution may count channels, not rows */
     for (n = source_row(l->src, n);
@@ -319,28 +318,27 @@ int vibe_cuda_layout_far(struct vibe_tiles_far *far,
                          struct vibe_error *err)
 {
     const size_t n = vibe_cuda_layout_units(l, l->src->N);
-    const size_t K = l->src->K;
-    struct vibe_tile_row row[VIBE_TILE_ROWS];
-    char *is_far;
-    int rc = VIBE_OK;
+    int failed = 0;
 
     if (l->dtype != VIBE_BF16_PACKED)
         return VIBE_OK;
-    is_far = calloc(n, 1);
-    if (!is_far)
-        return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu rows of tiles",
-                         n);
-#pragma omp parallel for private(row) if (n * K > 1 << 16)
-    for (size_t i = 0; i < n; i++) {
-        find_group(row, l->src, i);
-        is_far[i] = (char)vibe_tiles_is_far(row, K);
+#pragma omp parallel for ordered schedule(static, 1) reduction(| : failed)
+    for (size_t first = 0; first < n; first += FAR_GROUPS) {
+        struct vibe_tiles_far some = {0};
+
+        for (size_t i = first; i < n && i < first + FAR_GROUPS; i++) {
+            struct vibe_tile_row row[VIBE_TILE_ROWS];
+
+            find_group(row, l->src, i);
+            failed |= vibe_tiles_far_add(&some, row, l->src->K);
+        }
+#pragma omp ordered
+        failed |= vibe_tiles_far_append(far, &some);
+        vibe_tiles_far_release(&some);
     }
-    for (size_t i = 0; i < n && rc == VIBE_OK; i++) {
-        if (!is_far[i])
-            continue;
-        find_group(row, l->src, i);
-        rc = vibe_tiles_far_add(far, i, row, K, err);
-    }
-    free(is_far);
-    return rc;
+    if (failed)
+        return vibe_fail(err, VIBE_E_NOMEM,
+                         "no memory for %zu escapes of packed weights",
+                         far->n_escapes);
+    return VIBE_OK;
 }

@@ -242,8 +242,7 @@ static struct places places_of(const struct vibe_cuda_layout *l,
     struct places at = {
         .rows = rows_bytes,
         .small_at = vibe_size_round(rows_bytes, ALIGNMENT),
-        .far_words = vibe_tiles_far_words(far,
-                                          vibe_cuda_layout_units(l, l->src->N)),
+        .far_words = vibe_tiles_far_words(far),
     };
 
     at.far_at = at.small_at + l->small_bytes;
@@ -266,18 +265,16 @@ static int take_places(void **device, struct vibe_cuda *cuda,
 }
 
 static int send_far(struct vibe_cuda *cuda, char *device,
-                    const struct vibe_cuda_layout *l,
                     const struct vibe_tiles_far *far, struct vibe_error *err)
 {
-    const size_t n_groups = vibe_cuda_layout_units(l, l->src->N);
-    const size_t n = vibe_tiles_far_words(far, n_groups);
+    const size_t n = vibe_tiles_far_words(far);
     uint32_t *words = malloc(n * sizeof(*words));
     int rc;
 
     if (!words)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu escapes",
                          far->n_escapes);
-    vibe_tiles_far_write(far, n_groups, words);
+    vibe_tiles_far_write(far, words);
     rc = send_words(cuda, device, words, n, err);
     free(words);
     return rc;
@@ -294,7 +291,7 @@ static int send(struct vibe_cuda *cuda, char *device,
     if (!rc)
         rc = send_small(cuda, device + at->small_at, l, err);
     if (!rc && at->far_words)
-        rc = send_far(cuda, device + at->far_at, l, far, err);
+        rc = send_far(cuda, device + at->far_at, far, err);
     return rc ? rc : finish_sending(cuda, err);
 }
 
@@ -383,7 +380,7 @@ static int measure(struct vibe_backend *be,
     if (rc)
         return rc;
     *rows = l.rows_bytes;
-    *small = l.small_bytes;
+    *small = l.small_bytes + vibe_tiles_list_bytes(l.dtype, src->N, src->K);
     return VIBE_OK;
 }
 

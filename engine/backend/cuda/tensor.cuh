@@ -49,6 +49,17 @@ __device__ static inline void multiply(float c[4], const unsigned a[4],
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/* The same of signed bytes, c [16][8] += a [16][32] b [32][8], in the layout of
+ * mma.m16n8k32. */
+__device__ static inline void multiply_bytes(int c[4], const unsigned a[4],
+                                             const unsigned b[2])
+{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
 /* a * b + c of two bf16 each. */
 __device__ static inline unsigned fma_pairs(unsigned a, unsigned b, unsigned c)
 {

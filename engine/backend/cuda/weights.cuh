@@ -274,12 +274,8 @@ template <> struct format<VIBE_I4> {
     enum { STORED_BYTES = VIBE_TILE_I4_BYTES, TILE_BYTES = STORED_BYTES };
 };
 
-/* It is unpacked where it is, to a tile of bf16. */
 template <> struct format<VIBE_BF16_PACKED> {
-    enum {
-        STORED_BYTES = VIBE_TILE_PACKED_BYTES,
-        TILE_BYTES = format<VIBE_BF16>::TILE_BYTES,
-    };
+    enum { STORED_BYTES = VIBE_TILE_PACKED_BYTES, TILE_BYTES = STORED_BYTES };
 };
 
 #endif /* VIBE_CUDA_WEIGHTS_CUH */

@@ -1,0 +1,133 @@
+/*
+ * digits.cuh - x as tensor cores multiply it with int4.
+ *
+ * A row's TILE_K neighbours in a tile have a unit, a power of two: each is the
+ * nearest multiple of it, of 16 bits, so of two signed bytes, 256 * high + low.
+ * The largest of them keeps 15 bits, and a sum of a tile is exact whatever its
+ * order; scales of groups and units come after it.
+ *
+ * In shared memory row m of x has DIGIT_ROW bytes: high or low ones first, by
+ * whether m is even or odd, so that lanes of two rows meet in no bank.
+ */
+#ifndef VIBE_CUDA_DIGITS_CUH
+#define VIBE_CUDA_DIGITS_CUH
+
+#include "engine/backend/cuda/split.cuh"
+#include "engine/backend/cuda/weights.cuh"
+
+#if __CUDA_ARCH__ >= 800
+
+enum { DIGIT_ROW = 2 * TILE_K };
+
+/* Four neighbours. */
+struct digits {
+    unsigned high, low;
+    float unit;
+};
+
+__device__ static inline unsigned largest_of(unsigned most, float v)
+{
+    return max(most, __float_as_uint(v) & 0x7FFFFFFFu);
+}
+
+/* What neighbours are multiplied by to be counted in units, and those. */
+struct digit_scale {
+    float times, unit; /* of a sixteenth: weights come sixteenfold */
+};
+
+/* Of neighbours of which the largest has these bits. */
+__device__ static inline digit_scale digit_scale_of(unsigned most)
+{
+    const unsigned room = 0x10400; /* 256 * 127 + 127 is the largest */
+    const unsigned least = 19;     /* so that units are no denormals */
+    const unsigned exponent = max((most + room) >> 23, least);
+
+    return {__uint_as_float((2 * 127 + 14 - exponent) << 23),
+            __uint_as_float(most < 0x7F800000u ? (exponent - 18) << 23
+                                               : 0x7FFFFFFFu)};
+}
+
+/* A count whose high digit is byte 1 and whose low digit is byte 0, but for its
+ * uppermost bit. */
+__device__ static inline unsigned count_of(float v, const digit_scale &scale)
+{
+    return __float_as_uint(fmaf(v, scale.times, 0x1.8p23f + 128.0f));
+}
+
+/* Lanes of a half of a warp have the neighbours of a tile. */
+__device__ static inline digits digits_of(const float4 &x)
+{
+    const float v[4] = {x.x, x.y, x.z, x.w};
+    unsigned most = 0, pair[2];
+    digit_scale scale;
+    digits d;
+
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        most = largest_of(most, v[i]);
+#pragma unroll
+    for (int i = 8; i; i /= 2)
+        most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, i));
+    scale = digit_scale_of(most);
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        pair[i] = __byte_perm(count_of(v[2 * i], scale),
+                              count_of(v[2 * i + 1], scale), 0x5140);
+    d.low = __byte_perm(pair[0], pair[1], 0x5410) ^ 0x80808080u;
+    d.high = __byte_perm(pair[0], pair[1], 0x7632);
+    d.unit = scale.unit;
+    return d;
+}
+
+/* What is meant by four words of x. */
+__device__ static inline float4 meant(const float4 &x, bool is_split)
+{
+    return make_float4(meant(x.x, is_split), meant(x.y, is_split),
+                       meant(x.z, is_split), meant(x.w, is_split));
+}
+
+/* Where row m has its high digits, or its low ones. */
+__device__ static inline unsigned digits_at(unsigned m, bool is_low)
+{
+    return (is_low ^ (m & 1)) * TILE_K;
+}
+
+/* Leave the digits of this lane's quad of row m, and the unit of all. */
+__device__ static inline void put_digits(unsigned char *row, float *unit,
+                                         unsigned m, const digits &d)
+{
+    const unsigned quad = threadIdx.x % 16;
+
+    *(unsigned *)(row + digits_at(m, false) + 4 * quad) = d.high;
+    *(unsigned *)(row + digits_at(m, true) + 4 * quad) = d.low;
+    if (quad == 0)
+        *unit = d.unit;
+}
+
+/* The same of two neighbours; all lanes have the row's. */
+__device__ static inline void put_pair(unsigned char *row, float *unit,
+                                       unsigned m, const float2 &x)
+{
+    const unsigned lane = threadIdx.x % 32;
+    const digit_scale scale = digit_scale_of(
+        __reduce_max_sync(0xFFFFFFFFu, largest_of(largest_of(0, x.x), x.y)));
+    const unsigned counts[2] = {count_of(x.x, scale), count_of(x.y, scale)};
+    const unsigned high = __byte_perm(counts[0], counts[1], 0x51);
+    const unsigned low = __byte_perm(counts[0], counts[1], 0x40) ^ 0x8080;
+
+    ((unsigned short *)(row +
+                        digits_at(m, false)))[lane] = (unsigned short)high;
+    ((unsigned short *)(row + digits_at(m, true)))[lane] = (unsigned short)low;
+    if (lane == 0)
+        *unit = scale.unit;
+}
+
+/* What both digits' sums of a tile come to. */
+__device__ static inline float sum_of(int high, int low)
+{
+    return (float)(256 * high + low);
+}
+
+#endif
+
+#endif /* VIBE_CUDA_DIGITS_CUH */
