@@ -10,79 +10,102 @@
 
 enum { ROWS = 16 }; /* of a block */
 
+/* A warp makes a unit of hidden channels and eight channels of y. */
 template <unsigned C> struct shape {
     enum {
-        WARPS = C == 32 ? 4 : 8,
+        WARPS = C / 8,
         THREADS = 32 * WARPS,
-        N_UNITS = 4 * C / UNITS,
-        EACH = N_UNITS / WARPS, /* units of a warp */
-        SPAN = C / 8 / WARPS,   /* eights of y's channels of a warp */
-        WIDTH = C / 4,          /* threads that mix a row */
+        N_UNITS = WARPS,
+        WIDTH = C / 4,     /* threads that mix a row: all rows at once */
+        IS_EARLY = C < 128 /* whether there are registers to load W1 early */
     };
 };
 
-/* Shared memory; rows meet different banks. */
+/* Shared memory.  Rows of channels meet different banks; operands lie as lanes
+ * take them, of 16 channels high and low parts beside each other. */
 template <unsigned C> struct memory {
     float mixed[ROWS][C + 4];
-    float normed[ROWS][C + 4];
+    uint4 normed[C / 16][2][32];
     uint4 hidden[shape<C>::N_UNITS][4][32];
 };
 
 #if __CUDA_ARCH__ >= 800
+
+/* Leave four neighbours of a normed row where mma's a wants them. */
+template <unsigned C>
+__device__ static inline void leave_normed(memory<C> &shared, unsigned row,
+                                           unsigned c, const vec<4> &v)
+{
+    const unsigned k = c / 32 * 2 + c % 8 / 4;
+    const unsigned lane = row % 8 * 4 + c % 32 / 8;
+    uint2 high, low;
+
+    split(high.x, low.x, make_float2(v.e[0], v.e[1]));
+    split(high.y, low.y, make_float2(v.e[2], v.e[3]));
+    ((uint2 *)&shared.normed[k][0][lane])[row / 8] = high;
+    ((uint2 *)&shared.normed[k][1][lane])[row / 8] = low;
+}
+
+template <unsigned C>
+__device__ static inline void take_normed(unsigned (&a)[4],
+                                          const memory<C> &shared, unsigned k,
+                                          unsigned part)
+{
+    const uint4 v = shared.normed[k][part][threadIdx.x % 32];
+
+    a[0] = v.x;
+    a[1] = v.z;
+    a[2] = v.y;
+    a[3] = v.w;
+}
 
 /* Mix and norm 16 rows from m0 on; those past the last are nobody's. */
 template <unsigned C>
 __device__ static inline void mix_rows(memory<C> &shared, const struct mixer &a,
                                        const weights<4> &w, unsigned m0)
 {
-    enum { STEP = shape<C>::THREADS / shape<C>::WIDTH };
     const unsigned c = threadIdx.x % shape<C>::WIDTH * 4;
+    const unsigned i = threadIdx.x / shape<C>::WIDTH;
+    const unsigned m = m0 + i;
+    vec<4> column[TAPS] = {};
+    vec<4> y = {};
+    float squares[TAPS] = {};
+    float sum = 0.0f;
 
+    if (m < a.n_rows)
+        load_columns<4>(column, a, m / a.x.T, m % a.x.T, c);
 #pragma unroll
-    for (unsigned turn = 0; turn < ROWS / STEP; turn++) {
-        const unsigned i = turn * STEP + threadIdx.x / shape<C>::WIDTH;
-        const unsigned m = m0 + i;
-        vec<4> column[TAPS] = {};
-        vec<4> y = {};
-        float squares[TAPS] = {};
-        float sum = 0.0f;
-
-        if (m < a.n_rows)
-            load_columns<4>(column, a, m / a.x.T, m % a.x.T, c);
-#pragma unroll
-        for (unsigned j = 0; j < TAPS; j++) {
-            squares[j] = add_squares<4>(0.0f, column[j]);
-#pragma unroll
-            for (int k = shape<C>::WIDTH / 2; k > 0; k /= 2)
-                squares[j] += __shfl_xor_sync(0xFFFFFFFFu, squares[j], k);
-        }
-        if (m < a.n_rows) {
-            y = column[PAST];
-            norm_columns<4>(column, squares, a, m / a.x.T, m % a.x.T, c,
-                            w.norm);
-            y = mix<4>(y, column, w);
-        }
-        sum = add_squares<4>(0.0f, y);
+    for (unsigned j = 0; j < TAPS; j++) {
+        squares[j] = add_squares<4>(0.0f, column[j]);
 #pragma unroll
         for (int k = shape<C>::WIDTH / 2; k > 0; k /= 2)
-            sum += __shfl_xor_sync(0xFFFFFFFFu, sum, k);
-        write<4>(&shared.mixed[i][c], y);
-        write<4>(&shared.normed[i][c],
-                 scale<4>(y, factor_of(sum, a), w.next_norm));
+            squares[j] += __shfl_xor_sync(0xFFFFFFFFu, squares[j], k);
     }
+    if (m < a.n_rows) {
+        y = column[PAST];
+        norm_columns<4>(column, squares, a, m / a.x.T, m % a.x.T, c, w.norm);
+        y = mix<4>(y, column, w);
+    }
+    sum = add_squares<4>(0.0f, y);
+#pragma unroll
+    for (int k = shape<C>::WIDTH / 2; k > 0; k /= 2)
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, k);
+    write<4>(&shared.mixed[i][c], y);
+    leave_normed<C>(shared, i, c, scale<4>(y, factor_of(sum, a), w.next_norm));
 }
 
-/* This lane's weights of a unit. */
+/* This lane's weights of this warp's unit. */
 template <unsigned C>
 __device__ static inline void load_up(uint4 (&w)[C / 32][4],
-                                      const struct block &a, unsigned unit)
+                                      const struct block &a)
 {
+    const unsigned unit = threadIdx.x / 32;
     const unsigned short *up = a.up + threadIdx.x % 4 * 8;
 
 #pragma unroll
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned k = 0; k < C / 32; k++)
 #pragma unroll
-        for (unsigned k = 0; k < C / 32; k++)
+        for (unsigned i = 0; i < 4; i++)
             w[k][i] = __ldg(
                 (const uint4 *)(up +
                                 (unit * UNITS + row_of_unit(i)) * a.up_stride +
@@ -91,31 +114,28 @@ __device__ static inline void load_up(uint4 (&w)[C / 32][4],
 
 /* The same of this warp's channels of y, of all units. */
 template <unsigned C>
-__device__ static inline void load_down(
-    uint4 (&w)[shape<C>::N_UNITS][shape<C>::SPAN], const struct block &a)
+__device__ static inline void load_down(uint4 (&w)[shape<C>::N_UNITS][1],
+                                        const struct block &a)
 {
-    const unsigned row = threadIdx.x / 32 * shape<C>::SPAN * 8 +
-                         threadIdx.x % 32 / 4;
+    const unsigned row = threadIdx.x / 32 * 8 + threadIdx.x % 32 / 4;
     const unsigned short *down = a.down + row * a.down_stride +
                                  threadIdx.x % 4 * 8;
 
 #pragma unroll
     for (unsigned u = 0; u < shape<C>::N_UNITS; u++)
-#pragma unroll
-        for (unsigned n = 0; n < shape<C>::SPAN; n++)
-            w[u][n] = __ldg(
-                (const uint4 *)(down + n * 8 * a.down_stride + u * UNITS));
+        w[u][0] = __ldg((const uint4 *)(down + u * UNITS));
 }
 
-/* The blocks ask for the weights that are loaded late, a line a thread, before
- * their inputs. */
+/* The blocks ask for weights, a line a thread, before their inputs. */
 template <unsigned C>
-__device__ static inline void prefetch_down(const struct block &a)
+__device__ static inline void prefetch_weights(const struct block &a)
 {
     const unsigned i = blockIdx.x * shape<C>::THREADS + threadIdx.x;
 
     if (i < C * a.down_stride / 64)
         prefetch(a.down + i * 64);
+    if (!shape<C>::IS_EARLY && i < 4 * C * a.up_stride / 64)
+        prefetch(a.up + i * 64);
 }
 
 /* Leave a unit for the other warps, and take it. */
@@ -153,8 +173,8 @@ __device__ static inline operand<UNITS> take(const memory<C> &shared,
 template <unsigned C>
 __device__ static inline void finish(const struct block &a,
                                      const memory<C> &shared,
-                                     const float (&sums)[shape<C>::SPAN][4],
-                                     unsigned m0)
+                                     const struct ending &end, unsigned c,
+                                     const float sums[4], unsigned m0)
 {
     const unsigned lane = threadIdx.x % 32;
 
@@ -162,19 +182,11 @@ __device__ static inline void finish(const struct block &a,
     for (unsigned half = 0; half < 2; half++) {
         const unsigned row = lane / 4 + half * 8;
         const unsigned m = m0 + row;
+        float *to = row_at(a.mixer.y, m / a.mixer.x.T, m % a.mixer.x.T) + c;
 
-        if (m >= a.mixer.n_rows)
-            return;
-#pragma unroll
-        for (unsigned n = 0; n < shape<C>::SPAN; n++) {
-            const unsigned c = (threadIdx.x / 32 * shape<C>::SPAN + n) * 8 +
-                               lane % 4 * 2;
-            float *to = row_at(a.mixer.y, m / a.mixer.x.T, m % a.mixer.x.T) + c;
-
-            *(float2 *)to = finished(a, c,
-                                     *(const float2 *)&shared.mixed[row][c],
-                                     sums[n][2 * half], sums[n][2 * half + 1]);
-        }
+        if (m < a.mixer.n_rows)
+            *(float2 *)to = end.finish(*(const float2 *)&shared.mixed[row][c],
+                                       sums[2 * half], sums[2 * half + 1]);
     }
 }
 
@@ -188,38 +200,42 @@ __global__ __launch_bounds__(shape<C>::THREADS) void block_kernel(
     typedef shape<C> S;
     extern __shared__ float4 extra[];
     memory<C> &shared = *(memory<C> *)extra;
-    const unsigned lane = threadIdx.x % 32;
-    const unsigned first = threadIdx.x / 32 * S::EACH;
+    const unsigned unit = threadIdx.x / 32;
+    const unsigned c = unit * 8 + threadIdx.x % 4 * 2; /* of y */
     const unsigned m0 = blockIdx.x * ROWS;
     const weights<4> w = load_weights<4>(a.mixer, threadIdx.x % S::WIDTH * 4);
-    float sums[S::SPAN][4] = {};
-    uint4 up[C / 32][4], down[S::N_UNITS][S::SPAN];
-    operand<C> x;
+    float parts[4][4] = {}, sums[1][4] = {};
+    uint4 up[C / 32][4], down[S::N_UNITS][1];
+    struct ending end;
 
     let_next_start();
-    load_up<C>(up, a, first);
-    prefetch_down<C>(a);
+    if (S::IS_EARLY)
+        load_up<C>(up, a);
+    prefetch_weights<C>(a);
     wait_for_inputs();
     mix_rows<C>(shared, a.mixer, w, m0);
+    if (!S::IS_EARLY)
+        load_up<C>(up, a);
     __syncthreads();
-    load_x<C>(x, shared.normed[lane / 4], shared.normed[lane / 4 + 8]);
-#pragma unroll 1 /* a block would wait for instructions that it runs once */
-    for (unsigned u = first; u < first + S::EACH; u++) {
-        float unit[4][4] = {};
-
-        if (u > first)
-            load_up<C>(up, a, u);
 #pragma unroll
-        for (unsigned k = 0; k < C; k += 32)
-            multiply32<C>(unit, x, k, up[k / 32]);
-        leave<C>(shared, u, hidden_of(unit, a.up_bias + u * UNITS));
+    for (unsigned k = 0; k < C / 32; k++) {
+        operand<32> x;
+
+#pragma unroll
+        for (unsigned step = 0; step < 2; step++) {
+            take_normed<C>(x.high[step], shared, 2 * k + step, 0);
+            take_normed<C>(x.low[step], shared, 2 * k + step, 1);
+        }
+        multiply32<32>(parts, x, 0, up[k]);
     }
+    leave<C>(shared, unit, hidden_of(parts, a.up_bias + unit * UNITS));
     load_down<C>(down, a);
+    end.load(a, c);
     __syncthreads();
 #pragma unroll
     for (unsigned u = 0; u < S::N_UNITS; u++)
         multiply32<UNITS>(sums, take<C>(shared, u), 0, down[u]);
-    finish<C>(a, shared, sums, m0);
+    finish<C>(a, shared, end, c, sums[0], m0);
 #endif
 }
 

@@ -110,16 +110,23 @@ __device__ static inline operand<UNITS> hidden_of(const float (&sums)[4][4],
     return h;
 }
 
-/* y += gamma * (sum + bias) of channels c and the next. */
-__device__ static inline float2 finished(const struct block &a, unsigned c,
-                                         float2 y, float s0, float s1)
-{
-    const float2 bias = *(const float2 *)(a.down_bias + c);
-    const float2 gamma = *(const float2 *)(a.gamma + c);
+/* What channels c and the next of y need. */
+struct ending {
+    float2 bias, gamma;
 
-    return make_float2(fmaf(gamma.x, s0 + bias.x, y.x),
-                       fmaf(gamma.y, s1 + bias.y, y.y));
-}
+    __device__ inline void load(const struct block &a, unsigned c)
+    {
+        bias = __ldg((const float2 *)(a.down_bias + c));
+        gamma = __ldg((const float2 *)(a.gamma + c));
+    }
+
+    /* y + gamma * (sum + bias) */
+    __device__ inline float2 finish(float2 y, float s0, float s1) const
+    {
+        return make_float2(fmaf(gamma.x, s0 + bias.x, y.x),
+                           fmaf(gamma.y, s1 + bias.y, y.y));
+    }
+};
 
 #endif
 

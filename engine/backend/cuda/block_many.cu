@@ -153,10 +153,12 @@ __device__ static inline void finish(const struct block &a,
 #pragma unroll
         for (unsigned n = 0; n < C / 8; n++) {
             const unsigned c = n * 8 + threadIdx.x % 4 * 2;
+            ending end;
 
-            *(float2 *)(row + c) = finished(a, c, *(const float2 *)(row + c),
-                                            sums[n][2 * half],
-                                            sums[n][2 * half + 1]);
+            end.load(a, c);
+            *(float2 *)(row + c) = end.finish(*(const float2 *)(row + c),
+                                              sums[n][2 * half],
+                                              sums[n][2 * half + 1]);
         }
     }
 }
