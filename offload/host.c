@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "offload/host.h"
 
@@ -122,8 +123,23 @@ static size_t left_along(const char *root, const struct names *n)
     return least;
 }
 
+/* What ulimit -v leaves, which counts pages that nobody has touched, too. */
+static size_t left_of_addresses(const char *root)
+{
+    const long long kb = read_of(root, "proc/self/status", "VmSize:");
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+        kb < 0)
+        return SIZE_MAX;
+    return limit.rlim_cur > (rlim_t)kb << 10
+               ? (size_t)(limit.rlim_cur - ((rlim_t)kb << 10))
+               : 0;
+}
+
 size_t vibe_host_free_below(const char *root)
 {
+    const size_t addresses = left_of_addresses(root);
     const size_t v2 = left_along(root, &version_2);
     const size_t v1 = left_along(root, &version_1);
     const long long kb = read_of(root, "proc/meminfo", "MemAvailable:");
@@ -131,6 +147,8 @@ size_t vibe_host_free_below(const char *root)
 
     if (v2 < n)
         n = v2;
+    if (addresses < n)
+        n = addresses;
     return v1 < n ? v1 : n;
 }
 

@@ -8,7 +8,8 @@
 
 /*
  * Bytes of host memory that this process could still fill without swapping:
- * what the system has, and what its control group and those above it allow.
+ * what the system has, and what its control group, those above it and ulimit
+ * allow.
  */
 size_t vibe_host_free(void);
 

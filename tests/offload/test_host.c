@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "tests/support/st_writer.h"
@@ -95,6 +96,23 @@ static void the_first_version_of_groups_is_known(void **state)
     assert_int_equal(vibe_host_free_below(dir->path), 99 * MIB);
 }
 
+static void a_limit_of_addresses_counts_too(void **state)
+{
+    const struct st_dir *dir = *state;
+    struct rlimit before, less;
+
+    put_system(dir, "");
+    /* 2^40 KiB, which bind nobody, less 4 GiB */
+    put(dir, "proc/self/status", "VmPeak:  9 kB\nVmSize:  1099507433472 kB\n");
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    less = (struct rlimit){.rlim_cur = (rlim_t)1 << 50,
+                           .rlim_max = before.rlim_max};
+    if (before.rlim_cur != RLIM_INFINITY || setrlimit(RLIMIT_AS, &less))
+        skip(); /* there is a limit already */
+    assert_int_equal(vibe_host_free_below(dir->path), 4096 * MIB);
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+}
+
 static void free_memory_is_some_of_what_there_is(void **state)
 {
     const size_t all = (size_t)sysconf(_SC_PHYS_PAGES) *
@@ -110,6 +128,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(a_group_allows_less),
     VIBE_TEST(a_group_above_counts_too),
     VIBE_TEST(the_first_version_of_groups_is_known),
+    VIBE_TEST(a_limit_of_addresses_counts_too),
     VIBE_TEST(free_memory_is_some_of_what_there_is),
 };
 
