@@ -102,7 +102,7 @@ def main():
 
     def left():
         return until - (time.time() - T0)
-    if until:
+    if until and a.seconds:
         a.seconds = left() - a.tune_seconds
     if a.seconds > 0:
         trainer.run(batches)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The short round trip: the bundled model speaks five sentences that it was
-# never trained on, and a recogniser must hear them.  It misses none of their 35
+# never trained on, and a recogniser must hear them.  It misses one of their 35
 # words on one machine, where rounding of another may cost some; 20 % are seven
 # of them, noise is at 100 %.
 set -u
