@@ -10,7 +10,6 @@
 enum {
     STAGES = 4,
     HEIGHT = 2,       /* of a warp, in groups of 16 rows */
-    AT_ONCE = 4,      /* eights of outputs whose products take turns */
     X_ROW = 4 * UNIT, /* bytes in a stage */
     W_ROW = 2 * UNIT,
 };
@@ -110,6 +109,8 @@ __device__ static inline void add_unit(float sums[HEIGHT][SPAN][4],
                                        const unsigned char *x,
                                        const unsigned char *w)
 {
+    /* eights of outputs whose products take turns */
+    enum { AT_ONCE = SPAN < 4 ? SPAN : 4 };
     const unsigned row = threadIdx.x % 32 / 4;
     const unsigned q = threadIdx.x % 4;
     struct eight rows[HEIGHT][2];
@@ -244,12 +245,12 @@ __device__ static inline void finish_tile(const columns &a, const float *sums,
 #endif
 
 template <bool IS_SPLIT, int WARPS, int ACROSS, int SPAN>
-__global__ void __launch_bounds__(32 * WARPS, 2)
+__global__ void __launch_bounds__(32 * WARPS, 1)
     tiles_kernel(const __grid_constant__ struct columns a)
 {
 #if __CUDA_ARCH__ >= 800
     typedef shape<WARPS, ACROSS, SPAN> S;
-    extern __shared__ uint4 memory[];
+    extern __shared__ __align__(128) uint4 memory[];
     unsigned char *ring = (unsigned char *)memory;
     const unsigned lane = threadIdx.x % 32;
     const unsigned warp = threadIdx.x / 32;
@@ -342,8 +343,8 @@ cudaError_t vibe_cuda_tiles(const struct vibe_cuda *cuda, struct columns *a)
     const unsigned enough = (unsigned)cuda->n_sm * 5 / 8;
 
     if (a->n_rows >= 64 && rows * ((a->e.N + 127) / 128) >= enough)
-        return launch_tiles<4, 2, 8>(cuda, a);
+        return launch_tiles<8, 4, 4>(cuda, a);
     if (a->n_rows >= 64 && rows * ((a->e.N + 63) / 64) >= enough)
-        return launch_tiles<4, 2, 4>(cuda, a);
+        return launch_tiles<8, 4, 2>(cuda, a);
     return cudaErrorNotSupported;
 }
