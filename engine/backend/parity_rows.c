@@ -152,8 +152,9 @@ static void window(struct vibe_lab *lab)
 
 /* T and channels: of every stage of a codec, and ragged. */
 static const size_t mixers[][2] = {
-    {1, 2048}, {8, 1024}, {40, 512}, {200, 256}, {61, 128}, {70, 64}, {100, 32},
-    {1, 1},    {3, 7},    {6, 100},  {5, 33},    {7, 1030}, {9, 300}, {2, 1532},
+    {1, 2048}, {8, 1024}, {40, 512},   {200, 256}, {61, 128}, {70, 64},
+    {100, 32}, {1, 1},    {3, 7},      {6, 100},   {5, 33},   {7, 1030},
+    {9, 300},  {2, 1532}, {1000, 256}, {400, 500},
 };
 
 static void make_mixer(struct vibe_lab *lab, struct vibe_mixer both[VIBE_SIDES],

@@ -25,18 +25,20 @@ template <unsigned C> struct shape {
         UP_STRIDE = C == 32 ? 32 : C + 32,
         DOWN_STRIDE = UNITS,
         N_UNITS = 4 * C / UNITS,
-        BLOCKS = C == 32   ? 4
-                 : C == 64 ? 3
-                           : 2, /* of a multiprocessor */
+        BLOCKS = C == 128  ? 2
+                 : C == 64 ? 4
+                           : 5, /* of a multiprocessor */
     };
 };
 
 template <unsigned C> struct memory {
     float column[COLUMNS][shape<C>::STRIDE];
-    struct {
+    struct __align__(128)
+    {
         unsigned short up[UNITS][shape<C>::UP_STRIDE];
         unsigned short down[C][shape<C>::DOWN_STRIDE];
-    } stage[STAGES];
+    }
+    stage[STAGES];
 };
 
 #if __CUDA_ARCH__ >= 800
@@ -170,7 +172,7 @@ __global__ __launch_bounds__(THREADS, shape<C>::BLOCKS) void many_kernel(
     const __grid_constant__ struct block a)
 {
 #if __CUDA_ARCH__ >= 800
-    extern __shared__ float4 extra[];
+    extern __shared__ __align__(128) float4 extra[];
     memory<C> &shared = *(memory<C> *)extra;
     const unsigned row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
     const unsigned k_lane = threadIdx.x % 4 * 8;

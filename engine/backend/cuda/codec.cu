@@ -7,6 +7,8 @@
 enum {
     THREADS = 256,
     MAX_THREADS = 512, /* of a mixer's row */
+    STRIP = 4,         /* rows that share columns, where there are many */
+    MANY_STRIPS = 64,  /* blocks of them */
 };
 
 /* Whether rows can be moved 4 channels at a time. */
@@ -187,14 +189,92 @@ __global__ __launch_bounds__(MAX_THREADS) void mixer_kernel(
     }
 }
 
+/* The same for STRIP rows of a dialogue together: less work, where there are
+ * rows enough to wait beside each other. */
+__global__ __launch_bounds__(THREADS) void strip_kernel(
+    const __grid_constant__ struct mixer a)
+{
+    const unsigned c = threadIdx.x % a.width * 4;
+    const unsigned r = (blockIdx.x * (THREADS / a.width) +
+                        threadIdx.x / a.width) *
+                       STRIP;
+    const bool is_there = r < a.n_rows && c < a.C;
+    const unsigned b = is_there ? r / a.x.T : 0;
+    const unsigned t = is_there ? r % a.x.T : 0;
+    vec<4> column[STRIP + PAST] = {}, y[STRIP];
+    float squares[STRIP + PAST], sums[STRIP];
+    weights<4> w = {};
+
+    let_next_start();
+    if (is_there)
+        w = load_weights<4>(a, c);
+    wait_for_inputs();
+#pragma unroll
+    for (unsigned j = 0; j < STRIP + PAST; j++)
+        if (is_there)
+            column[j] = read<4>((t + j < PAST ? row_at(a.past, b, t + j)
+                                              : row_at(a.x, b, t + j - PAST)) +
+                                c);
+#pragma unroll
+    for (unsigned j = 0; j < STRIP + PAST; j++)
+        squares[j] = add_squares<4>(0.0f, column[j]);
+    sum_rows<STRIP + PAST, 0>(squares, a.width);
+#pragma unroll
+    for (unsigned j = 0; j < STRIP; j++)
+        y[j] = column[PAST + j];
+#pragma unroll
+    for (unsigned j = 0; j < STRIP + PAST; j++)
+        if (t + j >= PAST)
+            column[j] = scale<4>(column[j], factor_of(squares[j], a), w.norm);
+#pragma unroll
+    for (unsigned j = 0; j < STRIP; j++) {
+        const unsigned kept = t + j + PAST; /* a row of the state, after T */
+
+        if (is_there && kept >= a.x.T)
+            write_out<4>(row_at(a.state, b, kept - a.x.T) + c,
+                         column[PAST + j]);
+        y[j] = mix<4>(y[j], *(const vec<4>(*)[TAPS])(column + j), w);
+        sums[j] = add_squares<4>(0.0f, y[j]);
+    }
+    sum_rows<STRIP, 1>(sums, a.width);
+#pragma unroll
+    for (unsigned j = 0; j < STRIP; j++) {
+        if (!is_there)
+            continue;
+        write_out<4>(row_at(a.y, b, t + j) + c, y[j]);
+        write_kept<4>(row_at(a.normed, b, t + j) + c,
+                      scale<4>(y[j], factor_of(sums[j], a), w.next_norm),
+                      a.is_split);
+    }
+}
+
+static unsigned power_of_2_from(unsigned n)
+{
+    unsigned power = 1;
+
+    while (power < n)
+        power *= 2;
+    return power;
+}
+
+/* Blocks of strips, or 0 where there are none or too few. */
+static unsigned strips_of(const struct mixer *a)
+{
+    const unsigned width = power_of_2_from(a->C / 4);
+    const unsigned n = width > THREADS || a->x.T % STRIP || a->x.T < 2 * STRIP
+                           ? 0
+                           : (a->n_rows / STRIP * width + THREADS - 1) /
+                                 THREADS;
+
+    return n >= MANY_STRIPS ? n : 0;
+}
+
 template <unsigned V, unsigned N, unsigned FRESH>
 static cudaError_t launch_mixer(cudaStream_t stream, struct mixer *a)
 {
     unsigned threads;
 
-    a->width = 1;
-    while (a->width * V * N < a->C)
-        a->width *= 2;
+    a->width = power_of_2_from((a->C + V * N - 1) / (V * N));
     if (a->width > MAX_THREADS)
         return cudaErrorNotSupported;
     threads = max(a->width, (unsigned)THREADS);
@@ -228,5 +308,10 @@ cudaError_t vibe_cuda_mixer(cudaStream_t stream, const struct vibe_tensor *y,
         return launch_mixer<4, 2, TAPS>(stream, &a);
     if (x->T == 1)
         return launch_mixer<4, 1, 1>(stream, &a);
+    if (strips_of(&a)) {
+        a.width = power_of_2_from(a.C / 4);
+        return launch_waiting((const void *)strip_kernel, dim3(strips_of(&a)),
+                              THREADS, 0, stream, &a);
+    }
     return launch_mixer<4, 1, TAPS>(stream, &a);
 }
