@@ -147,7 +147,7 @@ static void window(struct vibe_lab *lab)
 {
     for (size_t i = 0; i < 2 * sizeof(windows) / sizeof(*windows); i++)
         if (!lab->err.code)
-            run_window(lab, i / 2, i % 2);
+            run_window(lab, i / 2, (int)(i % 2));
 }
 
 /* T and channels: of every stage of a codec, and ragged. */
