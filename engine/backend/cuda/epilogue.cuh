@@ -103,8 +103,7 @@ struct operands {
 
 __device__ static inline struct operands read_operands(const struct epilogue &e,
                                                        size_t y_at,
-                                                       size_t gate_at,
-                                                       unsigned n)
+                                                       size_t gate_at, size_t n)
 {
     struct operands o = {1.0f, 0.0f, 1.0f, 0.0f};
 

@@ -523,6 +523,19 @@ __device__ static inline void stage_wait(unsigned depth)
         copies_wait<MOST_DEPTH - 2>();
 }
 
+/* Bring the scales and biases of a warp's outputs near. */
+__device__ static inline void fetch_epilogue(const decode &a, unsigned group)
+{
+    const unsigned n = group * TILE_N;
+
+    if (threadIdx.x % 32 || n >= a.e.N)
+        return;
+    if (a.e.scale)
+        prefetch(a.e.scale + n);
+    if (a.e.bias)
+        prefetch(a.e.bias + n);
+}
+
 /* Fill all stages but one, weights before the kernel ahead has ended; returns
  * the tile that comes next. */
 template <int dtype, int GROUPS>
@@ -571,6 +584,7 @@ __device__ static inline void add_up(float4 sums[HEIGHT * GROUPS],
     keep(depth);
     keep(ring_bytes);
     shelf.open(a, (float4 *)(memory + a.teams * ring_bytes));
+    fetch_epilogue(a, warp * HEIGHT);
     ahead = fill(me, here, rows, a);
     while (is_in) {
         const unsigned free = (slot ? slot : ring_bytes) - me.stage_bytes;

@@ -136,13 +136,15 @@ static inline bool fits(const struct shares *s, size_t K, size_t limit,
            (s->parts == 1 || n_chunks <= VIBE_CUDA_COUNTERS);
 }
 
-/* As deep as leaves room for a block beside this one, but no less than three
- * where there is room for that at all. */
-static inline unsigned depth_of(const struct shares *s, size_t K, size_t limit)
+/* As deep as leaves room for a block beside this one, if there is one, but no
+ * less than three where there is room for that at all. */
+static inline unsigned depth_of(const struct shares *s, size_t K, size_t n_sm,
+                                size_t limit)
 {
+    const size_t room = blocks_of(s) > n_sm ? limit / 2 : limit;
     unsigned depth = MOST_DEPTH;
 
-    while (depth > 3 && shared_bytes(s, K, depth) > limit / 2)
+    while (depth > 3 && shared_bytes(s, K, depth) > room)
         depth--;
     return shared_bytes(s, K, depth) <= limit ? depth : 2;
 }
@@ -177,7 +179,7 @@ static inline struct shares shares_of(const struct vibe_cuda *cuda,
                     best = s;
                 }
             }
-    best.depth = depth_of(&best, w->K, limit);
+    best.depth = depth_of(&best, w->K, (size_t)cuda->n_sm, limit);
     return best;
 }
 

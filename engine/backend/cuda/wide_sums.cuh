@@ -147,9 +147,10 @@ __device__ static inline bool is_last_warp(const decode &a, unsigned chunk)
 
 /* A lane's four sums of a row. */
 struct corner {
-    unsigned n, m;
+    size_t n; /* so that outputs are at constant distances */
+    unsigned m;
 
-    __device__ inline unsigned output(unsigned j) const
+    __device__ inline size_t output(unsigned j) const
     {
         return n + j / 2 * 8 + j % 2;
     }
@@ -164,8 +165,22 @@ struct corner {
     {
 #pragma unroll
         for (unsigned j = 0; j < 4; j++)
-            if (has(a, p, j))
-                o[j] = read_operands(a.e, p.row[m].y, p.row[m].gate, output(j));
+            o[j] = {1.0f, 0.0f, 1.0f, 0.0f};
+        if (a.e.kind == VIBE_ADD || a.e.kind == VIBE_GATE_ADD) {
+#pragma unroll
+            for (unsigned j = 0; j < 4; j++)
+                if (has(a, p, j))
+                    o[j] = read_operands(a.e, p.row[m].y, p.row[m].gate,
+                                         output(j));
+            return;
+        }
+#pragma unroll
+        for (unsigned j = 0; j < 4; j++) {
+            if (has(a, p, j) && a.e.scale)
+                o[j].scale = a.e.scale[output(j)];
+            if (has(a, p, j) && a.e.bias)
+                o[j].bias = a.e.bias[output(j)];
+        }
     }
 
     __device__ inline void finish(const float4 &sums, const operands o[4],
@@ -212,7 +227,7 @@ __device__ static inline void finish_warp(const heap &from, const decode &a,
 
 #pragma unroll 1
     for (unsigned g = post.team; g < GROUPS; g += a.teams) {
-        operands o[HEIGHT][4] = {};
+        operands o[HEIGHT][4];
         float4 z[HEIGHT];
         corner at[HEIGHT];
 
