@@ -171,11 +171,12 @@ __device__ static inline float4 added(const float4 &a, const float4 &b)
 /* Add up the sums of N slices, in v[0]. */
 template <int N, class T> __device__ static inline void add_halves(T v[N])
 {
+    if constexpr (N > 1) {
 #pragma unroll
-    for (unsigned half = N / 2; half > 0; half /= 2)
-#pragma unroll
-        for (unsigned s = 0; s < half; s++)
-            v[s] = added(v[s], v[s + half]);
+        for (unsigned s = 0; s < N / 2; s++)
+            v[s] = added(v[s], v[s + N / 2]);
+        add_halves<N / 2>(v);
+    }
 }
 
 /* Whether tiles of a dtype lie in memory as a whole, not by rows. */

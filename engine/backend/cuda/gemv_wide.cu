@@ -626,8 +626,8 @@ __global__ void __launch_bounds__(32 * most_warps(GROUPS), 1)
 #if __CUDA_ARCH__ >= 800
     enum { SUMS = HEIGHT * GROUPS, OF_WARP = 32 * SUMS };
 
-    extern __shared__ uint4 memory[];
-    __shared__ pass rows;
+    extern __shared__ __align__(LINE_BYTES) uint4 memory[];
+    __shared__ __align__(LINE_BYTES) pass rows;
     const unsigned lane = threadIdx.x % 32;
     post at;
     heap meeting;

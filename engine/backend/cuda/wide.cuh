@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "engine/backend/cuda/decode.cuh"
+#include "engine/base/size.h"
 
 enum {
     ROWS = 8, /* of x in a group: rows of a product, with their two parts */
@@ -19,6 +20,7 @@ enum {
     HEIGHT = 2,           /* tiles of outputs of a warp */
     MOST_TEAMS = 8,
     MOST_DEPTH = 4,
+    LINE_BYTES = 128, /* of shared memory: copies are faster into whole ones */
     STAGE_BYTES = 8 << 10, /* that could be moved while a group is multiplied */
     WARP_BYTES = 512,      /* the same for one warp more */
     PART_BYTES = 24 << 10, /* and while one part more meets the others */
@@ -155,7 +157,8 @@ static inline struct shares shares_of(const struct vibe_cuda *cuda,
 {
     const unsigned slices = slices_of(w->K);
     const unsigned least = w->K <= (slices - 1) * TILE_K ? slices : 1;
-    const size_t limit = shared_limit(cuda) - sizeof(struct pass);
+    const size_t limit = shared_limit(cuda) -
+                         vibe_size_round(sizeof(struct pass), LINE_BYTES);
     struct shares best = {}, s = {};
     size_t least_cost = SIZE_MAX;
 
