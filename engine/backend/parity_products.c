@@ -26,14 +26,14 @@ typedef void product_op(struct vibe_stream *s, const struct vibe_tensor *y,
  * its deviations, and a few roundings for the epilogue, in units of 2^-24 and
  * of the size of z.  A backend may split x in two bf16 parts, which keeps 2^-17
  * of each product; those errors are independent, so of z as well.  Beside int4
- * it may keep 2^-15 of the largest of 64 of them, for as many bits less.
+ * it may keep 2^-15 of the largest of 64 of them, and so errs 32 times as much.
  */
 static double bound_of(const struct product *p)
 {
     double root = sqrt((double)p->w.K);
     double size = p->w.n_scales ? 2.0 : fmax(root, 2.0);
     double bound = 0x1p-24 * (8.0 + 4.0 * root) +
-                   (p->w.dtype == VIBE_I4 ? 0x1p-12 : 0x1p-16);
+                   (p->w.dtype == VIBE_I4 ? 0x1p-11 : 0x1p-16);
 
     /* silu(z) * z' has slope |z| <= 4 sizes in each argument */
     return size * bound * (p->epilogue == VIBE_SWIGLU ? 8.0 : 1.0);
