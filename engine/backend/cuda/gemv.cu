@@ -15,9 +15,8 @@ enum {
     X_BYTES = TILE_K * 4,       /* of a row of x in a tile */
     RING_BYTES = 8 << 10, /* of weights, for a warp, where there is room */
     MOST_SLOTS = 8,
-    SHORT = 2,         /* slots where there is not */
-    BUSY_WARPS = 16,   /* that keep a multiprocessor's memory busy */
-    BUSY_KEEPERS = 24, /* likewise, of those that keep x */
+    SHORT = 2,       /* slots where there is not */
+    BUSY_WARPS = 16, /* that keep a multiprocessor's memory busy */
 };
 
 /* Rows come in twos: the second may be there twice. */
@@ -32,23 +31,11 @@ __host__ __device__ static inline size_t kept_bytes(size_t n_rows)
     return even(n_rows) * 2 * TILE_K + ROWS * sizeof(float);
 }
 
-/* Warps on a multiprocessor, in blocks of so many that keep x or do not. */
-__host__ __device__ static constexpr unsigned busy_warps(unsigned warps,
-                                                         bool keeps)
-{
-    return keeps && warps == SLICES ? BUSY_KEEPERS : BUSY_WARPS;
-}
-
 /* Slots for so many bytes of weights. */
-__host__ __device__ static constexpr unsigned slots_of(size_t bytes,
-                                                       unsigned warps,
-                                                       bool keeps)
+__host__ __device__ static constexpr unsigned slots_of(size_t bytes)
 {
-    const size_t all = (size_t)BUSY_WARPS * RING_BYTES /
-                       busy_warps(warps, keeps);
-
-    return all / bytes < MOST_SLOTS ? (unsigned)(all / bytes)
-                                    : (unsigned)MOST_SLOTS;
+    return RING_BYTES / bytes < MOST_SLOTS ? (unsigned)(RING_BYTES / bytes)
+                                           : (unsigned)MOST_SLOTS;
 }
 
 #if __CUDA_ARCH__ >= 800
@@ -219,11 +206,11 @@ struct route {
 /* A warp's ring of a.depth slots of shared memory, each for a tile of HEIGHT
  * groups of outputs and x beside it, unless that is kept, and the route of what
  * is fetched next. */
-template <int dtype, int WARPS, int HEIGHT, bool KEEPS> struct feeder {
+template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     enum {
         TILE_BYTES = format<dtype>::TILE_BYTES,
         X_AT = HEIGHT * TILE_BYTES,
-        FULL = slots_of(X_AT, WARPS, KEEPS), /* where there is room */
+        FULL = slots_of(X_AT), /* where there is room */
     };
     route ahead;
     feed<dtype> weights[HEIGHT];
@@ -463,11 +450,12 @@ __device__ static inline void open_groups(group_of<dtype> (&groups)[HEIGHT],
 }
 
 /* The sums of a fold: of this warp's tiles from the first one to the end. */
-template <int dtype, int WARPS, int HEIGHT, bool KEEPS>
-__device__ static inline void add_fold(
-    float2 sums[HEIGHT], feeder<dtype, WARPS, HEIGHT, KEEPS> &tiles,
-    const group_of<dtype> groups[HEIGHT], unsigned n, unsigned first,
-    unsigned end, const decode &a)
+template <int dtype, int HEIGHT, bool KEEPS>
+__device__ static inline void add_fold(float2 sums[HEIGHT],
+                                       feeder<dtype, HEIGHT, KEEPS> &tiles,
+                                       const group_of<dtype> groups[HEIGHT],
+                                       unsigned n, unsigned first, unsigned end,
+                                       const decode &a)
 {
     float c[HEIGHT][4] = {};
 
@@ -493,10 +481,11 @@ __device__ static inline void add_fold(
 
 /* A warp's sums of a round, whose groups begin with n: outputs lane / 4 and 8
  * more of each tile, of x's row lane % 4. */
-template <int dtype, int WARPS, int HEIGHT, bool KEEPS>
-__device__ static inline void add_slice(
-    float2 sums[HEIGHT], feeder<dtype, WARPS, HEIGHT, KEEPS> &tiles,
-    const group_of<dtype> groups[HEIGHT], unsigned n, const decode &a)
+template <int dtype, int HEIGHT, bool KEEPS>
+__device__ static inline void add_slice(float2 sums[HEIGHT],
+                                        feeder<dtype, HEIGHT, KEEPS> &tiles,
+                                        const group_of<dtype> groups[HEIGHT],
+                                        unsigned n, const decode &a)
 {
     const unsigned fold = a.fold * a.slices;
 
@@ -519,7 +508,7 @@ __device__ static inline void add_slice(
 
 /* bytes: the weights once; x comes from the caches. */
 template <int dtype, int WARPS, int HEIGHT, bool KEEPS>
-__global__ void __launch_bounds__(32 * WARPS, busy_warps(WARPS, KEEPS) / WARPS)
+__global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
     gemv_kernel(const __grid_constant__ struct decode a)
 {
 #if __CUDA_ARCH__ >= 800
@@ -531,7 +520,7 @@ __global__ void __launch_bounds__(32 * WARPS, busy_warps(WARPS, KEEPS) / WARPS)
     const unsigned lane = threadIdx.x % 32;
     const unsigned n_rounds = (a.n_groups + HEIGHT - 1) / HEIGHT;
     const target t = target_of(a, OUTPUTS);
-    feeder<dtype, WARPS, HEIGHT, KEEPS> tiles;
+    feeder<dtype, HEIGHT, KEEPS> tiles;
     group_of<dtype> groups[HEIGHT];
     unsigned side = 0;
 
@@ -600,14 +589,13 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
                    ? 2
                    : 1;
     s.slot_bytes = s.height * tile;
+    s.depth = slots_of(s.slot_bytes);
     if (w->part[0].dtype == VIBE_I4) {
-        s.depth = slots_of(s.slot_bytes, s.warps, true);
         s.kept = (w->K + s.warps * TILE_K - 1) / (s.warps * TILE_K) *
                  kept_bytes(n_rows);
         if (shared_bytes(&s) <= room_of(cuda, &s))
             return s;
     }
-    s.depth = slots_of(s.slot_bytes, s.warps, false);
     s.kept = 0;
     s.slot_bytes += even(n_rows) * X_BYTES;
     if (shared_bytes(&s) > room_of(cuda, &s))
@@ -651,8 +639,7 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
     const void *kernel = kernel_for(p->w->part[0].dtype, &s);
     const unsigned most = (unsigned)cuda->n_sm *
                           blocks_that_fit(cuda, shared + static_bytes(&s),
-                                          busy_warps(s.warps, s.kept > 0) /
-                                              s.warps);
+                                          BUSY_WARPS / s.warps);
     struct decode a = decode_of(p, first, n_rows);
     const unsigned n_rounds = (a.n_groups + s.height - 1) / s.height;
     cudaError_t rc;
