@@ -29,7 +29,7 @@ struct vibe_run {
     size_t n_at_once;             /* dialogues, of all engines */
     struct vibe_progress progress;
     size_t n_done, n_failed, n_skipped;
-    int has_spoken; /* there is a first sample */
+    int has_spoken;   /* there is a first sample */
     size_t vram_peak; /* bytes, of all engines */
     double energy_j;  /* that speaking has taken; negative: unknown */
     pthread_mutex_t lock;
