@@ -126,6 +126,29 @@ static struct vibe_plan_device look_at(struct vibe_backend *be, size_t *others)
     };
 }
 
+/* Plan, with a ring that is no longer than head and codec take here. */
+static int plan_ring(struct vibe_engine_plan *made,
+                     struct vibe_plan_request *request, struct vibe_backend *be,
+                     struct vibe_error *err)
+{
+    struct vibe_plan_rates rates;
+    size_t slots;
+    int rc = vibe_plan_make(&made->plan, &made->model, &made->memory, request,
+                            err);
+
+    if (rc != VIBE_OK || !be->is_cuda || request->ring_slots ||
+        made->plan.ring_slots <= VIBE_PLAN_RING_SLOTS)
+        return rc;
+    vibe_planning_probe(&rates, be);
+    be->ops->trim(be); /* what probing took is not part of the plan */
+    slots = vibe_plan_ring(&made->model, &rates, made->plan.chunk_bytes);
+    if (slots >= made->plan.ring_slots)
+        return VIBE_OK;
+    request->ring_slots = slots;
+    return vibe_plan_make(&made->plan, &made->model, &made->memory, request,
+                          err);
+}
+
 /* Plan for a precision, which e's weights are kept in from now on. */
 static int plan_as(struct vibe_engine_plan *out, const struct vibe_engine *e,
                    const struct vibe_engine_options *o,
@@ -158,7 +181,7 @@ static int plan_as(struct vibe_engine_plan *out, const struct vibe_engine *e,
     made.has_voices_first = request.has_voices_first;
     made.positive = request.positive;
     made.negative = request.negative;
-    rc = vibe_plan_make(&made.plan, &made.model, &made.memory, &request, err);
+    rc = plan_ring(&made, &request, e->backend, err);
     if (rc == VIBE_OK)
         *out = made;
     return rc;

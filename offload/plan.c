@@ -16,6 +16,11 @@ enum {
 
 static const double USUAL_UTILIZATION = 0.80;
 
+/* Head and codec reach so much of the rate of memory, and chunks, which are cut
+ * evenly, so much of a slot. */
+static const double TAIL_EFFICIENCY = 0.7;
+static const double SLOT_FILLED = 0.75;
+
 const char *vibe_plan_bytes(char *buf, size_t size, size_t bytes)
 {
     if (bytes < (size_t)1 << 30)
@@ -285,6 +290,23 @@ int vibe_plan_make(struct vibe_plan *out, const struct vibe_plan_model *model,
     explain(&plan, request);
     *out = plan;
     return VIBE_OK;
+}
+
+size_t vibe_plan_ring(const struct vibe_plan_model *model,
+                      const struct vibe_plan_rates *rates, size_t chunk_bytes)
+{
+    const double bytes = (double)model->head_frame_reads +
+                         (double)model->steps * (double)model->head_step_reads +
+                         (double)model->codec_reads;
+    double slots;
+
+    if (rates->read <= 0 || rates->link <= 0)
+        return VIBE_PLAN_RING_SLOTS;
+    slots = bytes / (TAIL_EFFICIENCY * rates->read) * rates->link /
+            (SLOT_FILLED * (double)chunk_bytes);
+    if (slots > VIBE_PLAN_RING_MOST)
+        return VIBE_PLAN_RING_MOST;
+    return slots > VIBE_PLAN_RING_SLOTS ? (size_t)slots : VIBE_PLAN_RING_SLOTS;
 }
 
 double vibe_plan_frame_s(const struct vibe_plan *plan,

@@ -144,6 +144,14 @@ double vibe_plan_frame_s(const struct vibe_plan *plan,
                          const struct vibe_plan_model *model,
                          const struct vibe_plan_rates *rates, size_t n_steps);
 
+/*
+ * Slots of a ring that is filled while head and codec are computed: from 3 to
+ * 40, and 3 where a rate is unknown.  A longer one makes the frame's own few
+ * bytes wait for chunks.
+ */
+size_t vibe_plan_ring(const struct vibe_plan_model *model,
+                      const struct vibe_plan_rates *rates, size_t chunk_bytes);
+
 /* Write a count of bytes as "9.8 GiB" or "310 MiB"; returns buf. */
 const char *vibe_plan_bytes(char *buf, size_t size, size_t bytes);
 

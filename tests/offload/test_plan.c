@@ -396,6 +396,21 @@ static void a_longer_ring_takes_what_nothing_else_wants(void **state)
     assert_int_equal(made(&m, &d, &r).ring_slots, VIBE_PLAN_RING_SLOTS);
 }
 
+static void a_ring_is_as_long_as_head_and_codec_take(void **state)
+{
+    const struct vibe_plan_model m = model_of(&large);
+    const struct vibe_plan_rates h200 = {.read = 4.3e12, .link = 55e9};
+    const struct vibe_plan_rates rtx3060 = {.read = 306e9, .link = 24e9};
+    const struct vibe_plan_rates unknown = {.read = 306e9};
+    const size_t chunk = VIBE_PLAN_CHUNK_BYTES;
+
+    (void)state;
+    /* 3.6 ms at 55 GB/s; 51 ms at 24 GB/s would be 48 */
+    assert_int_equal(vibe_plan_ring(&m, &h200, chunk), 7);
+    assert_int_equal(vibe_plan_ring(&m, &rtx3060, chunk), VIBE_PLAN_RING_MOST);
+    assert_int_equal(vibe_plan_ring(&m, &unknown, chunk), VIBE_PLAN_RING_SLOTS);
+}
+
 static float frame_ms(const struct vibe_plan *plan,
                       const struct vibe_plan_model *m,
                       const struct vibe_plan_rates *rates)
@@ -446,6 +461,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_negative_cap_leaves_that_much_free),
     cmocka_unit_test(a_reserve_stays_free_whatever_is_asked),
     cmocka_unit_test(a_ring_shrinks_before_a_model_is_refused),
+    cmocka_unit_test(a_ring_is_as_long_as_head_and_codec_take),
     cmocka_unit_test(a_longer_ring_takes_what_nothing_else_wants),
     cmocka_unit_test(a_frame_takes_as_long_as_its_bytes),
 };
