@@ -91,6 +91,18 @@ static size_t room_for(struct fixture *f, enum vibe_weight_dtype lm,
     return (made.plan.needed + GRANULE - 1) / GRANULE * GRANULE;
 }
 
+/* Choose how many dialogues there are so that a small model's precisions differ
+ * by more than plans are rounded to. */
+static void tell_apart(struct fixture *f, struct vibe_precision less,
+                       struct vibe_precision more)
+{
+    for (f->options.n_dialogues = 1; f->options.n_dialogues < 16;
+         f->options.n_dialogues++)
+        if (room_for(f, less.lm, less.head) < room_for(f, more.lm, more.head))
+            return;
+    fail_msg("two precisions take the same room");
+}
+
 static void what_fits_stays_as_it_is(void **state)
 {
     struct fixture *f = *state;
@@ -108,6 +120,8 @@ static void packing_comes_first(void **state)
     struct fixture *f = *state;
     struct vibe_engine_plan made;
 
+    tell_apart(f, (struct vibe_precision){.lm = VIBE_WEIGHTS_BF16_PACKED},
+               (struct vibe_precision){.lm = VIBE_WEIGHTS_BF16});
     assert_int_equal(plan(f, &made, room_for(f, VIBE_WEIGHTS_BF16_PACKED, 0)),
                      VIBE_OK);
 
@@ -124,6 +138,8 @@ static void eight_bits_come_next(void **state)
     struct fixture *f = *state;
     struct vibe_engine_plan made;
 
+    tell_apart(f, (struct vibe_precision){.lm = VIBE_WEIGHTS_I8},
+               (struct vibe_precision){.lm = VIBE_WEIGHTS_BF16_PACKED});
     assert_int_equal(plan(f, &made, room_for(f, VIBE_WEIGHTS_I8, 0)), VIBE_OK);
 
     assert_int_equal(made.precision.lm, VIBE_WEIGHTS_I8);
@@ -135,12 +151,10 @@ static void the_head_is_last(void **state)
     struct fixture *f = *state;
     struct vibe_engine_plan made;
 
-    /* a small head may be lost among what plans are rounded to */
-    for (f->options.n_dialogues = 1; f->options.n_dialogues < 16;
-         f->options.n_dialogues++)
-        if (room_for(f, VIBE_WEIGHTS_I8, VIBE_WEIGHTS_I8) <
-            room_for(f, VIBE_WEIGHTS_I8, 0))
-            break;
+    tell_apart(
+        f,
+        (struct vibe_precision){.lm = VIBE_WEIGHTS_I8, .head = VIBE_WEIGHTS_I8},
+        (struct vibe_precision){.lm = VIBE_WEIGHTS_I8});
     assert_int_equal(
         plan(f, &made, room_for(f, VIBE_WEIGHTS_I8, VIBE_WEIGHTS_I8)), VIBE_OK);
 
@@ -165,8 +179,11 @@ static void what_was_asked_is_kept(void **state)
 {
     struct fixture *f = *state;
     struct vibe_engine_plan made;
-    const size_t n = room_for(f, VIBE_WEIGHTS_BF16_PACKED, 0);
+    size_t n;
 
+    tell_apart(f, (struct vibe_precision){.lm = VIBE_WEIGHTS_BF16_PACKED},
+               (struct vibe_precision){.lm = VIBE_WEIGHTS_BF16});
+    n = room_for(f, VIBE_WEIGHTS_BF16_PACKED, 0);
     f->options.precision.lm = VIBE_WEIGHTS_BF16;
     assert_int_equal(plan(f, &made, n), VIBE_E_NOMEM); /* no ring, either */
     f->options.precision.lm = VIBE_WEIGHTS_AUTO;
