@@ -77,8 +77,8 @@ template <unsigned C> __device__ static inline float sum_of_row(float sum)
 }
 
 /* Norm the columns that rows t0 on of dialogue b read, and keep the last.  Here
- * and below loops stay short: a block runs through them once, and would wait for
- * instructions. */
+ * and below loops stay short: a block runs through them once, and would wait
+ * for instructions. */
 template <unsigned C>
 __device__ static inline void norm_columns(memory<C> &shared,
                                            const struct mixer &a, unsigned b,
