@@ -14,7 +14,10 @@
 #include "cli/names.h"
 #include "cli/options_value.h"
 
-enum { MAX_ID = 128 }; /* bytes: it becomes part of a file name */
+enum {
+    MAX_ID = 128,        /* bytes: part of a file name */
+    MAX_LINE = 16 << 20, /* bytes: room for the longest script */
+};
 
 /* A manifest while it is read. */
 struct reader {
@@ -281,15 +284,41 @@ static enum vibe_exit read_line(struct reader *r, const char *text, size_t n,
     return status;
 }
 
+/* Read a line, its end with it, and a NUL behind; at most MAX_LINE + 1 bytes,
+ * so that what has no lines (a device, a recording) ends.
+ *
+ * Returns how many bytes; 0 at the end; -1 where there is no memory. */
+static ssize_t next_line(char **text, size_t *capacity, FILE *file)
+{
+    size_t n = 0;
+    int c = 0;
+
+    while (c != '\n' && n <= MAX_LINE && (c = getc_unlocked(file)) != EOF) {
+        if (n + 1 >= *capacity) {
+            const size_t more = *capacity ? 2 * *capacity : 1024;
+            char *grown = realloc(*text, more);
+
+            if (!grown)
+                return -1;
+            *text = grown;
+            *capacity = more;
+        }
+        (*text)[n++] = (char)c;
+    }
+    if (n > 0)
+        (*text)[n] = '\0';
+    return (ssize_t)n;
+}
+
 static enum vibe_exit read_lines(struct reader *r, FILE *file)
 {
     enum vibe_exit status = VIBE_EXIT_OK;
     char *text = NULL;
     size_t capacity = 0;
-    ssize_t n;
+    ssize_t n = 0;
 
     for (size_t line = 1;
-         status == VIBE_EXIT_OK && (n = getline(&text, &capacity, file)) >= 0;
+         status == VIBE_EXIT_OK && (n = next_line(&text, &capacity, file)) > 0;
          line++) {
         /* Windows marks what it saves with a byte-order mark. */
         const size_t mark = line == 1 && strncmp(text, "\xEF\xBB\xBF", 3) == 0
@@ -297,9 +326,16 @@ static enum vibe_exit read_lines(struct reader *r, FILE *file)
                                 : 0;
         const size_t blanks = mark + strspn(text + mark, " \t\r\n");
 
-        if (blanks < (size_t)n && text[blanks] != '#')
+        if (n > MAX_LINE)
+            status = vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
+                                   "%s:%zu: a line of more than %d MiB, "
+                                   "expected a JSON object",
+                                   r->name, line, MAX_LINE >> 20);
+        else if (blanks < (size_t)n && text[blanks] != '#')
             status = read_line(r, text + mark, (size_t)n - mark, line);
     }
+    if (n < 0)
+        status = fail_memory(r->why);
     if (status == VIBE_EXIT_OK && ferror(file))
         status = vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name, "%s: %s",
                                r->name, strerror(errno));

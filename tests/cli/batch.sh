@@ -78,6 +78,8 @@ broken two_scripts 'bad.jsonl:2: expected one of "txt_path" and "text", found bo
 broken two_casts 'bad.jsonl:2: expected one of "voice_files" and "voices", found both' \
     '{"text": "x", "voices": [], "voice_files": []}'
 broken no_object 'bad.jsonl:2: expected a JSON object on one line' '[1]'
+fails no_lines 3 '/dev/zero:1: a line of more than 16 MiB, expected a JSON object' \
+    "${speak[@]}" --batch /dev/zero -d bad
 broken id_with_a_slash "bad.jsonl:2: \"id\": expected a name without '/' or a leading '.', found \"../x\"" \
     '{"id": "../x", "text": "x"}'
 broken same_id 'bad.jsonl:1 and bad.jsonl:2 have the same id "fine"' '{"id": "fine", "text": "x"}'
