@@ -67,6 +67,15 @@ struct vibe_cuda_product {
     enum vibe_epilogue epilogue;
 };
 
+/* One dialogue of a product.  product points to what is beside it, so that it
+ * is not moved once it is open; it borrows all else. */
+struct vibe_cuda_dialogue {
+    struct vibe_tensor y, x, gate;
+    struct vibe_cuda_product product;
+};
+void vibe_cuda_dialogue_open(struct vibe_cuda_dialogue *out,
+                             const struct vibe_cuda_product *p, size_t b);
+
 /* The product piece by piece of rows that are made bf16 in cuda->expanded, by
  * one of the above. */
 typedef void vibe_cuda_multiply(struct vibe_stream *s,

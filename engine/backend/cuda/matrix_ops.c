@@ -62,21 +62,30 @@ static int is_regular(const struct vibe_tensor *x)
 static void multiply_few_rows(struct vibe_stream *s,
                               const struct vibe_cuda_product *p);
 
+void vibe_cuda_dialogue_open(struct vibe_cuda_dialogue *out,
+                             const struct vibe_cuda_product *p, size_t b)
+{
+    *out = (struct vibe_cuda_dialogue){
+        .y = vibe_tensor_batch(p->y, b, 1),
+        .x = vibe_tensor_batch(p->x, b, 1),
+        .product = *p,
+    };
+    out->product.y = &out->y;
+    out->product.x = &out->x;
+    if (p->gate) {
+        out->gate = vibe_tensor_batch(p->gate, b, 1);
+        out->product.gate = &out->gate;
+    }
+}
+
 static void multiply_each(struct vibe_stream *s,
                           const struct vibe_cuda_product *p)
 {
     for (size_t b = 0; b < p->x->B; b++) {
-        const struct vibe_tensor y = vibe_tensor_batch(p->y, b, 1);
-        const struct vibe_tensor x = vibe_tensor_batch(p->x, b, 1);
-        struct vibe_tensor gate = {0};
-        struct vibe_cuda_product one = *p;
+        struct vibe_cuda_dialogue one;
 
-        if (p->gate)
-            gate = vibe_tensor_batch(p->gate, b, 1);
-        one.y = &y;
-        one.x = &x;
-        one.gate = p->gate ? &gate : NULL;
-        multiply_few_rows(s, &one);
+        vibe_cuda_dialogue_open(&one, p, b);
+        multiply_few_rows(s, &one.product);
     }
 }
 

@@ -185,17 +185,10 @@ int vibe_cuda_multiply_by_library(struct vibe_stream *s,
         return 1;
     /* one by one, because the library chooses by the number of rows */
     for (size_t b = 0; b < p->x->B && s->err.code == VIBE_OK; b++) {
-        struct vibe_tensor y = vibe_tensor_batch(p->y, b, 1);
-        struct vibe_tensor x = vibe_tensor_batch(p->x, b, 1);
-        struct vibe_tensor gate = {0};
-        struct vibe_cuda_product one = *p;
+        struct vibe_cuda_dialogue one;
 
-        if (p->gate)
-            gate = vibe_tensor_batch(p->gate, b, 1);
-        one.y = &y;
-        one.x = &x;
-        one.gate = p->gate ? &gate : NULL;
-        if (!multiply_dialogue(s, &one))
+        vibe_cuda_dialogue_open(&one, p, b);
+        if (!multiply_dialogue(s, &one.product))
             continue;
         if (b == 0)
             return 1;
