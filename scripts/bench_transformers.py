@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Time the reference implementation's frames on this machine's GPU.
 
-    python3 scripts/bench_transformers.py [--size 1.5b|7b] [--frames 30]
+    python3 scripts/bench_transformers.py [--size 1.5b 7b] [--frames 30]
 
 needs torch with CUDA and transformers 5.17.  The model has the published
 dimensions and random bfloat16 weights; a frame is what generation repeats:
 the language model once for each branch (no third pass for a text guidance,
 which the original does not have), ten steps of the head, the solver, decoder,
-semantic encoder and connectors.  Prints one JSON line, medians in ms.
+semantic encoder and connectors.  Prints a JSON line for each size, medians in
+ms.
 """
 import argparse
 import json
@@ -115,18 +116,20 @@ class Frame:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", choices=SIZES, default="1.5b")
+    parser.add_argument("--size", choices=SIZES, nargs="+", default=["1.5b"])
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--steps", type=int, default=10)
     args = parser.parse_args()
-    with torch.inference_mode():
-        frame = Frame(make_model(args.size), args.steps)
-        for _ in range(args.frames + 5):
-            frame.run()
-    print(json.dumps({
-        "size": args.size, "steps": args.steps, **{
-            name: round(1e3 * statistics.median(times[5:]), 2)
-            for name, times in frame.times.items()}}))
+    for size in args.size:
+        with torch.inference_mode():
+            frame = Frame(make_model(size), args.steps)
+            for _ in range(args.frames + 5):
+                frame.run()
+        print(json.dumps({
+            "size": size, "steps": args.steps, **{
+                name: round(1e3 * statistics.median(times[5:]), 2)
+                for name, times in frame.times.items()}}), flush=True)
+        del frame
 
 
 if __name__ == "__main__":
