@@ -449,8 +449,19 @@ static void complete(struct vibe_writer *writer)
     }
 }
 
+/* What an encoder makes of no samples at all is a file that nobody can read. */
+static void add_silence(struct vibe_writer *writer)
+{
+    static const float silence = 0.0f;
+
+    if (writer->n == 0 && writer->format != VIBE_AUDIO_WAV &&
+        writer->format != VIBE_AUDIO_RAW)
+        put(writer, &silence, 1);
+}
+
 int vibe_writer_finish(struct vibe_writer *writer, struct vibe_error *err)
 {
+    add_silence(writer);
     complete(writer);
     if (writer->is_broken && !vibe_sink_errno(writer->sink)) {
         vibe_sink_abort(writer->sink);

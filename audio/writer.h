@@ -100,6 +100,8 @@ int vibe_writer_errno(const struct vibe_writer *writer);
 
 /*
  * Complete the file and give it its final name.  Blocks until it is on disk.
+ * Without any samples a WAV or raw file is empty; FLAC, Ogg and MP3 cannot be,
+ * and hold one of silence.
  *
  * Errors: VIBE_E_IO, now or from an earlier write.  Nothing is then left of
  * it, and what was under the final name is as before.
