@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/devices.h"
+#include "cli/folder.h"
 #include "cli/jobs.h"
 #include "cli/json.h"
 #include "cli/outputs.h"
@@ -234,7 +235,7 @@ static enum vibe_exit prepare(struct vibe_run *run, struct vibe_engine **engine,
         return status;
     vibe_engine_describe(*engine, &run->info);
     if (!o->is_dry_run && o->dump_tensors &&
-        vibe_make_folder(o->dump_tensors, &why->err) != VIBE_OK)
+        vibe_folder_make(o->dump_tensors, &why->err) != VIBE_OK)
         return vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, o->dump_tensors);
     vibe_log(&run->cli->log, VIBE_LOG_DEBUG, "%s, weights %s on %s",
              vibe_cli_model(o), run->info.dtype, run->info.device);
@@ -272,7 +273,7 @@ static enum vibe_exit open_state(struct vibe_run *run, struct vibe_failure *why)
 
     if (!folder)
         return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "out of memory");
-    if (vibe_make_folder(folder, &why->err) != VIBE_OK)
+    if (vibe_folder_make(folder, &why->err) != VIBE_OK)
         status = vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, folder);
     else
         status = vibe_state_open(&run->state, folder, run->jobs.manifest.name,

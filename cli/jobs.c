@@ -1,39 +1,14 @@
 #include "cli/jobs.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "cli/cli.h"
 #include "cli/names.h"
 #include "cli/outputs.h"
+#include "cli/shard.h"
 
 enum { TRAINED_SPEAKERS = 4 }; /* more were never heard by the models */
-
-int vibe_make_folder(const char *path, struct vibe_error *err)
-{
-    char *copy = strdup(path);
-    char *slash = copy;
-    struct stat st;
-
-    if (!copy)
-        return vibe_fail(err, VIBE_E_NOMEM, "%s: out of memory", path);
-    /* Those above may be there already, and be all that we may see of them. */
-    while (slash && (slash = strchr(slash + 1, '/'))) {
-        *slash = '\0';
-        mkdir(copy, 0777);
-        *slash = '/';
-    }
-    free(copy);
-    if (mkdir(path, 0777) == 0)
-        return VIBE_OK;
-    if (errno != EEXIST)
-        return vibe_fail(err, VIBE_E_IO, "%s: %s", path, strerror(errno));
-    if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
-        return vibe_fail(err, VIBE_E_IO, "%s: is not a directory", path);
-    return VIBE_OK;
-}
 
 /* A sound given as a script: piper's -f names the output. */
 static int is_sound(const char *path)
@@ -88,7 +63,11 @@ static enum vibe_exit list_batch(struct vibe_jobs *jobs,
                                  struct vibe_failure *why)
 {
     const struct vibe_manifest *manifest = &jobs->manifest;
-    enum vibe_exit status = vibe_manifest_read(&jobs->manifest, o->batch, why);
+    /* a folder of scripts may hold what an earlier run has left there, too */
+    const char *made[] = {o->report, o->trace, o->log_file};
+    const struct vibe_words others = {.items = made, .n = 3};
+    enum vibe_exit status = vibe_manifest_read(&jobs->manifest, o->batch,
+                                               &others, why);
 
     if (status != VIBE_EXIT_OK)
         return status;
@@ -166,50 +145,6 @@ static enum vibe_exit list_jobs(struct vibe_jobs *jobs,
     return VIBE_EXIT_OK;
 }
 
-/* A whole number in the environment, or -1. */
-static int64_t env_number(const char *name)
-{
-    const char *text = getenv(name);
-    char *end = NULL;
-    long long value;
-
-    if (!text || *text < '0' || *text > '9')
-        return -1;
-    errno = 0;
-    value = strtoll(text, &end, 10);
-    return *end || errno || value > INT32_MAX ? -1 : value;
-}
-
-enum vibe_exit vibe_jobs_shard(const struct vibe_options *o, int64_t *shard,
-                               int64_t *n_shards, struct vibe_failure *why)
-{
-    int64_t first;
-    int64_t step;
-
-    *shard = o->shard;
-    *n_shards = o->n_shards;
-    if (o->n_shards == 0)
-        *shard = *n_shards = 1;
-    if (o->n_shards >= 0)
-        return VIBE_EXIT_OK;
-    first = env_number("SLURM_ARRAY_TASK_MIN");
-    step = env_number("SLURM_ARRAY_TASK_STEP");
-    *n_shards = env_number("SLURM_ARRAY_TASK_COUNT");
-    *shard = env_number("SLURM_ARRAY_TASK_ID");
-    if (*n_shards < 1 || *shard < 0)
-        return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                             "--shard auto: SLURM_ARRAY_TASK_ID and "
-                             "SLURM_ARRAY_TASK_COUNT are not set");
-    if (first < 0)
-        first = 1;
-    *shard = (*shard - first) / (step > 0 ? step : 1) + 1;
-    if (*shard >= 1 && *shard <= *n_shards)
-        return VIBE_EXIT_OK;
-    return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                         "--shard auto: Slurm's task numbers are not evenly "
-                         "spaced; use --shard I/N");
-}
-
 static void release_job(struct vibe_job *job)
 {
     free(job->output);
@@ -224,7 +159,7 @@ static enum vibe_exit keep_shard(struct vibe_jobs *jobs,
     int64_t shard = 1;
     int64_t n_shards = 1;
     size_t kept = 0;
-    enum vibe_exit status = vibe_jobs_shard(o, &shard, &n_shards, why);
+    enum vibe_exit status = vibe_shard_find(o, &shard, &n_shards, why);
 
     for (size_t i = 0; i < jobs->n && status == VIBE_EXIT_OK; i++) {
         if (i % (size_t)n_shards + 1 == (size_t)shard)

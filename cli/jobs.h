@@ -83,13 +83,4 @@ enum vibe_exit vibe_jobs_open(struct vibe_jobs *out, struct vibe_cli *cli,
 
 void vibe_jobs_release(struct vibe_jobs *jobs);
 
-/* Which part of how many the options ask for, from 1; 1 of 1 for all.  Fails
- * if Slurm was to say and does not. */
-enum vibe_exit vibe_jobs_shard(const struct vibe_options *options,
-                               int64_t *shard, int64_t *n_shards,
-                               struct vibe_failure *why);
-
-/* Make a folder and those above it.  Errors: VIBE_E_IO */
-int vibe_make_folder(const char *path, struct vibe_error *err);
-
 #endif /* VIBE_CLI_JOBS_H */

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "cli/failure.h"
+#include "cli/lines.h"
 #include "cli/names.h"
 #include "cli/options_value.h"
 
@@ -23,7 +24,8 @@ enum {
 struct reader {
     struct vibe_manifest *out;
     struct vibe_failure *why;
-    const char *name; /* of the file */
+    const char *name;                /* of the file */
+    const struct vibe_words *others; /* files of a folder that are no scripts */
     size_t capacity;
     struct vibe_entry *entry; /* of the line */
 };
@@ -284,42 +286,15 @@ static enum vibe_exit read_line(struct reader *r, const char *text, size_t n,
     return status;
 }
 
-/* Read a line, its end with it, and a NUL behind; at most MAX_LINE + 1 bytes,
- * so that what has no lines (a device, a recording) ends.
- *
- * Returns how many bytes; 0 at the end; -1 where there is no memory. */
-static ssize_t next_line(char **text, size_t *capacity, FILE *file)
-{
-    size_t n = 0;
-    int c = 0;
-
-    while (c != '\n' && n <= MAX_LINE && (c = getc_unlocked(file)) != EOF) {
-        if (n + 1 >= *capacity) {
-            const size_t more = *capacity ? 2 * *capacity : 1024;
-            char *grown = realloc(*text, more);
-
-            if (!grown)
-                return -1;
-            *text = grown;
-            *capacity = more;
-        }
-        (*text)[n++] = (char)c;
-    }
-    if (n > 0)
-        (*text)[n] = '\0';
-    return (ssize_t)n;
-}
-
 static enum vibe_exit read_lines(struct reader *r, FILE *file)
 {
     enum vibe_exit status = VIBE_EXIT_OK;
-    char *text = NULL;
-    size_t capacity = 0;
+    struct vibe_lines lines = {.file = file, .max = MAX_LINE};
     ssize_t n = 0;
 
     for (size_t line = 1;
-         status == VIBE_EXIT_OK && (n = next_line(&text, &capacity, file)) > 0;
-         line++) {
+         status == VIBE_EXIT_OK && (n = vibe_lines_next(&lines)) > 0; line++) {
+        char *text = lines.text;
         /* Windows marks what it saves with a byte-order mark. */
         const size_t mark = line == 1 && strncmp(text, "\xEF\xBB\xBF", 3) == 0
                                 ? 3
@@ -339,7 +314,7 @@ static enum vibe_exit read_lines(struct reader *r, FILE *file)
     if (status == VIBE_EXIT_OK && ferror(file))
         status = vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name, "%s: %s",
                                r->name, strerror(errno));
-    free(text);
+    free(lines.text);
     return status;
 }
 
@@ -358,9 +333,16 @@ static enum vibe_exit add_script(struct reader *r, const char *path)
     return VIBE_EXIT_OK;
 }
 
-/* Does a folder's file look like a script? */
-static int is_script(const char *path)
+/* Does a folder's file look like a script, and is it none of the others? */
+static int is_script(const struct reader *r, const char *path,
+                     const struct stat *st)
 {
+    struct stat other;
+
+    for (size_t i = 0; i < r->others->n; i++)
+        if (r->others->items[i] && stat(r->others->items[i], &other) == 0 &&
+            other.st_dev == st->st_dev && other.st_ino == st->st_ino)
+            return 0;
     return fnmatch("*.txt", path, 0) == 0 || fnmatch("*.json", path, 0) == 0;
 }
 
@@ -384,8 +366,8 @@ static enum vibe_exit read_matches(struct reader *r, const char *pattern,
     if (found.gl_pathc > 0)
         qsort(found.gl_pathv, found.gl_pathc, sizeof(char *), by_bytes);
     for (size_t i = 0; i < found.gl_pathc && status == VIBE_EXIT_OK; i++)
-        if ((!is_folder || is_script(found.gl_pathv[i])) &&
-            stat(found.gl_pathv[i], &st) == 0 && !S_ISDIR(st.st_mode))
+        if (stat(found.gl_pathv[i], &st) == 0 && !S_ISDIR(st.st_mode) &&
+            (!is_folder || is_script(r, found.gl_pathv[i], &st)))
             status = add_script(r, found.gl_pathv[i]);
     globfree(&found);
     return status;
@@ -509,9 +491,10 @@ static enum vibe_exit read_manifest(struct vibe_manifest *out, const char *path,
 }
 
 enum vibe_exit vibe_manifest_read(struct vibe_manifest *out, const char *source,
+                                  const struct vibe_words *others,
                                   struct vibe_failure *why)
 {
-    struct reader r = {.out = out, .why = why};
+    struct reader r = {.out = out, .why = why, .others = others};
     enum vibe_exit status;
     struct stat st;
     const int is_there = stat(source, &st) == 0;

@@ -49,11 +49,14 @@ struct vibe_manifest {
  *   source  a folder: its .txt and .json files by name; a pattern with one of
  *           "*?[": the files it matches; else a manifest, "-" from standard
  *           input
+ *   others  files that are no scripts though a folder holds them; items may
+ *           be NULL
  *
  * Fails with VIBE_EXIT_INPUT, naming line and field, if anything is not as
  * above, if there is nothing, or if two dialogues have the same id.
  */
 enum vibe_exit vibe_manifest_read(struct vibe_manifest *out, const char *source,
+                                  const struct vibe_words *others,
                                   struct vibe_failure *why);
 
 /*

@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/failure.h"
+#include "cli/folder.h"
+#include "cli/options.h"
 
 /* What a name may say of a job. */
 enum word { WORD_ID, WORD_STEM, WORD_SEED, WORD_TAKE, WORD_INDEX, N_WORDS };
@@ -152,10 +152,12 @@ static enum vibe_exit name_job(struct vibe_job *job, const char *pattern,
     return job->output ? VIBE_EXIT_OK : fail_memory(why);
 }
 
-/* A job by its file, however that is spelled. */
+/* A file that is to be made, however its path is spelled. */
 struct named {
-    const struct vibe_job *job;
-    char *key; /* owned */
+    const char *path; /* borrowed */
+    const char *who;  /* makes it */
+    char *key;        /* owned */
+    size_t index;
 };
 
 /* A path without "." and empty components; owned. */
@@ -188,33 +190,54 @@ static int by_key(const void *a, const void *b)
     const struct named *y = b;
     const int order = strcmp(x->key, y->key);
 
-    return order ? order : (x->job > y->job) - (x->job < y->job);
+    return order ? order : (x->index > y->index) - (x->index < y->index);
+}
+
+/* The files of all jobs and of the options, without keys; [*n], owned, NULL
+ * without memory. */
+static struct named *list_named(size_t *n, const struct vibe_jobs *jobs,
+                                const struct vibe_options *o)
+{
+    struct named *all = calloc(jobs->n + 2, sizeof(*all));
+
+    *n = 0;
+    if (!all)
+        return NULL;
+    for (size_t i = 0; i < jobs->n; i++)
+        all[(*n)++] = (struct named){.path = jobs->items[i].output,
+                                     .who = jobs->items[i].source->name};
+    if (o->report)
+        all[(*n)++] = (struct named){.path = o->report, .who = "--report"};
+    if (o->trace)
+        all[(*n)++] = (struct named){.path = o->trace, .who = "--trace"};
+    return all;
 }
 
 static enum vibe_exit check_distinct(const struct vibe_jobs *jobs,
+                                     const struct vibe_options *o,
                                      struct vibe_failure *why)
 {
-    struct named *named = calloc(jobs->n + 1, sizeof(*named));
+    size_t n = 0;
+    struct named *named = list_named(&n, jobs, o);
     enum vibe_exit status = VIBE_EXIT_OK;
 
     if (!named)
         return fail_memory(why);
-    for (size_t i = 0; i < jobs->n && status == VIBE_EXIT_OK; i++) {
-        named[i].job = &jobs->items[i];
-        named[i].key = plain_path(jobs->items[i].output);
+    for (size_t i = 0; i < n && status == VIBE_EXIT_OK; i++) {
+        named[i].index = i;
+        named[i].key = plain_path(named[i].path);
         if (!named[i].key)
             status = fail_memory(why);
     }
     if (status == VIBE_EXIT_OK)
-        qsort(named, jobs->n, sizeof(*named), by_key);
-    for (size_t i = 1; i < jobs->n && status == VIBE_EXIT_OK; i++)
+        qsort(named, n, sizeof(*named), by_key);
+    for (size_t i = 1; i < n && status == VIBE_EXIT_OK; i++)
         if (strcmp(named[i - 1].key, named[i].key) == 0)
-            status = vibe_cli_fail(why, VIBE_EXIT_USAGE, named[i].job->output,
+            status = vibe_cli_fail(why, VIBE_EXIT_USAGE, named[i].path,
                                    "%s and %s would both be written to %s",
-                                   named[i - 1].job->source->name,
-                                   named[i].job->source->name,
-                                   named[i].job->output);
-    for (size_t i = 0; i < jobs->n; i++)
+                                   named[i - 1].who, named[i].who,
+                                   named[i].path);
+    for (size_t i = 0; i < n; i++)
         free(named[i].key);
     free(named);
     return status;
@@ -257,16 +280,7 @@ enum vibe_exit vibe_outputs_name(struct vibe_jobs *jobs,
     for (size_t i = 0; i < jobs->n && status == VIBE_EXIT_OK; i++)
         status = name_job(&jobs->items[i], pattern, (int)options->takes, why);
     free(pattern);
-    return status == VIBE_EXIT_OK ? check_distinct(jobs, why) : status;
-}
-
-/* The part of a path before its last slash, or "."; owned. */
-static char *folder_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path))
-                 : strdup(".");
+    return status == VIBE_EXIT_OK ? check_distinct(jobs, options, why) : status;
 }
 
 char *vibe_outputs_folder(const struct vibe_options *options)
@@ -277,160 +291,7 @@ char *vibe_outputs_folder(const struct vibe_options *options)
     if (!options->output)
         return strdup(options->output_dir);
     fixed = strndup(options->output, strcspn(options->output, "{"));
-    folder = fixed ? folder_of(fixed) : NULL;
+    folder = fixed ? vibe_folder_of(fixed) : NULL;
     free(fixed);
     return folder;
-}
-
-/* A file of this run that must not be overwritten. */
-struct input {
-    dev_t device;
-    ino_t inode;
-    const char *kind; /* "script" or "voice" */
-};
-
-struct inputs {
-    struct input *items; /* [n] by device and inode, owned */
-    size_t n;
-};
-
-static int by_inode(const void *a, const void *b)
-{
-    const struct input *x = a;
-    const struct input *y = b;
-
-    if (x->device != y->device)
-        return x->device < y->device ? -1 : 1;
-    return (x->inode > y->inode) - (x->inode < y->inode);
-}
-
-static void add_input(struct inputs *inputs, const char *path, const char *kind)
-{
-    struct stat st;
-
-    if (path && stat(path, &st) == 0)
-        inputs->items[inputs->n++] = (struct input){
-            .device = st.st_dev,
-            .inode = st.st_ino,
-            .kind = kind,
-        };
-}
-
-/* The scripts and voices of all jobs; release items with free(). */
-static enum vibe_exit list_inputs(struct inputs *out,
-                                  const struct vibe_jobs *jobs,
-                                  struct vibe_failure *why)
-{
-    size_t n = 1;
-
-    for (size_t i = 0; i < jobs->n_sources; i++)
-        n += 1 + jobs->sources[i].n_voices;
-    *out = (struct inputs){.items = calloc(n, sizeof(*out->items))};
-    if (!out->items)
-        return fail_memory(why);
-    for (size_t i = 0; i < jobs->n_sources; i++) {
-        const struct vibe_source *source = &jobs->sources[i];
-
-        add_input(out, source->path, "script");
-        for (size_t v = 0; v < source->n_voices; v++)
-            add_input(out, source->voices[v].name, "voice");
-    }
-    qsort(out->items, out->n, sizeof(*out->items), by_inode);
-    return VIBE_EXIT_OK;
-}
-
-/* A file that is there: may it be replaced? */
-static enum vibe_exit check_existing(const struct inputs *inputs,
-                                     struct vibe_job *job, struct vibe_cli *cli,
-                                     int is_batch, struct vibe_failure *why)
-{
-    enum vibe_on_existing what = (enum vibe_on_existing)
-                                     cli->options->on_existing;
-    const struct input *input;
-    struct stat st;
-
-    if (stat(job->output, &st) != 0 || !S_ISREG(st.st_mode))
-        return VIBE_EXIT_OK;
-    input = bsearch(&(struct input){.device = st.st_dev, .inode = st.st_ino},
-                    inputs->items, inputs->n, sizeof(*input), by_inode);
-    if (input)
-        return vibe_cli_fail(why, VIBE_EXIT_USAGE, job->output,
-                             "--output: %s is a %s of this run", job->output,
-                             input->kind);
-    if (what == VIBE_EXISTING_RESUME && !is_batch)
-        what = VIBE_EXISTING_SKIP; /* there is nothing else to go by */
-    switch (what) {
-    case VIBE_EXISTING_DEFAULT:
-        vibe_log(&cli->log, is_batch ? VIBE_LOG_DEBUG : VIBE_LOG_INFO,
-                 "%s exists and will be replaced", job->output);
-        break;
-    case VIBE_EXISTING_OVERWRITE:
-    case VIBE_EXISTING_RESUME: /* the state of the batch says more */
-        break;
-    case VIBE_EXISTING_REFUSE:
-        return vibe_cli_fail(why, VIBE_EXIT_OUTPUT, job->output,
-                             "%s exists (--skip-existing, --overwrite)",
-                             job->output);
-    case VIBE_EXISTING_SKIP:
-        vibe_log(&cli->log, is_batch ? VIBE_LOG_DEBUG : VIBE_LOG_INFO,
-                 "%s exists; %s is skipped", job->output, job->source->name);
-        job->is_skipped = 1;
-        break;
-    }
-    return VIBE_EXIT_OK;
-}
-
-/* Make the folder of a batch's file. */
-static enum vibe_exit make_folder_of(const char *output,
-                                     struct vibe_failure *why)
-{
-    char *folder = folder_of(output);
-    enum vibe_exit status = VIBE_EXIT_OK;
-
-    if (!folder)
-        return fail_memory(why);
-    if (access(folder, F_OK) != 0 &&
-        vibe_make_folder(folder, &why->err) != VIBE_OK)
-        status = vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, folder);
-    free(folder);
-    return status;
-}
-
-static enum vibe_exit check_job(struct vibe_jobs *jobs, struct vibe_job *job,
-                                const struct inputs *inputs,
-                                struct vibe_cli *cli, enum vibe_jobs_aim aim,
-                                int is_absent, struct vibe_failure *why)
-{
-    int rc = VIBE_OK;
-
-    if (aim == VIBE_JOBS_WRITE && jobs->is_batch &&
-        make_folder_of(job->output, why) != VIBE_EXIT_OK)
-        return why->status;
-    if (aim == VIBE_JOBS_WRITE || (!is_absent && !jobs->is_batch))
-        rc = vibe_writer_check(job->output, &jobs->writer, &why->err);
-    if (rc == VIBE_E_UNSUPPORTED)
-        rc = why->err.code = VIBE_E_ARG; /* of the options, not a file */
-    if (rc != VIBE_OK)
-        return vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, job->output);
-    return check_existing(inputs, job, cli, jobs->is_batch, why);
-}
-
-enum vibe_exit vibe_outputs_check(struct vibe_jobs *jobs, struct vibe_cli *cli,
-                                  enum vibe_jobs_aim aim,
-                                  struct vibe_failure *why)
-{
-    const char *folder = cli->options->output ? NULL : cli->options->output_dir;
-    /* A folder that is yet to be made cannot be looked into. */
-    const int is_absent = folder && access(folder, F_OK) != 0;
-    struct inputs inputs;
-    enum vibe_exit status = list_inputs(&inputs, jobs, why);
-
-    if (status == VIBE_EXIT_OK && folder && aim == VIBE_JOBS_WRITE &&
-        vibe_make_folder(folder, &why->err) != VIBE_OK)
-        status = vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, folder);
-    for (size_t i = 0; i < jobs->n && status == VIBE_EXIT_OK; i++)
-        status = check_job(jobs, &jobs->items[i], &inputs, cli, aim, is_absent,
-                           why);
-    free(inputs.items);
-    return status;
 }

@@ -13,6 +13,10 @@
 
 #include "cli/cli.h"
 #include "cli/jobs.h"
+#include "cli/lines.h"
+#include "cli/shard.h"
+
+enum { MAX_LINE = 1 << 20 }; /* bytes: an object, its file and warnings */
 
 struct vibe_state {
     char *path;    /* owned */
@@ -37,23 +41,30 @@ static enum vibe_exit read_lines(struct vibe_state *state, const char *path,
                                  struct vibe_failure *why)
 {
     FILE *file = fopen(path, "r");
-    char *text = NULL;
-    size_t capacity = 0;
+    struct vibe_lines lines = {.file = file, .max = MAX_LINE};
+    enum vibe_exit status = VIBE_EXIT_OK;
     ssize_t n;
 
     if (!file)
         return fail_errno(why, path);
-    while ((n = getline(&text, &capacity, file)) >= 0) {
-        json_t *line = json_loadb(text, (size_t)n, 0, NULL);
+    while ((n = vibe_lines_next(&lines)) > 0 && n <= MAX_LINE) {
+        json_t *line = json_loadb(lines.text, (size_t)n, 0, NULL);
         const char *name = json_string_value(json_object_get(line, "file"));
 
         if (name)
             json_object_set(state->lines, name, line);
         json_decref(line);
     }
-    free(text);
+    if (n < 0)
+        status = fail_memory(why);
+    else if (n > 0)
+        status = vibe_cli_fail(why, VIBE_EXIT_OUTPUT, path,
+                               "%s: a line of more than %d MiB, expected the "
+                               "state of a batch",
+                               path, MAX_LINE >> 20);
+    free(lines.text);
     fclose(file);
-    return VIBE_EXIT_OK;
+    return status;
 }
 
 /* Read the files of all shards, this one's last. */
@@ -136,7 +147,7 @@ enum vibe_exit vibe_state_open(struct vibe_state **out, const char *folder,
         return fail_memory(why);
     state->fd = -1;
     state->lines = json_object();
-    if (vibe_jobs_shard(options, &shard, &n_shards, why) != VIBE_EXIT_OK) {
+    if (vibe_shard_find(options, &shard, &n_shards, why) != VIBE_EXIT_OK) {
         status = why->status;
         goto out;
     }

@@ -58,7 +58,11 @@ run "${speak[@]}" in/one.txt --seed 43 -o t43.wav
 ok second_take_is_the_next_seed cmp t.s43.wav t43.wav
 run "${speak[@]}" in/one.txt in/two.txt --takes 2 -o 'k/{id}.{take}.wav'
 ok template_needs_its_folder test "$rc" = 4
-run "${speak[@]}" --batch in -d dry --dry-run
+run "${speak[@]}" --batch in -d folder --report in/report.json --trace in/trace.json
+run "${speak[@]}" --batch in -d folder --report in/report.json --trace in/trace.json
+ok what_a_run_leaves_is_no_script test "$rc" = 0 -a "$(wc -l <out)" = 3
+rm in/report.json in/trace.json
+run "${speak[@]}" --batch in -d dry --report dry/report.json --dry-run
 ok dry_run test "$rc" = 0 -a "$(wc -l <out)" = 3 -a ! -e dry
 
 # What is wrong with a manifest is found before anything runs.
@@ -148,6 +152,9 @@ rm some/good.wav
 run "${speak[@]}" --batch some.jsonl -d some --resume
 run "${speak[@]}" --batch some.jsonl -d some --resume
 ok lines_after_a_torn_one_count test ! -s out
+ln -s /dev/zero some/some.zero.state.jsonl
+fails state_without_lines 4 "some/some.zero.state.jsonl: a line of more than 1 MiB, expected the state of a batch" \
+    "${speak[@]}" --batch some.jsonl -d some --resume
 fails resume_needs_a_seed 2 "--resume needs the --seed of the earlier run, not one drawn now" \
     "${speak[@]}" --batch in -d x --seed -1 --resume
 

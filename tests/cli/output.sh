@@ -47,6 +47,14 @@ fails output_is_a_script 2 "--output: ./a.wav is a script of this run" "${speak[
 cp q.wav voice.wav
 fails output_is_a_voice 2 "--output: voice.wav is a voice of this run" \
     "${speak[@]}" a.txt -r ./voice.wav -o voice.wav
+# what is written at the end is looked at before anything is spoken
+fails report_is_a_script 2 "--report: a.txt is a script of this run" "${speak[@]}" a.txt -o y.wav --report a.txt
+fails trace_is_a_voice 2 "--trace: voice.wav is a voice of this run" \
+    "${speak[@]}" a.txt -r voice.wav -o y.wav --trace voice.wav
+fails report_is_the_output 2 "a.txt and --report would both be written to ./y.wav" \
+    "${speak[@]}" a.txt -o y.wav --report ./y.wav
+fails report_without_a_folder 4 "none/r.json: No such directory" "${speak[@]}" a.txt -o y.wav --report none/r.json
+ok nothing_was_spoken test ! -e y.wav
 run "${speak[@]}" a.txt -o - --format raw
 ok stdout_is_called_by_name grep -q "^vibevoice: warning: standard output: the length cap ended it after 0.3 s" err
 fails json_and_stdout 2 "--json cannot be combined with --output -" "${speak[@]}" a.txt -o - --json

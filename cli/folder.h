@@ -1,0 +1,16 @@
+/*
+ * folder.h - folders of files that are to be made.
+ */
+#ifndef VIBE_CLI_FOLDER_H
+#define VIBE_CLI_FOLDER_H
+
+struct vibe_error;
+
+/* Make a folder and those above it.  Errors: VIBE_E_IO, VIBE_E_NOMEM */
+int vibe_folder_make(const char *path, struct vibe_error *err);
+
+/* The part of a path before its last slash, or "."; owned, NULL without
+ * memory. */
+char *vibe_folder_of(const char *path);
+
+#endif /* VIBE_CLI_FOLDER_H */
