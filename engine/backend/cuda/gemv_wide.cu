@@ -46,6 +46,17 @@ struct walk {
         return visit < n_visits;
     }
 
+    /* Tiles that the first team of the block has more. */
+    __device__ inline unsigned lag(const decode &a, unsigned team) const
+    {
+        const unsigned rest = a.n_tiles & (a.slices - 1);
+        unsigned n = 0;
+
+        for (unsigned s = first; s < first + a.slices; s += stride)
+            n += s >= rest && s - team * a.parts < rest;
+        return n;
+    }
+
     /* Returns whether a slice has ended. */
     __device__ inline bool next(const decode &a)
     {
@@ -341,6 +352,9 @@ __device__ static inline void add_up(float4 sums[HEIGHT * GROUPS],
             break;
     }
     copies_wait<0>();
+    /* as often as the first team: racecheck takes barriers for one another */
+    for (unsigned n = here.lag(a, at.team); n > 0; n--)
+        at.meet();
 }
 #endif
 
