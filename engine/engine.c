@@ -197,6 +197,9 @@ static int load_models(struct vibe_engine *e,
         .like = o->like ? &o->like->models.streaming : NULL,
         .offload = {.slots = asked->is_on ? asked->ring_slots
                                           : plan->ring_slots,
+                    .ring_bytes = o->plan.ring_slots
+                                      ? 0
+                                      : plan->ring_slots * plan->chunk_bytes,
                     .host_limit = asked->host_bytes,
                     .is_unpinned = asked->is_unpinned,
                     .is_on_demand = asked->is_on_demand,
@@ -228,16 +231,6 @@ static void tell_of_choice(const struct vibe_engine *e,
            chosen->head == o->precision.head ? "" : ", and the diffusion head");
 }
 
-/* Before the plan's memory is anybody's. */
-static void probe_link(struct vibe_engine *e)
-{
-    enum { PROBE_BYTES = 64 << 20 };
-
-    if (e->plan.plan.streamed)
-        e->link = vibe_offload_probe(e->backend, e->backend->transfer,
-                                     PROBE_BYTES);
-}
-
 /* Plan, and take all of it: another program that takes memory in between
  * changes the plan, not the outcome. */
 static int plan_memory(struct vibe_engine *e,
@@ -257,7 +250,7 @@ static int plan_memory(struct vibe_engine *e,
                                         VIBE_MAX_FRONTS);
     if (rc != VIBE_OK)
         return rc;
-    probe_link(e);
+    e->link = e->plan.rates.link;
     tell_of_choice(e, o);
     return VIBE_OK;
 }
@@ -397,7 +390,8 @@ int vibe_engine_plan(struct vibe_engine_plan *out,
     if (rc == VIBE_OK)
         out->n_fronts = vibe_fronts_plan(e->fronts, out->fronts,
                                          VIBE_MAX_FRONTS);
-    if (rc == VIBE_OK && (probes_cpu || e->backend->is_cuda))
+    if (rc == VIBE_OK && out->rates.read <= 0 &&
+        (probes_cpu || e->backend->is_cuda))
         vibe_planning_probe(&out->rates, e->backend);
     if (rc == VIBE_OK)
         expect_path(out, options);

@@ -126,30 +126,8 @@ static struct vibe_plan_device look_at(struct vibe_backend *be, size_t *others)
     };
 }
 
-/* Plan, with a ring that is no longer than head and codec take here. */
-static int plan_ring(struct vibe_engine_plan *made,
-                     struct vibe_plan_request *request, struct vibe_backend *be,
-                     struct vibe_error *err)
-{
-    struct vibe_plan_rates rates;
-    size_t slots;
-    int rc = vibe_plan_make(&made->plan, &made->model, &made->memory, request,
-                            err);
-
-    if (rc != VIBE_OK || !be->is_cuda || request->ring_slots ||
-        made->plan.ring_slots <= VIBE_PLAN_RING_SLOTS)
-        return rc;
-    vibe_planning_probe(&rates, be);
-    be->ops->trim(be); /* what probing took is not part of the plan */
-    slots = vibe_plan_ring(&made->model, &rates, made->plan.chunk_bytes);
-    if (slots >= made->plan.ring_slots)
-        return VIBE_OK;
-    request->ring_slots = slots;
-    return vibe_plan_make(&made->plan, &made->model, &made->memory, request,
-                          err);
-}
-
-/* Plan for a precision, which e's weights are kept in from now on. */
+/* Plan for a precision, which e's weights are kept in from now on, and a machine
+ * as fast as out->rates say. */
 static int plan_as(struct vibe_engine_plan *out, const struct vibe_engine *e,
                    const struct vibe_engine_options *o,
                    const struct vibe_precision *precision,
@@ -159,6 +137,7 @@ static int plan_as(struct vibe_engine_plan *out, const struct vibe_engine *e,
     struct vibe_engine_plan made = {
         .has_gpu = e->backend->is_cuda,
         .precision = *precision,
+        .rates = out->rates,
     };
     int rc;
 
@@ -181,7 +160,8 @@ static int plan_as(struct vibe_engine_plan *out, const struct vibe_engine *e,
     made.has_voices_first = request.has_voices_first;
     made.positive = request.positive;
     made.negative = request.negative;
-    rc = plan_ring(&made, &request, e->backend, err);
+    request.rates = made.rates;
+    rc = vibe_plan_make(&made.plan, &made.model, &made.memory, &request, err);
     if (rc == VIBE_OK)
         *out = made;
     return rc;
@@ -213,7 +193,7 @@ static int shrink(struct vibe_engine_plan *out, const struct vibe_engine *e,
 
     for (size_t i = 0; i < sizeof(smaller) / sizeof(*smaller); i++) {
         struct vibe_precision p = o->precision;
-        struct vibe_engine_plan made;
+        struct vibe_engine_plan made = {0};
 
         p.lm = smaller[i].lm;
         if (p.head == VIBE_WEIGHTS_AUTO)
@@ -232,12 +212,16 @@ int vibe_planning_make(struct vibe_engine_plan *out,
                        const struct vibe_engine_options *o,
                        struct vibe_error *err)
 {
-    struct vibe_engine_plan made;
+    struct vibe_engine_plan made = {0};
     int rc = plan_as(&made, e, o, &o->precision, err);
 
     if ((rc == VIBE_OK && made.plan.streamed) || rc == VIBE_E_NOMEM)
         if (may_shrink(e, o) && shrink(&made, e, o) == 0)
             rc = VIBE_OK;
+    if (rc == VIBE_OK && made.plan.streamed && e->backend->is_cuda) {
+        vibe_planning_probe(&made.rates, e->backend);
+        rc = plan_as(&made, e, o, &o->precision, err);
+    }
     if (rc == VIBE_OK)
         *out = made;
     return rc;
@@ -272,8 +256,9 @@ int vibe_planning_layers(struct vibe_planning_room *out,
     *out = (struct vibe_planning_room){
         .layer_rows = whole.rows / all,
         .layer_bytes = (whole.rows + whole.kv) / all,
-        .fixed = be == e->backend ? whole.fixed
-                                  : model.lm + model.prompt + model.scratch,
+        .fixed = be == e->backend
+                     ? whole.fixed
+                     : model.lm + model.prompt + model.scratch,
         .scratch = model.scratch,
     };
     if (budget > out->fixed)
@@ -290,6 +275,7 @@ void vibe_planning_probe(struct vibe_plan_rates *out, struct vibe_backend *be)
         .link = be->is_cuda ? vibe_offload_probe(be, be->transfer, PROBE_BYTES)
                             : 0,
     };
+    be->ops->trim(be); /* what that took is not part of a plan */
 }
 
 int vibe_planning_reserve(struct vibe_engine *e,

@@ -37,7 +37,8 @@ int vibe_planning_measure(struct vibe_plan_model *out,
  *
  * Where no dtype is asked for, and layers of bf16 would be streamed for want of
  * room only, the first of these that avoids it is chosen: packed bf16; int8;
- * int8, for the diffusion head, too.
+ * int8, for the diffusion head, too.  Where something streams, the device and
+ * its link are probed, for a ring that suits them.
  *
  *   e     with its files read and its backend open, nothing loaded; its
  *         weights are kept as out->precision says
@@ -69,7 +70,7 @@ int vibe_planning_layers(struct vibe_planning_room *out,
                          const struct vibe_engine_options *o,
                          struct vibe_error *err);
 
-/* How fast a device and its link are; takes memory for a moment. */
+/* Find how fast a device and its link are; takes memory for a moment. */
 void vibe_planning_probe(struct vibe_plan_rates *out, struct vibe_backend *be);
 
 /*

@@ -128,7 +128,8 @@ struct vibe_engine_plan {
     size_t positive, negative;       /* positions of a dialogue, as planned */
     int has_voices_first;            /* they are read before all else */
     size_t others;                   /* bytes of the device that others use */
-    struct vibe_plan_rates rates;    /* probed by vibe_engine_plan */
+    struct vibe_plan_rates rates;    /* probed where something streams, and by
+                                        vibe_engine_plan */
     const char *path; /* that streamed chunks will take, see offload/offload.h:
                          "direct", ...; by vibe_engine_plan */
     struct vibe_front_plan fronts[VIBE_MAX_FRONTS];
@@ -146,7 +147,7 @@ int vibe_engine_plan(struct vibe_engine_plan *out,
                      const struct vibe_engine_options *options, int probes_cpu,
                      struct vibe_error *err);
 
-/* The plan that an engine was opened by, without rates; borrowed from it. */
+/* The plan that an engine was opened by; borrowed from it. */
 const struct vibe_engine_plan *vibe_engine_planned(
     const struct vibe_engine *engine);
 

@@ -90,6 +90,17 @@ static int add_chunks(struct vibe_offload *o, struct vibe_error *err)
     return VIBE_OK;
 }
 
+/* Where chunks turn out smaller than was planned for there are more slots. */
+static void count_slots(struct vibe_offload *o)
+{
+    size_t slots = o->options.ring_bytes / o->table.slot_bytes;
+
+    if (slots > VIBE_RING_SLOTS)
+        slots = VIBE_RING_SLOTS;
+    if (slots > o->options.slots)
+        o->options.slots = slots;
+}
+
 static int open_ring(struct vibe_offload *o, struct vibe_error *err)
 {
     const struct vibe_ring_options ring = {
@@ -116,8 +127,10 @@ static int load_ring(struct vibe_offload *o, struct vibe_error *err)
 
     if (!chunks)
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for %zu chunks", most);
-    if (!o->ring)
+    if (!o->ring) {
+        count_slots(o);
         rc = open_ring(o, err);
+    }
     for (size_t i = 0; i < o->table.n_pieces; i++) {
         const struct vibe_piece *p = &o->table.pieces[i];
 

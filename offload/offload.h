@@ -23,6 +23,7 @@ struct vibe_transfer;
 /* All zero is what is best. */
 struct vibe_offload_options {
     size_t slots;      /* of the ring; 0: VIBE_OFFLOAD_SLOTS */
+    size_t ring_bytes; /* that it may have, in more slots; 0: no more */
     size_t host_limit; /* bytes of host memory for chunks; 0: most of what is
                            free */
     size_t slab_bytes; /* see arena.h */

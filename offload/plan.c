@@ -10,16 +10,16 @@ enum {
     GRANULE = 2 << 20,         /* what a driver hands out */
     MIN_CHUNK_BYTES = 4 << 20, /* below, copies no longer reach the link */
     USUAL_RESERVE = 512 << 20, /* for a desktop on the same card */
-    READ_PER_LINK = 10, /* kernels of a card read so much faster, at least */
     HOLES = 2, /* blocks of keys and values that a prompt's memory cuts off */
 };
 
 static const double USUAL_UTILIZATION = 0.80;
 
-/* Head and codec reach so much of the rate of memory, and chunks, which are cut
- * evenly, so much of a slot. */
-static const double TAIL_EFFICIENCY = 0.7;
-static const double SLOT_FILLED = 0.75;
+/* Head and codec reach so much of the rate of memory, and their many small
+ * kernels take so long besides; chunks fill so much of a ring. */
+static const double TAIL_EFFICIENCY = 0.9;
+static const double TAIL_S = 0.5e-3;
+static const double RING_FILLED = 0.95;
 
 const char *vibe_plan_bytes(char *buf, size_t size, size_t bytes)
 {
@@ -150,20 +150,24 @@ static void place_ring(struct vibe_plan *plan,
     plan->chunk_bytes = chunk;
 }
 
-/* A ring that nobody has asked for takes memory that nothing else wants: as
- * much as the link fills while head and codec are computed. */
+/* Make a ring that nobody has asked for as long as suits the link: of memory
+ * that the layers asked for leave, or of theirs where they do not all fit. */
 static void extend_ring(struct vibe_plan *plan, const struct vibe_plan_model *m,
-                        const struct vibe_plan_request *r, size_t room)
+                        const struct vibe_plan_request *r, size_t asked,
+                        size_t room)
 {
-    const size_t reads = m->head_frame_reads + m->steps * m->head_step_reads +
-                         m->codec_reads;
-    const size_t most = smaller(reads / READ_PER_LINK,
-                                plan->rows - plan->resident);
-    const size_t slots = most / plan->chunk_bytes + 1;
+    const size_t chunk = plan->chunk_bytes;
+    const size_t left = less(room, asked);
+    size_t slots = vibe_plan_ring(m, &r->rates, chunk);
 
-    if (!r->ring_slots && slots > plan->ring_slots)
-        plan->ring_slots = smaller(
-            slots, smaller(room / plan->chunk_bytes, VIBE_PLAN_RING_MOST));
+    if (r->ring_slots)
+        return;
+    if (left < plan->ring_slots * chunk)
+        slots = smaller(slots, room / 2 / chunk);
+    else
+        slots = smaller(slots,
+                        smaller(left, plan->rows - asked + chunk) / chunk);
+    plan->ring_slots = larger(slots, plan->ring_slots);
 }
 
 /* The layers that a request allows, whatever there is room for. */
@@ -252,10 +256,10 @@ static int place_rows(struct vibe_plan *plan, const struct vibe_plan_model *m,
     place_ring(plan, r, room);
     if (!plan->ring_slots)
         return 1;
+    extend_ring(plan, m, r, asked, room);
     plan->resident = smaller(asked,
                              room - plan->ring_slots * plan->chunk_bytes) /
                      ALIGNMENT * ALIGNMENT;
-    extend_ring(plan, m, r, room - plan->resident);
     return 0;
 }
 
@@ -302,8 +306,9 @@ size_t vibe_plan_ring(const struct vibe_plan_model *model,
 
     if (rates->read <= 0 || rates->link <= 0)
         return VIBE_PLAN_RING_SLOTS;
-    slots = bytes / (TAIL_EFFICIENCY * rates->read) * rates->link /
-            (SLOT_FILLED * (double)chunk_bytes);
+    slots = (bytes / (TAIL_EFFICIENCY * rates->read) + TAIL_S) * rates->link /
+                (RING_FILLED * (double)chunk_bytes) +
+            0.5;
     if (slots > VIBE_PLAN_RING_MOST)
         return VIBE_PLAN_RING_MOST;
     return slots > VIBE_PLAN_RING_SLOTS ? (size_t)slots : VIBE_PLAN_RING_SLOTS;

@@ -49,6 +49,12 @@ struct vibe_plan_device {
     size_t later;   /* that it will take besides: kernels, libraries */
 };
 
+/* How fast a machine is; bytes per second. */
+struct vibe_plan_rates {
+    double read; /* of device memory, as kernels reach it */
+    double link; /* from the host to the device */
+};
+
 enum vibe_plan_kind {
     VIBE_PLAN_AUTO,   /* as much as utilization allows */
     VIBE_PLAN_LAYERS, /* at most n_layers, fewer when they do not fit */
@@ -79,8 +85,9 @@ struct vibe_plan_request {
     size_t n_dialogues;        /* that advance together; 0: 1 */
     size_t positive, negative; /* positions to plan for in each dialogue */
     size_t n_prompt;
-    size_t ring_slots;  /* 0: 3, and more where memory is left over */
-    size_t chunk_bytes; /* of a slot; 0: as usual */
+    size_t ring_slots;            /* 0: see vibe_plan_ring */
+    size_t chunk_bytes;           /* of a slot; 0: as usual */
+    struct vibe_plan_rates rates; /* 0: unknown */
 };
 
 struct vibe_plan {
@@ -128,12 +135,6 @@ int vibe_plan_make(struct vibe_plan *out, const struct vibe_plan_model *model,
 size_t vibe_plan_budget(const struct vibe_plan_device *device,
                         const struct vibe_plan_request *request);
 
-/* How fast a machine is; bytes per second. */
-struct vibe_plan_rates {
-    double read; /* of device memory, as kernels reach it */
-    double link; /* from the host to the device */
-};
-
 /*
  * Seconds that a frame of n steps takes at least:
  * head + codec + max((streamed - ring) / link, reading the layers), but no less
@@ -145,9 +146,10 @@ double vibe_plan_frame_s(const struct vibe_plan *plan,
                          const struct vibe_plan_rates *rates, size_t n_steps);
 
 /*
- * Slots of a ring that is filled while head and codec are computed: from 3 to
- * 40, and 3 where a rate is unknown.  A longer one makes the frame's own few
- * bytes wait for chunks.
+ * Slots of a ring that the link fills while head and codec are computed: from 3
+ * to 40, and 3 where a rate is unknown.  Such a link never rests.  A shorter
+ * ring leaves as much more to resident layers, which is as good; a longer one
+ * makes the frame's own few bytes wait for chunks.
  */
 size_t vibe_plan_ring(const struct vibe_plan_model *model,
                       const struct vibe_plan_rates *rates, size_t chunk_bytes);

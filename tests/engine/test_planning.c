@@ -39,13 +39,49 @@ static size_t free_bytes(struct vibe_backend *be)
     return ((struct fixture *)be)->free;
 }
 
+static double probe_bandwidth(struct vibe_backend *be)
+{
+    (void)be;
+    return 306e9;
+}
+
+static void trim(struct vibe_backend *be)
+{
+    (void)be;
+}
+
+/* No link is probed where there is no memory for it. */
+static void *refuse(struct vibe_backend *be, size_t bytes)
+{
+    (void)be, (void)bytes;
+    return NULL;
+}
+
+static void forget(struct vibe_backend *be, void *memory)
+{
+    (void)be, (void)memory;
+}
+
+static void forget_event(struct vibe_event *event)
+{
+    (void)event;
+}
+
 static int setup(void **state)
 {
     static struct fixture f;
 
     f = (struct fixture){
-        .ops = {.meter = meter, .memory = memory},
-        .transfer = {.free_bytes = free_bytes},
+        .ops = {.meter = meter,
+                .memory = memory,
+                .probe_bandwidth = probe_bandwidth,
+                .trim = trim},
+        .transfer = {.free_bytes = free_bytes,
+                     .device_alloc = refuse,
+                     .device_free = forget,
+                     .pinned_alloc = refuse,
+                     .pinned_free = forget,
+                     .event_destroy = forget_event},
         .be = {.is_cuda = 1, .kv_dtype = VIBE_BF16},
         .options = {.model = "demo/model",
                     .device = VIBE_DEVICE_CPU,

@@ -233,6 +233,20 @@ static void every_use_sees_its_rows_for_all_rings(void **state)
         check_both_ways(f);
 }
 
+static void a_ring_has_the_slots_that_its_memory_holds(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_offload_stats stats;
+
+    f->options.slots = 3;
+    f->options.ring_bytes = 8 * f->in.chunk_bytes - 1;
+    assert_int_equal(open_all(f), VIBE_OK);
+
+    vibe_offload_count(f->o, &stats);
+    assert_int_equal(stats.slot_bytes, f->in.chunk_bytes);
+    assert_int_equal(stats.slots, 7);
+}
+
 static void every_use_sees_its_rows_for_all_chunks(void **state)
 {
     struct fixture *f = *state;
@@ -412,6 +426,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(prompts_and_frames_see_their_rows_whatever_is_lent),
     VIBE_TEST(what_is_lent_is_not_copied_in_frames),
     VIBE_TEST(every_use_sees_its_rows_for_all_rings),
+    VIBE_TEST(a_ring_has_the_slots_that_its_memory_holds),
     VIBE_TEST(every_use_sees_its_rows_for_all_chunks),
     VIBE_TEST(the_way_is_expected_before_it_is_taken),
     VIBE_TEST(all_pinned_is_copied_directly),
