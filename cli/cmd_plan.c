@@ -87,7 +87,8 @@ static void print_parts(const struct vibe_engine_plan *made, size_t n_dialogues)
                plan->lends_prompt ? "where keys and values come later"
                                   : "what it is computed in");
     print_part("connectors", m->connectors, "");
-    print_part("rest", m->lm + m->states, "norms, scales, states");
+    print_part("rest", m->lm + m->states + m->mail,
+               "norms, scales, states, what attention passes on");
     snprintf(remark, sizeof(remark), "and %zu MiB of kernels later",
              made->memory.later >> 20);
     print_part("driver", made->memory.context, remark);
@@ -196,7 +197,8 @@ static void print_plan_json(const struct vibe_engine_plan *made, size_t steps)
     vibe_json_count(object, "scratch_bytes", made->model.scratch);
     vibe_json_count(object, "prompt_bytes", made->model.prompt);
     vibe_json_count(object, "connector_bytes", made->model.connectors);
-    vibe_json_count(object, "rest_bytes", made->model.lm + made->model.states);
+    vibe_json_count(object, "rest_bytes",
+                    made->model.lm + made->model.states + made->model.mail);
     vibe_json_count(object, "context_bytes", made->memory.context);
     vibe_json_count(object, "reserve_bytes", plan->reserve);
     vibe_json_count(object, "budget_bytes", plan->budget);

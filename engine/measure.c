@@ -27,6 +27,11 @@ enum {
  * what modulation takes for each solver step. */
 enum { FRAME_BYTES = 16 << 20, STEP_BYTES = 1 << 19 };
 
+/* What parts of a step's attention tell each other of a sequence, at most: of
+ * 8 heads of 128 channels 32 bytes for every four, with as many parts as half
+ * of 192 multiprocessors. */
+enum { MAIL_BYTES = 192 / 2 * 8 * 128 / 4 * 32 };
+
 /* Elements of the matrices of a layer. */
 static size_t layer_weights(const struct vibe_lm_config *lm)
 {
@@ -95,6 +100,7 @@ static void describe(struct vibe_plan_model *out, const struct vibe_models *m,
         .scratch = product_scratch(&m->config.lm,
                                    count.bytes[VIBE_FOR_LM_ROWS]),
         .frame_scratch = FRAME_BYTES + steps * STEP_BYTES,
+        .mail = 2 * m->n_dialogues * MAIL_BYTES,
         .kv_block = vibe_kvcache_position_bytes(g->cache) *
                     VIBE_KV_BLOCK_TOKENS,
         .block_tokens = VIBE_KV_BLOCK_TOKENS,

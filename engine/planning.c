@@ -258,7 +258,7 @@ int vibe_planning_layers(struct vibe_planning_room *out,
         .layer_bytes = (whole.rows + whole.kv) / all,
         .fixed = be == e->backend
                      ? whole.fixed
-                     : model.lm + model.prompt + model.scratch,
+                     : model.lm + model.prompt + model.scratch + model.mail,
         .scratch = model.scratch,
     };
     if (budget > out->fixed)

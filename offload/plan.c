@@ -117,7 +117,8 @@ static void place_parts(struct vibe_plan *plan, const struct vibe_plan_model *m,
     plan->has_kv_on_host = r->has_kv_on_host;
     plan->has_head_on_host = r->has_head_on_host;
     plan->has_codec_on_host = r->mode == VIBE_MEMORY_LIGHTWEIGHT;
-    plan->fixed = m->lm + m->head_prepared + m->connectors + m->states;
+    plan->fixed = m->lm + m->head_prepared + m->connectors + m->states +
+                  m->mail;
     plan->fixed += m->head;
     if (plan->has_head_on_host)
         plan->fixed -= smaller(m->head,

@@ -32,6 +32,7 @@ struct vibe_plan_model {
     size_t states;                  /* of dialogues; no keys and values */
     size_t scratch;                 /* of products and attention */
     size_t frame_scratch;           /* of that, what no prompt needs */
+    size_t mail;                    /* between parts of a step's attention */
     size_t encoder;                 /* while voices are read */
     size_t kv_block;                /* keys and values of block_tokens */
     size_t block_tokens;
