@@ -441,10 +441,10 @@ const struct vibe_option vibe_option_rows[] = {
         .kind = VIBE_OPT_INT,
         .offset = AT(ring_slots),
         .meta = "N",
-        .def = "3",
         .min = 1,
         .max = 64,
-        .help = "chunks of streamed weights that are on the GPU at once",
+        .help = "chunks of streamed weights that are on the GPU at once; 3, or "
+                "as many as the link brings while head and codec compute",
     },
     {
         .names = "--chunk-size",

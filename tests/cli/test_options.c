@@ -89,6 +89,7 @@ static void nothing_gives_the_documented_defaults(void **state)
     assert_int_equal(f->got.seed, 42);
     assert_true(f->got.max_length_times == 2);
     assert_int_equal(f->got.max_frames, 0);
+    assert_int_equal(f->got.ring_slots, 0); /* what suits the machine */
     assert_int_equal(f->got.device, VIBE_DEVICE_AUTO);
     assert_int_equal(f->got.dtype, VIBE_WEIGHTS_AUTO);
     assert_int_equal(f->got.format, VIBE_AUDIO_AUTO);
