@@ -89,6 +89,7 @@ static void tell_of_share(struct vibe_cli *cli,
                           const struct vibe_engine *engine)
 {
     char rates[128] = "";
+    char refused[96] = "";
     struct vibe_cpu_share share;
     double all;
 
@@ -96,6 +97,10 @@ static void tell_of_share(struct vibe_cli *cli,
     all = (double)(share.bytes + share.streamed_bytes);
     if (all <= 0)
         return; /* and no option is needed */
+    if (share.refused > 0)
+        snprintf(refused, sizeof(refused),
+                 ", not the %.0f %% asked for, which are slower than none",
+                 100 * share.refused);
     if (share.cpu_rate > 0)
         snprintf(rates, sizeof(rates),
                  " (measured: %.1f GB/s beside a link of %.1f GB/s, which has "
@@ -103,8 +108,8 @@ static void tell_of_share(struct vibe_cli *cli,
                  1e-9 * share.cpu_rate, 1e-9 * share.link_rate,
                  1e-9 * share.alone_rate);
     vibe_log(&cli->log, VIBE_LOG_INFO,
-             "the CPU multiplies %.0f %% of the %.1f MiB that do not stay%s",
-             100 * (double)share.bytes / all, all / (1 << 20), rates);
+             "the CPU multiplies %.0f %% of the %.1f MiB that do not stay%s%s",
+             100 * (double)share.bytes / all, all / (1 << 20), refused, rates);
 }
 
 enum vibe_exit vibe_cli_open_engine(struct vibe_engine **out,

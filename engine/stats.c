@@ -76,6 +76,7 @@ void vibe_engine_cpu_share(const struct vibe_engine *engine,
     *out = (struct vibe_cpu_share){
         .bytes = count.lent_bytes,
         .streamed_bytes = count.streamed_bytes,
+        .refused = streaming->stats.refused,
         .cpu_rate = rates->host,
         .link_rate = rates->link,
         .alone_rate = rates->alone,

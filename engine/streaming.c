@@ -198,6 +198,8 @@ static int choose_lent(struct vibe_streaming *st, double *lent,
 {
     const double all = (double)(table->resident_bytes + table->streamed_bytes);
     const double layer = all * VIBE_LM_MATRICES / (double)st->n;
+    struct vibe_share_rates *rates = &st->stats.rates;
+    double asked;
     int rc;
 
     *lent = 0;
@@ -207,14 +209,20 @@ static int choose_lent(struct vibe_streaming *st, double *lent,
                           options->cpu_threads, options->rows, err);
     if (rc != VIBE_OK)
         return rc;
-    *lent = options->cpu_layers * layer / (double)table->streamed_bytes;
-    if (*lent > 1)
-        *lent = 1;
-    if (*lent > 0)
+    asked = options->cpu_layers * layer / (double)table->streamed_bytes;
+    asked = asked < 1 ? asked : 1;
+    if (asked > 0 && !st->be->is_cuda) { /* nothing is copied that far */
+        *lent = asked;
         return VIBE_OK;
-    rc = vibe_hybrid_measure(st->hybrid, &st->stats.rates, err);
-    *lent = rc == VIBE_OK ? vibe_share_choose(&st->stats.rates) : 0;
-    return rc;
+    }
+    rc = vibe_hybrid_measure(st->hybrid, rates, err);
+    if (rc != VIBE_OK)
+        return rc;
+    *lent = asked > 0 ? vibe_share_allow(rates, asked)
+                      : vibe_share_choose(rates);
+    if (*lent < asked)
+        st->stats.refused = asked;
+    return VIBE_OK;
 }
 
 /* The table, and the CPU where something is lent to it. */

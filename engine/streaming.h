@@ -24,7 +24,8 @@ struct vibe_streaming_options {
                            vibe_streaming_stats; 0: 50, negative: never */
     double cpu_layers;  /* layers' worth of what streams that the CPU multiplies
                            in a step; 0: none, negative: as many as measuring
-                           says are worth it */
+                           says are worth it; on a GPU fewer where it says that
+                           so many are slower than none */
     int cpu_threads;    /* see hybrid.h */
     size_t rows;        /* of a step, at most */
     struct vibe_streaming *like; /* see vibe_engine_options, or NULL */
@@ -39,6 +40,7 @@ struct vibe_streaming_stats {
     uint64_t layer_transfers, clears;
     double clear_s;                /* all of them */
     struct vibe_share_rates rates; /* 0: not measured */
+    double refused; /* share of the CPU's that was asked for; 0: none */
 };
 
 struct vibe_streaming {

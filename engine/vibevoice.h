@@ -189,6 +189,7 @@ void vibe_engine_stats(const struct vibe_engine *engine,
 /* What the CPU does in each frame of what would have to be copied. */
 struct vibe_cpu_share {
     size_t bytes, streamed_bytes; /* that it multiplies, that are copied */
+    double refused; /* share that was asked for and is slower than none */
     /* bytes per second: the CPU's and the link's while both worked, and the
      * link's alone; 0 where nothing was measured */
     double cpu_rate, link_rate, alone_rate;

@@ -157,3 +157,12 @@ double vibe_share_choose(const struct vibe_share_rates *rates)
         return 0;
     return host / (host + rates->link);
 }
+
+double vibe_share_allow(const struct vibe_share_rates *rates, double asked)
+{
+    const double best = vibe_share_choose(rates);
+
+    if (best > 0 && asked * rates->alone <= host_part * rates->host)
+        return asked;
+    return best;
+}

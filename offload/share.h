@@ -40,4 +40,8 @@ int vibe_share_measure(struct vibe_share_rates *out, struct vibe_backend *be,
  * they are no faster together than the link alone. */
 double vibe_share_choose(const struct vibe_share_rates *rates);
 
+/* The same where a share is asked for: that, unless the link alone would bring
+ * everything sooner than the host is done with it. */
+double vibe_share_allow(const struct vibe_share_rates *rates, double asked);
+
 #endif /* VIBE_OFFLOAD_SHARE_H */

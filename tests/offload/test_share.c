@@ -46,6 +46,22 @@ static void a_cpu_that_takes_from_the_link_gets_nothing(void **state)
     assert_float_equal(vibe_share_choose(&(struct vibe_share_rates){0}), 0, 0);
 }
 
+static void a_share_that_is_asked_for_is_no_slower_than_none(void **state)
+{
+    const struct vibe_share_rates rates = {
+        .alone = 24e9, .link = 20e9, .host = 20e9};
+    const struct vibe_share_rates worthless = {
+        .alone = 24e9, .link = 15e9, .host = 9.5e9};
+
+    (void)state;
+    assert_float_equal(vibe_share_allow(&rates, 0.1), 0.1f, 0);
+    assert_float_equal(vibe_share_allow(&rates, 0.79), 0.79f, 0);
+    /* 0.8 of 24 GB in a second is more than the 19 that the host can do */
+    assert_float_equal(vibe_share_allow(&rates, 0.8), vibe_share_choose(&rates),
+                       0);
+    assert_float_equal(vibe_share_allow(&worthless, 0.1), 0, 0);
+}
+
 static size_t work(void *user)
 {
     size_t *n = user;
@@ -91,6 +107,7 @@ static void every_failure_is_told_and_leaks_nothing(void **state)
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(both_end_at_the_same_time),
     VIBE_TEST(a_cpu_that_takes_from_the_link_gets_nothing),
+    VIBE_TEST(a_share_that_is_asked_for_is_no_slower_than_none),
     VIBE_TEST(measuring_counts_both),
     VIBE_TEST(every_failure_is_told_and_leaks_nothing),
 };
