@@ -193,44 +193,45 @@ static int by_key(const void *a, const void *b)
     return order ? order : (x->index > y->index) - (x->index < y->index);
 }
 
-/* The files of all jobs and of the options, without keys; [*n], owned, NULL
- * without memory. */
-static struct named *list_named(size_t *n, const struct vibe_jobs *jobs,
-                                const struct vibe_options *o)
+/* Add a file to a list that has room for it; path may be NULL. */
+static enum vibe_exit add_named(struct named *list, size_t *n, const char *path,
+                                const char *who, struct vibe_failure *why)
 {
-    struct named *all = calloc(jobs->n + 2, sizeof(*all));
+    struct named *named = &list[*n];
 
-    *n = 0;
-    if (!all)
-        return NULL;
-    for (size_t i = 0; i < jobs->n; i++)
-        all[(*n)++] = (struct named){.path = jobs->items[i].output,
-                                     .who = jobs->items[i].source->name};
-    if (o->report)
-        all[(*n)++] = (struct named){.path = o->report, .who = "--report"};
-    if (o->trace)
-        all[(*n)++] = (struct named){.path = o->trace, .who = "--trace"};
-    return all;
+    if (!path)
+        return VIBE_EXIT_OK;
+    *named = (struct named){
+        .path = path,
+        .who = who,
+        .key = plain_path(path),
+        .index = *n,
+    };
+    if (!named->key)
+        return fail_memory(why);
+    ++*n;
+    return VIBE_EXIT_OK;
 }
 
+/* The files of all jobs, and those of the options. */
 static enum vibe_exit check_distinct(const struct vibe_jobs *jobs,
                                      const struct vibe_options *o,
                                      struct vibe_failure *why)
 {
+    struct named *named = calloc(jobs->n + 2, sizeof(*named));
     size_t n = 0;
-    struct named *named = list_named(&n, jobs, o);
     enum vibe_exit status = VIBE_EXIT_OK;
 
     if (!named)
         return fail_memory(why);
-    for (size_t i = 0; i < n && status == VIBE_EXIT_OK; i++) {
-        named[i].index = i;
-        named[i].key = plain_path(named[i].path);
-        if (!named[i].key)
-            status = fail_memory(why);
-    }
+    for (size_t i = 0; i < jobs->n && status == VIBE_EXIT_OK; i++)
+        status = add_named(named, &n, jobs->items[i].output,
+                           jobs->items[i].source->name, why);
     if (status == VIBE_EXIT_OK)
-        qsort(named, n, sizeof(*named), by_key);
+        status = add_named(named, &n, o->report, "--report", why);
+    if (status == VIBE_EXIT_OK)
+        status = add_named(named, &n, o->trace, "--trace", why);
+    qsort(named, n, sizeof(*named), by_key);
     for (size_t i = 1; i < n && status == VIBE_EXIT_OK; i++)
         if (strcmp(named[i - 1].key, named[i].key) == 0)
             status = vibe_cli_fail(why, VIBE_EXIT_USAGE, named[i].path,
