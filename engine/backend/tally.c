@@ -77,22 +77,7 @@ static enum vibe_dtype kept_dtype(const struct tally *tally,
 
     if (tally->base.purpose != VIBE_FOR_LM || src->layout != VIBE_LAYOUT_LINEAR)
         return stored;
-    switch (tally->options.lm) {
-    case VIBE_WEIGHTS_AUTO:
-    case VIBE_WEIGHTS_F32:
-        return stored;
-    case VIBE_WEIGHTS_BF16:
-        return VIBE_BF16;
-    case VIBE_WEIGHTS_F8_E4M3:
-        return VIBE_F8_E4M3;
-    case VIBE_WEIGHTS_I8:
-        return VIBE_I8;
-    case VIBE_WEIGHTS_I4:
-        return vibe_quant_fits(VIBE_I4, src->K) ? VIBE_I4 : VIBE_I8;
-    case VIBE_WEIGHTS_BF16_PACKED:
-        return VIBE_BF16_PACKED;
-    }
-    return stored;
+    return vibe_quant_dtype(tally->options.lm, stored, src->K);
 }
 
 static size_t rows_bytes(enum vibe_dtype dtype, size_t n, size_t K)

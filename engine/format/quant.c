@@ -15,9 +15,25 @@ enum {
     I4_TOP = 7,
 };
 
-int vibe_quant_fits(enum vibe_dtype dtype, size_t K)
+enum vibe_dtype vibe_quant_dtype(enum vibe_weight_dtype as,
+                                 enum vibe_dtype stored, size_t K)
 {
-    return dtype != VIBE_I4 || K % VIBE_QUANT_GROUP == 0;
+    switch (as) {
+    case VIBE_WEIGHTS_AUTO:
+    case VIBE_WEIGHTS_F32:
+        break;
+    case VIBE_WEIGHTS_BF16:
+        return VIBE_BF16;
+    case VIBE_WEIGHTS_F8_E4M3:
+        return VIBE_F8_E4M3;
+    case VIBE_WEIGHTS_I8:
+        return VIBE_I8;
+    case VIBE_WEIGHTS_I4:
+        return K % VIBE_QUANT_GROUP == 0 ? VIBE_I4 : VIBE_I8;
+    case VIBE_WEIGHTS_BF16_PACKED:
+        return VIBE_BF16_PACKED;
+    }
+    return stored;
 }
 
 size_t vibe_quant_row_scales(size_t group, size_t K)

@@ -19,8 +19,10 @@
 /* Groups of int4; the smaller one unless a file says otherwise. */
 enum { VIBE_QUANT_GROUP = 64, VIBE_QUANT_GROUP_LARGE = 128 };
 
-/* Can rows of K columns be kept so?  int4 needs whole groups. */
-int vibe_quant_fits(enum vibe_dtype dtype, size_t K);
+/* What rows of K columns are kept in where that is asked: as they are stored
+ * where nothing is, and int8 for int4 where they are no whole groups. */
+enum vibe_dtype vibe_quant_dtype(enum vibe_weight_dtype as,
+                                 enum vibe_dtype stored, size_t K);
 
 /* Scales of a row; 1 unless there is a group. */
 size_t vibe_quant_row_scales(size_t group, size_t K);

@@ -29,24 +29,7 @@ static struct rows rows_of(const struct vibe_weight *w)
 enum vibe_dtype vibe_recode_dtype(const struct vibe_weight *w,
                                   enum vibe_weight_dtype as)
 {
-    const struct rows rows = rows_of(w);
-
-    switch (as) {
-    case VIBE_WEIGHTS_AUTO:
-    case VIBE_WEIGHTS_F32:
-        break;
-    case VIBE_WEIGHTS_BF16:
-        return VIBE_BF16;
-    case VIBE_WEIGHTS_F8_E4M3:
-        return VIBE_F8_E4M3;
-    case VIBE_WEIGHTS_I8:
-        return VIBE_I8;
-    case VIBE_WEIGHTS_I4:
-        return vibe_quant_fits(VIBE_I4, rows.K) ? VIBE_I4 : VIBE_I8;
-    case VIBE_WEIGHTS_BF16_PACKED:
-        return VIBE_BF16_PACKED;
-    }
-    return w->dtype;
+    return vibe_quant_dtype(as, w->dtype, rows_of(w).K);
 }
 
 /* Rows of the block or task that i is, and where it begins. */

@@ -212,9 +212,12 @@ static void extremes_give_finite_weights(void **state)
 static void int4_needs_whole_groups(void **state)
 {
     (void)state;
-    assert_true(vibe_quant_fits(VIBE_I4, 3584));
-    assert_false(vibe_quant_fits(VIBE_I4, 100));
-    assert_true(vibe_quant_fits(VIBE_I8, 100));
+    assert_int_equal(vibe_quant_dtype(VIBE_WEIGHTS_I4, VIBE_BF16, 3584),
+                     VIBE_I4);
+    assert_int_equal(vibe_quant_dtype(VIBE_WEIGHTS_I4, VIBE_BF16, 100),
+                     VIBE_I8);
+    assert_int_equal(vibe_quant_dtype(VIBE_WEIGHTS_I8, VIBE_BF16, 100),
+                     VIBE_I8);
 }
 
 static const struct CMUnitTest tests[] = {
