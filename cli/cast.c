@@ -9,7 +9,11 @@
 #include "cli/cli.h"
 #include "engine/vibevoice.h"
 
-enum { MAX_DIGITS = 6 }; /* of a speaker's number */
+enum {
+    MAX_DIGITS = 6, /* of a speaker's number */
+    SHORTEST_S = 1, /* seconds of a recording that nobody wonders about */
+    LONGEST_S = 60,
+};
 
 /* Split "N=FILE"; a word of any other form is a path. */
 static void read_word(struct vibe_clip *clip, const char *word)
@@ -277,6 +281,22 @@ void vibe_cast_lend(const struct vibe_cast *cast, struct vibe_voice *voices,
             voices[i].samples = cast->clips[j].audio.samples;
             voices[i].n = cast->clips[j].audio.n;
         }
+    }
+}
+
+void vibe_recordings_remark(const struct vibe_recordings *recordings,
+                            struct vibe_log *log)
+{
+    for (size_t i = 0; i < recordings->n; i++) {
+        const double seconds = (double)recordings->items[i].audio.n /
+                               VIBE_SAMPLE_RATE;
+
+        if (seconds < SHORTEST_S || seconds > LONGEST_S)
+            vibe_log(log, VIBE_LOG_WARN,
+                     "%s: is %.*f s long; ten to thirty seconds make the best "
+                     "voice",
+                     recordings->items[i].path, seconds < SHORTEST_S ? 2 : 0,
+                     seconds);
     }
 }
 

@@ -10,6 +10,7 @@
 #include "cli/exit.h"
 
 struct vibe_failure;
+struct vibe_log;
 struct vibe_script;
 struct vibe_voice;
 struct vibe_words;
@@ -74,6 +75,11 @@ enum vibe_exit vibe_cast_read(struct vibe_cast *cast,
 /* Lend voices that were bound the samples of their clips. */
 void vibe_cast_lend(const struct vibe_cast *cast, struct vibe_voice *voices,
                     size_t n_voices);
+
+/* Warn of recordings that say too little of a voice, or more than is used to
+ * learn one from. */
+void vibe_recordings_remark(const struct vibe_recordings *recordings,
+                            struct vibe_log *log);
 
 void vibe_cast_release(struct vibe_cast *cast);
 void vibe_recordings_release(struct vibe_recordings *recordings);

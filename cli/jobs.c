@@ -347,9 +347,11 @@ enum vibe_exit vibe_jobs_open(struct vibe_jobs *out, struct vibe_cli *cli,
         status = vibe_outputs_check(out, cli, aim, why);
     if (status == VIBE_EXIT_OK)
         status = for_sources(out, cli, read_voices, why);
-    if (status == VIBE_EXIT_OK)
-        qsort(out->items, out->n, sizeof(*out->items), by_steps);
-    return status;
+    if (status != VIBE_EXIT_OK)
+        return status;
+    vibe_recordings_remark(&out->recordings, &cli->log);
+    qsort(out->items, out->n, sizeof(*out->items), by_steps);
+    return VIBE_EXIT_OK;
 }
 
 void vibe_jobs_release(struct vibe_jobs *jobs)

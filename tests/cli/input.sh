@@ -9,8 +9,8 @@ mkdir "$s" "$v" "$tmp/out.d"
 printf 'Speaker 1: Hello.\nSpeaker 2: Good day.\n' >"$s/two.txt"
 printf 'Speaker 1: Hello.\nSpeaker 3: Good day.\n' >"$s/gap.txt"
 printf 'Hello.\n' >"$s/plain.txt"
-wav "$v/a.wav" 24000 0.5
-wav "$v/b.wav" 16000 0.5
+wav "$v/a.wav" 24000 1
+wav "$v/b.wav" 16000 1
 
 # Scripts.  "-m nowhere" shows that they are read before the model.
 script() { # NAME SENTENCE FILE
@@ -87,6 +87,12 @@ wav "$v/nothing.wav" 24000 0
 voice voice_without_samples "$v/nothing.wav: holds no audio" "$v/nothing.wav" "$v/a.wav"
 wav "$v/silent.wav" 24000 0.5 0
 voice voice_silent "$v/silent.wav: is silent" "$v/silent.wav" "$v/a.wav"
+wav "$v/short.wav" 24000 0.5
+run -m nowhere --text Hello. -r "$v/short.wav" -d "$tmp/out.d"
+ok voice_short_is_remarked_on grep -qx "vibevoice: warning: $v/short.wav: is 0.[0-9]* s long; ten to thirty seconds make the best voice" "$tmp/err"
+wav "$v/minute.wav" 8000 60
+run -m nowhere --text Hello. -r "$v/minute.wav" -d "$tmp/out.d"
+ok voice_of_a_minute_is_not sh -c '! grep -q warning "$1"' - "$tmp/err"
 printf 'this is no sound\n' >"$v/text.wav"
 rejected() { # NAME FILE PATTERN
     run -m nowhere -f "$s/two.txt" -d "$tmp/out.d" -r "$2" "$v/a.wav"
