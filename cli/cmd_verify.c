@@ -12,13 +12,15 @@
 /* What the visitors need to know. */
 struct listing {
     int is_json;
+    int has_header;
     int is_free; /* the free-running part has begun */
 };
 
-static void print_header(void)
+static void print_header(struct listing *listing)
 {
     printf("%-28s %11s %11s %11s\n", "tensor", "max error", "max |ref|",
            "bound");
+    listing->has_header = 1;
 }
 
 static void print_row_json(const struct vibe_verify_row *row)
@@ -44,9 +46,11 @@ static void print_row(void *user, const struct vibe_verify_row *row)
     }
     if (row->is_free && !listing->is_free) {
         puts("\nfree-running (the error grows from frame to frame):");
-        print_header();
         listing->is_free = 1;
+        listing->has_header = 0;
     }
+    if (!listing->has_header)
+        print_header(listing);
     if (row->is_free)
         printf("%-28s %11.2e %11.2e\n", row->name, row->max_error,
                row->max_ref);
@@ -93,8 +97,6 @@ static enum vibe_exit verify_model(struct vibe_cli *cli,
     if (vibe_cli_open_engine(&engine, cli, VIBE_USE_VERIFY, why) !=
         VIBE_EXIT_OK)
         return why->status;
-    if (!o->is_json)
-        print_header();
     if (vibe_engine_verify(engine, o->verify, print_row, &listing, &sum,
                            &why->err) != VIBE_OK) {
         vibe_engine_free(engine);

@@ -35,6 +35,9 @@ ok a_difference_is_found test "$rc" = 1
 ok a_difference_is_named grep -qE '^codec.decode_oneshot .*  FAILED$' out
 ok a_difference_is_no_other test "$(grep -c '  FAILED$' out)" = 1
 
+fails record_missing 3 "none.safetensors: No such file or directory" --model "$model" --verify none.safetensors
+ok record_missing_has_no_table test ! -s out
+
 # Token ids.
 vectors=$root/tests/fixtures/qwen2.5/vectors.json
 if [ -e "$vectors" ]; then
