@@ -309,6 +309,11 @@ static int fail_unknown(const struct parser *p, const char *word,
         if (strcmp(name, refused[i].name) == 0)
             return vibe_fail(p->err, VIBE_E_ARG, "%s%s: %s", place, name,
                              refused[i].why);
+    if (strchr(name, ' '))
+        return vibe_fail(p->err, VIBE_E_ARG,
+                         "%s'%s' is one word; give the value as the next one, "
+                         "or after '='",
+                         place, word);
     return vibe_fail(p->err, VIBE_E_ARG, "%sunknown option '%.*s'%s%s%s", place,
                      (int)strcspn(word, "="), word,
                      suggestion ? "; did you mean '" : "",

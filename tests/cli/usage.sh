@@ -113,6 +113,10 @@ VIBEVOICE_STEPS=0 fails environment 2 "VIBEVOICE_STEPS: 0 is out of range (1 to 
 VIBEVOICE_STEPS=0 fails command_line_is_stronger 2 \
     "nothing to speak: use --txt-path FILE or --text STR" --steps 5
 printf '# mine\n--steps\n5\n--foo\n' >"$tmp/opts"
+printf -- '--steps 3\n' >"$tmp/opts1"
+fails options_with_blanks 2 \
+    "$tmp/opts1:1: '--steps 3' is one word; give the value as the next one, or after '='" \
+    --options "$tmp/opts1"
 fails options_file 2 "$tmp/opts:4: unknown option '--foo'" --options "$tmp/opts"
 VIBEVOICE_CONFIG_PATH=$tmp/opts fails options_file_by_environment 2 \
     "$tmp/opts:4: unknown option '--foo'"
