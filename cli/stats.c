@@ -148,6 +148,6 @@ void vibe_stats_print(struct vibe_cli *cli, const struct vibe_engine *engine,
         return;
     }
     print_text(cli->log.out, &stats, engine, seconds);
-    if (o->is_profile)
+    if (o->is_profile && vibe_engine_planned(engine)->has_gpu)
         print_layers(cli->log.out, engine, stats.n_layers);
 }
