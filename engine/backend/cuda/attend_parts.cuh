@@ -4,11 +4,22 @@
  * A past is cut by its length alone, into parts of equal length.  Each is the
  * work of a block, which posts what it found as letters, a quad of channels
  * each, and then puts together all parts' letters of some quads: nobody waits
- * for a last one.  Letters are blank before and after.
+ * for a last one.
  *
- * A block waits for all blocks of its past, so they must run at once: parts are
- * no more than multiprocessors, and blocks of one past are numbered one after
- * another, which is the order in which they start.
+ * Progress.  A block waits for the other parts of its past.  All blocks of a
+ * launch fit the device at once, whatever order they start in (launch_step);
+ * parts of one past go to different blocks, for they are no more than blocks
+ * and numbered one after another; and a block takes its parts in the order of
+ * their numbers.  So the parts of the first past that is not finished have all
+ * been begun or are next, and each posts before it waits.
+ *
+ * Races.  All that blocks tell each other are 32-bit words, of which each says
+ * for itself whether it has arrived: a word is BLANK or what its only writer
+ * has stored, so no order among words is asked for.  Stores and loads are
+ * relaxed ones of gpu scope, which do not race.  The only reader of a letter
+ * makes it blank again after all of it has arrived, that is after both of its
+ * stores; the next launch posts after it has waited for all kernels ahead of
+ * it, which orders its stores and loads behind the blanks.
  */
 #ifndef VIBE_CUDA_ATTEND_PARTS_CUH
 #define VIBE_CUDA_ATTEND_PARTS_CUH
@@ -45,28 +56,12 @@ __device__ static inline unsigned parts_for(unsigned n_tiles, unsigned most)
     return n_tiles <= FEW ? 1 : min(most, n_tiles / LEAST);
 }
 
-/* Load what is read again and again, between streams of weights that would push
- * it out of the cache. */
-template <typename T> __device__ static inline T load_kept(const T *from)
-{
-    unsigned v;
-
-    static_assert(sizeof(T) == 4, "a word");
-    asm volatile("{.reg .b64 last;\n"
-                 "createpolicy.fractional.L2::evict_last.b64 last, 1.0;\n"
-                 "ld.global.L2::cache_hint.b32 %0, [%1], last;}"
-                 : "=r"(v)
-                 : "l"(from));
-    return *(T *)&v;
-}
-
-/* The part that this block takes: those that there are come first, those of one
- * past side by side, the last row's before others.  Returns whether there is
- * one. */
-__device__ static inline bool find_part(struct part &p, const struct step &a)
+/* Part i of those that there are: those of one past are side by side, the last
+ * row's before others.  Returns whether there is one. */
+__device__ static inline bool find_part(struct part &p, const struct step &a,
+                                        unsigned i)
 {
     const unsigned lane = threadIdx.x % 32;
-    unsigned i = blockIdx.x;
 
     for (unsigned first = 0; first < a.n_rows; first += 32) {
         const bool is_row = first + lane < a.n_rows;

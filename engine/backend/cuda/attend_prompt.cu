@@ -229,7 +229,7 @@ __global__ __launch_bounds__(THREADS) void prompt_kernel(
     const __grid_constant__ struct prompt a)
 {
 #if __CUDA_ARCH__ >= 800
-    extern __shared__ uint4 memory[];
+    extern __shared__ __align__(128) unsigned char memory[];
     tile<T, HD, TILE> *tiles = (tile<T, HD, TILE> *)memory;
     const unsigned t0 = (gridDim.x - 1 - blockIdx.x) * ROWS;
     const unsigned t = t0 + threadIdx.x / 32 * WARP_ROWS;

@@ -44,7 +44,7 @@ struct part {
 };
 
 /* What the warps of a block have in common, of one row. */
-template <typename T, unsigned HD> struct desk {
+template <typename T, unsigned HD> struct alignas(128) desk {
     __nv_bfloat16 q[2][HEADS][HD + PAD]; /* high, low */
     float2 scores[HEADS][HEADS];         /* of a warp, its tops and weights */
     /* the newest position */
@@ -158,9 +158,29 @@ __device__ static inline char *newest_at(const struct step &a,
 {
     const unsigned warp = threadIdx.x / 32;
 
-    return p.i == p.n - 1 && warp < 2
-               ? part_at(a.cache, p.seq, p.pos, warp, p.head)
-               : NULL;
+    if (p.i != p.n - 1 || warp > 1)
+        return NULL;
+    return keys_at(a.cache, p.seq, p.pos, p.head) +
+           warp * a.cache.n_kv_heads * a.cache.head_bytes;
+}
+
+/* What this warp takes off the newest row. */
+template <typename T, unsigned HD>
+__device__ static inline pairs<HD> load_centre(const struct step &a,
+                                               const struct part &p)
+{
+    pairs<HD> centre = {};
+
+    if (is_f8<T> && a.by.centre && threadIdx.x < 32)
+#pragma unroll
+        for (unsigned i = 0; i < HD / 64; i++) {
+            const float *at = a.by.centre + p.head * HD +
+                              channel_of_pair<HD>(i);
+
+            centre.lo[i] = load_kept(at);
+            centre.hi[i] = load_kept(at + HD / 2);
+        }
+    return centre;
 }
 
 /* Store the newest key or value, as the row has it, to the cache and the
@@ -168,21 +188,18 @@ __device__ static inline char *newest_at(const struct step &a,
 template <typename T, unsigned HD>
 __device__ static inline void take_newest(desk<T, HD> *d, const struct step &a,
                                           const struct part &p, pairs<HD> row,
-                                          const pairs<HD> &turns, char *to)
+                                          const pairs<HD> &turns,
+                                          const pairs<HD> &centre, char *to)
 {
     const unsigned warp = threadIdx.x / 32;
     const unsigned at = p.pos % a.cache.block_tokens;
 
     if (warp == 0) {
         rotate<HD>(row, turns);
-        if (is_f8<T> && a.by.centre) {
-            const pairs<HD> centre = load_pairs<HD>(a.by.centre + p.head * HD);
-
 #pragma unroll
-            for (unsigned i = 0; i < HD / 64; i++) {
-                row.lo[i] -= centre.lo[i];
-                row.hi[i] -= centre.hi[i];
-            }
+        for (unsigned i = 0; is_f8<T> && i < HD / 64; i++) {
+            row.lo[i] -= centre.lo[i];
+            row.hi[i] -= centre.hi[i];
         }
     }
     store_newest<HD>(d, warp, row, (T *)to + at * HD,
@@ -194,7 +211,8 @@ __device__ static inline void take_newest(desk<T, HD> *d, const struct step &a,
 template <typename T, unsigned HD>
 __device__ static inline void take_row(desk<T, HD> *d, const struct step &a,
                                        const struct part &p,
-                                       const pairs<HD> &turns, char *to)
+                                       const pairs<HD> &turns,
+                                       const pairs<HD> &centre, char *to)
 {
     const unsigned warp = threadIdx.x / 32;
     const unsigned n_heads = a.group * a.cache.n_kv_heads;
@@ -209,7 +227,7 @@ __device__ static inline void take_row(desk<T, HD> *d, const struct step &a,
     rotate<HD>(q, turns);
     lay_query<T, HD>(d, warp, q, is_there ? a.scale : 0.0f);
     if (to)
-        take_newest<T, HD>(d, a, p, newest, turns, to);
+        take_newest<T, HD>(d, a, p, newest, turns, centre, to);
 }
 
 /* The newest position's row, which the cache may not have yet. */
@@ -224,8 +242,9 @@ __device__ static inline void patch(tile<T, HD, ROWS> *tile,
     if (lane < pieces)
         *(uint4 *)piece<T, HD>(tile->rows[part], row,
                                lane) = ((const uint4 *)d->rows[part])[lane];
-    if (is_f8<T> && lane == 0)
-        tile->exponents[part][row] = d->exponents[part];
+    if constexpr (is_f8<T>)
+        if (lane == 0)
+            tile->exponents[part][row] = d->exponents[part];
     __syncwarp();
 }
 

@@ -17,10 +17,22 @@
 enum {
     WARPS = HEADS, /* a warp turns a head */
     THREADS = 32 * WARPS,
-    MAX_DEPTH = 2, /* tiles of a warp that are held, where they fit */
 };
 
+/* Tiles of a warp that are held, where they fit. */
+template <typename T> constexpr unsigned MAX_DEPTH = is_f8<T> ? 3 : 2;
+
 #if __CUDA_ARCH__ >= 800
+
+/* threadIdx.x, read anew: what is made of it need not be kept from one part to
+ * the next, for which there are no registers. */
+__device__ static inline unsigned this_thread(void)
+{
+    unsigned i;
+
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(i));
+    return i;
+}
 
 /* Tiles that warps hold, a ring of a.depth for each. */
 template <typename T, unsigned HD>
@@ -35,24 +47,17 @@ __device__ static inline tile<T, HD, TILE> *ring_of(desk<T, HD> *d,
  * queries above the low ones, and positions as columns; sums have channels as
  * rows and heads as columns. */
 template <unsigned HD> struct work {
-    unsigned q[HD / 16][4];
     float sum[HD / 16][4];
     float top, weight; /* of head lane / 4; weight: of this lane's positions */
 };
 
-template <typename T, unsigned HD>
-__device__ static inline void begin_work(work<HD> &w, desk<T, HD> *d)
+template <unsigned HD> __device__ static inline void begin_work(work<HD> &w)
 {
-    const unsigned lane = threadIdx.x % 32;
-
 #pragma unroll
-    for (unsigned k = 0; k < HD / 16; k++) {
-        load_matrices(w.q[k],
-                      &d->q[lane / 8 % 2][lane % 8][k * 16 + lane / 16 * 8]);
+    for (unsigned k = 0; k < HD / 16; k++)
 #pragma unroll
         for (unsigned i = 0; i < 4; i++)
             w.sum[k][i] = 0.0f;
-    }
     w.top = -INFINITY;
     w.weight = 0.0f;
 }
@@ -60,7 +65,7 @@ __device__ static inline void begin_work(work<HD> &w, desk<T, HD> *d)
 /* Scores of this lane's head for positions lane % 4 * 2, one more, and both 8
  * further on; n positions of the tile are seen. */
 template <typename T, unsigned HD>
-__device__ static inline void score(float (&s)[4], const work<HD> &w,
+__device__ static inline void score(float (&s)[4], desk<T, HD> *d,
                                     tile<T, HD, TILE> *tile, int n)
 {
     const unsigned lane = threadIdx.x % 32;
@@ -68,14 +73,19 @@ __device__ static inline void score(float (&s)[4], const work<HD> &w,
 
 #pragma unroll
     for (unsigned k = 0; k < HD / 32; k++) {
-        unsigned m[2][4];
+        unsigned q[2][4], m[2][4];
 
+#pragma unroll
+        for (unsigned i = 0; i < 2; i++)
+            load_matrices(
+                q[i],
+                &d->q[lane / 8 % 2][lane % 8][k * 32 + i * 16 + lane / 16 * 8]);
         load_pair<HD, false, false>(m, tile->rows[0], lane / 16 * 8 + lane % 8,
                                     k, lane / 8 % 2);
 #pragma unroll
         for (unsigned i = 0; i < 2; i++) {
-            multiply(sums[i], w.q[2 * k + i], m[i]);
-            multiply(sums[2 + i], w.q[2 * k + i], m[i] + 2);
+            multiply(sums[i], q[i], m[i]);
+            multiply(sums[2 + i], q[i], m[i] + 2);
         }
     }
 #pragma unroll
@@ -176,15 +186,15 @@ template <typename T, unsigned HD>
 __device__ static inline void begin_tiles(desk<T, HD> *d, const struct step &a,
                                           const struct part &p)
 {
-    const unsigned warp = threadIdx.x / 32;
+    const unsigned warp = this_thread() / 32;
     tile<T, HD, TILE> *tile = ring_of(d, a.depth, warp);
-    const char *keys[MAX_DEPTH];
+    const char *keys[MAX_DEPTH<T>];
 
 #pragma unroll
-    for (unsigned i = 0; i < MAX_DEPTH; i++)
+    for (unsigned i = 0; i < MAX_DEPTH<T>; i++)
         keys[i] = locate(a, p, p.first + warp + i * WARPS);
 #pragma unroll
-    for (unsigned i = 0; i < MAX_DEPTH; i++)
+    for (unsigned i = 0; i < MAX_DEPTH<T>; i++)
         if (i < a.depth) {
             const unsigned at = p.first + warp + i * WARPS;
 
@@ -196,8 +206,9 @@ __device__ static inline void begin_tiles(desk<T, HD> *d, const struct step &a,
 /* Wait for the oldest keys or values of so many tiles. */
 __device__ static inline void wait_for_part(unsigned depth)
 {
-    static_assert(MAX_DEPTH == 2, "cases of depth");
-    if (depth == 2)
+    if (depth == 3)
+        copies_wait<5>();
+    else if (depth == 2)
         copies_wait<3>();
     else
         copies_wait<1>();
@@ -212,16 +223,16 @@ __device__ static inline void add_tiles(work<HD> &w, desk<T, HD> *d,
 {
     const unsigned ahead = a.depth * WARPS;
     const unsigned newest = p.pos / TILE;
-    tile<T, HD, TILE> *ring = ring_of(d, a.depth, threadIdx.x / 32);
+    tile<T, HD, TILE> *ring = ring_of(d, a.depth, this_thread() / 32);
     tile<T, HD, TILE> *tile = ring;
 
-    for (unsigned i = p.first + threadIdx.x / 32; i < p.end; i += WARPS) {
+    for (unsigned i = p.first + this_thread() / 32; i < p.end; i += WARPS) {
         float s[4];
 
         wait_for_part(a.depth);
         if (i == newest)
             patch<T, HD>(tile, d, p.pos % TILE, 0);
-        score<T, HD>(s, w, tile, (int)(p.pos + 1 - i * TILE));
+        score<T, HD>(s, d, tile, (int)(p.pos + 1 - i * TILE));
         __syncwarp();
         const char *next = locate(a, p, i + ahead);
 
@@ -252,8 +263,8 @@ template <typename T, unsigned HD>
 __device__ static inline void leave(desk<T, HD> *d, unsigned depth,
                                     const work<HD> &w)
 {
-    const unsigned lane = threadIdx.x % 32;
-    const unsigned warp = threadIdx.x / 32;
+    const unsigned lane = this_thread() % 32;
+    const unsigned warp = this_thread() / 32;
     const unsigned head = lane % 4 * 2;
     float *sums = (float *)ring_of(d, depth, warp);
     float weight = w.weight;
@@ -314,7 +325,7 @@ __device__ static inline void post(desk<T, HD> *d, const struct step &a,
 {
     struct letter *to = letters_of<HD>(p, a, p.i);
 
-    for (unsigned i = threadIdx.x; i < a.group * HD / 4; i += THREADS) {
+    for (unsigned i = this_thread(); i < a.group * HD / 4; i += THREADS) {
         const quad q = gather<T, HD>(d, a.depth, i);
 
         send(&to[i].sum, q.sum);
@@ -330,7 +341,7 @@ __device__ static inline void prefetch_letters(const struct step &a,
     const unsigned n_quads = a.group * HD / 4;
     const unsigned of_line = 128 / sizeof(struct letter);
 
-    for (unsigned k = threadIdx.x; k < p.n; k += THREADS)
+    for (unsigned k = this_thread(); k < p.n; k += THREADS)
         for (unsigned i = p.i * n_quads / p.n; i < (p.i + 1) * n_quads / p.n;
              i += of_line)
             prefetch(letters_of<HD>(p, a, k) + i);
@@ -347,34 +358,25 @@ __device__ static inline void share(const struct step &a, const struct part &p)
 
     for (unsigned first = p.i * n_quads / p.n; first < end;
          first += THREADS / readers) {
-        const unsigned i = first + threadIdx.x / readers;
+        const unsigned i = first + this_thread() / readers;
         const quad q = collect(i < end ? letters + i : NULL, HEADS * HD / 4,
                                p.n, readers);
 
-        if (i < end && threadIdx.x % readers == 0)
+        if (i < end && this_thread() % readers == 0)
             finish<T, HD>(a, p, i, q);
     }
 }
 
-#endif
-
-/* Grid: parts that there can be, of which a short past leaves most alone. */
+/* A part from end to end. */
 template <typename T, unsigned HD>
-__global__ __launch_bounds__(THREADS, 2) void step_kernel(
-    const __grid_constant__ struct step a)
+__device__ static inline void do_part(desk<T, HD> *d, const struct step &a,
+                                      const struct part &p)
 {
-#if __CUDA_ARCH__ >= 800
-    extern __shared__ uint4 memory[];
-    desk<T, HD> *d = (desk<T, HD> *)memory;
     float inv_freq[HD / 64];
-    struct part p;
-    pairs<HD> turns;
+    pairs<HD> turns, centre;
     work<HD> w;
     char *newest;
 
-    let_next_start();
-    if (!find_part(p, a))
-        return;
 #pragma unroll
     for (unsigned i = 0; i < HD / 64; i++)
         inv_freq[i] = load_kept(&a.by.inv_freq[channel_of_pair<HD>(i)]);
@@ -385,10 +387,11 @@ __global__ __launch_bounds__(THREADS, 2) void step_kernel(
     for (unsigned i = 0; i < HD / 64; i++)
         turn(&turns.hi[i], &turns.lo[i], (float)p.pos, inv_freq[i]);
     newest = newest_at(a, p);
+    centre = load_centre<T, HD>(a, p);
     wait_for_inputs();
-    take_row<T, HD>(d, a, p, turns, newest);
+    take_row<T, HD>(d, a, p, turns, centre, newest);
     __syncthreads();
-    begin_work<T, HD>(w, d);
+    begin_work<HD>(w);
     add_tiles<T, HD>(w, d, a, p);
     leave<T, HD>(d, a.depth, w);
     __syncthreads();
@@ -396,8 +399,26 @@ __global__ __launch_bounds__(THREADS, 2) void step_kernel(
         post<T, HD>(d, a, p);
         share<T, HD>(a, p);
     } else {
-        for (unsigned i = threadIdx.x; i < a.group * HD / 4; i += THREADS)
+        for (unsigned i = this_thread(); i < a.group * HD / 4; i += THREADS)
             finish<T, HD>(a, p, i, gather<T, HD>(d, a.depth, i));
+    }
+}
+
+#endif
+
+/* Grid: as many blocks as may wait for each other, or parts there can be. */
+template <typename T, unsigned HD>
+__global__ __launch_bounds__(THREADS, 2) void step_kernel(
+    const __grid_constant__ struct step a)
+{
+#if __CUDA_ARCH__ >= 800
+    extern __shared__ __align__(128) unsigned char memory[];
+    struct part p;
+
+    let_next_start();
+    for (unsigned i = blockIdx.x; find_part(p, a, i); i += gridDim.x) {
+        do_part<T, HD>((desk<T, HD> *)memory, a, p);
+        __syncthreads(); /* its shared memory is the next one's */
     }
 #endif
 }
@@ -419,13 +440,39 @@ size_t vibe_cuda_attend_step_mail(const struct vibe_cuda *cuda,
            kv->head_dim / 4 * sizeof(struct letter);
 }
 
+/* Blocks of a kernel that run at once; 0 after an error. */
+static unsigned slots_of(const struct vibe_cuda *cuda, const void *kernel,
+                         size_t shared)
+{
+    int n = 0;
+
+    if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel, THREADS,
+                                                      shared) != cudaSuccess)
+        return 0;
+    return (unsigned)(n * cuda->n_sm);
+}
+
+/* Launch with blocks that all run at once: those of a past wait for each
+ * other. */
+static cudaError_t launch_at_once(const struct vibe_cuda *cuda,
+                                  const void *kernel, size_t shared,
+                                  struct step *a)
+{
+    const unsigned n = a->most_parts * a->cache.n_kv_heads * a->n_rows;
+    const unsigned slots = slots_of(cuda, kernel, shared);
+
+    if (slots < a->most_parts)
+        return cudaErrorCooperativeLaunchTooLarge;
+    return launch_waiting(kernel, dim3(min(n, slots)), THREADS, shared,
+                          cuda->compute, a);
+}
+
 /* Warps hold as many tiles as there is room for. */
 template <typename T, unsigned HD>
 static cudaError_t launch_step(const struct vibe_cuda *cuda, struct step *a)
 {
     const void *kernel = (const void *)step_kernel<T, HD>;
     const size_t ring = WARPS * sizeof(tile<T, HD, TILE>);
-    const unsigned n = a->most_parts * a->cache.n_kv_heads * a->n_rows;
     size_t shared;
     int room = 0;
     cudaError_t rc = cudaDeviceGetAttribute(
@@ -434,7 +481,7 @@ static cudaError_t launch_step(const struct vibe_cuda *cuda, struct step *a)
     if (rc != cudaSuccess)
         return rc;
     a->scale *= UNIT<T>;
-    a->depth = MAX_DEPTH;
+    a->depth = MAX_DEPTH<T>;
     while (a->depth > 1 && sizeof(desk<T, HD>) + a->depth * ring > (size_t)room)
         a->depth--;
     shared = sizeof(desk<T, HD>) + a->depth * ring;
@@ -446,7 +493,7 @@ static cudaError_t launch_step(const struct vibe_cuda *cuda, struct step *a)
             cudaSharedmemCarveoutMaxShared);
     if (rc != cudaSuccess)
         return rc;
-    return launch_waiting(kernel, dim3(n), THREADS, shared, cuda->compute, a);
+    return launch_at_once(cuda, kernel, shared, a);
 }
 
 cudaError_t vibe_cuda_attend_step(const struct vibe_cuda *cuda,

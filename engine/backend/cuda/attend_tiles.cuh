@@ -21,10 +21,17 @@ enum { UNIT_EXPONENT = 60 };
 template <typename T>
 constexpr float UNIT = is_f8<T> ? float(1ull << UNIT_EXPONENT) : 1.0f;
 
-template <typename T, unsigned HD, unsigned ROWS> struct tile {
-    T rows[2][ROWS * HD]; /* keys, values */
-    /* of e4m3; a few bytes of nothing for others */
-    alignas(16) unsigned char exponents[2][is_f8<T> ? ROWS : 16];
+/* What scales rows of e4m3. */
+template <typename T, unsigned ROWS> struct scales {
+};
+template <unsigned ROWS> struct scales<e4m3, ROWS> {
+    alignas(16) unsigned char exponents[2][ROWS];
+};
+
+/* Lines of 128 bytes, on which copies of a warp are quickest. */
+template <typename T, unsigned HD, unsigned ROWS>
+struct alignas(128) tile : scales<T, ROWS> {
+    alignas(128) T rows[2][ROWS * HD]; /* keys, values */
 };
 
 #if __CUDA_ARCH__ >= 800
@@ -40,14 +47,36 @@ __device__ static inline T *piece(T *rows, unsigned row, unsigned i)
     return rows + row * HD + (i ^ order) * channels;
 }
 
+/* Load what is read again and again, between streams of weights that would push
+ * it out of the cache. */
+template <typename T> __device__ static inline T load_kept(const T *from)
+{
+    unsigned long long v;
+
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a word or two");
+    if constexpr (sizeof(T) == 4)
+        asm volatile("{.reg .b64 last;\n"
+                     "createpolicy.fractional.L2::evict_last.b64 last, 1.0;\n"
+                     "ld.global.L2::cache_hint.b32 %0, [%1], last;}"
+                     : "=r"(*(unsigned *)&v)
+                     : "l"(from));
+    else
+        asm volatile("{.reg .b64 last;\n"
+                     "createpolicy.fractional.L2::evict_last.b64 last, 1.0;\n"
+                     "ld.global.L2::cache_hint.b64 %0, [%1], last;}"
+                     : "=l"(v)
+                     : "l"(from));
+    return *(T *)&v;
+}
+
 /* The keys of a head in the block of position pos, values behind; blocks have a
  * power of two of positions. */
-__device__ static inline const char *keys_at(const struct cache &c, int seq,
-                                             unsigned pos, unsigned head)
+__device__ static inline char *keys_at(const struct cache &c, int seq,
+                                       unsigned pos, unsigned head)
 {
     const unsigned block = pos >> c.block_log;
 
-    return (const char *)c.table[(size_t)seq * c.max_blocks + block] +
+    return (char *)load_kept(&c.table[(size_t)seq * c.max_blocks + block]) +
            ((size_t)c.layer * 2 * c.n_kv_heads + head) * c.head_bytes;
 }
 
