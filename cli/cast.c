@@ -102,6 +102,11 @@ static enum vibe_exit fail_count(const struct vibe_cast *cast, size_t n_ids,
 {
     char tail[64] = "";
 
+    if (lacking >= 0 && cast->n >= n_ids)
+        return vibe_cli_fail(why, VIBE_EXIT_INPUT, name,
+                             "%s: speaker %d has no voice; those given are of "
+                             "other speakers",
+                             name, lacking);
     if (lacking >= 0)
         snprintf(tail, sizeof(tail), "; speaker %d has no voice", lacking);
     return vibe_cli_fail(why, VIBE_EXIT_INPUT, name,

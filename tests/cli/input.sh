@@ -77,6 +77,9 @@ fails gap_in_speakers 3 \
 fails unbound_speaker 3 \
     "$s/two.txt: script has 2 speakers but 1 voice file was given; speaker 1 has no voice" \
     -m nowhere -f "$s/two.txt" -d "$tmp/out.d" --voice "2=$v/b.wav"
+fails voices_of_others 3 \
+    "$s/two.txt: speaker 1 has no voice; those given are of other speakers" \
+    -m nowhere -f "$s/two.txt" -d "$tmp/out.d" --voice "2=$v/b.wav" --voice "3=$v/a.wav"
 fails voice_of_nobody 3 "--voice 5=$v/a.wav: no script has a speaker 5" \
     -m nowhere -f "$s/two.txt" -d "$tmp/out.d" \
     --voice "1=$v/a.wav" --voice "2=$v/b.wav" --voice "5=$v/a.wav"
