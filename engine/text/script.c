@@ -275,6 +275,10 @@ static int check_encoding(struct span *text, const char *name,
     if (nul)
         return vibe_fail(err, VIBE_E_FORMAT, "%s: not text (NUL at byte %zu)",
                          name, (size_t)(nul - text->s));
+    if (text->n >= 2 && (memcmp(text->s, "\xFF\xFE", 2) == 0 ||
+                         memcmp(text->s, "\xFE\xFF", 2) == 0))
+        return vibe_fail(err, VIBE_E_FORMAT,
+                         "%s: UTF-16, expected UTF-8 (save it as that)", name);
     if (valid < text->n)
         return vibe_fail(err, VIBE_E_FORMAT, "%s: not UTF-8 (byte %zu)", name,
                          valid);

@@ -105,7 +105,10 @@ static void bad_bytes_are_named_by_their_offset(void **state)
     struct fixture *f = *state;
 
     assert_bad_text(f, "Speaker 1: \xFFhi", 14, "x.txt: not UTF-8 (byte 11)");
-    assert_bad_text(f, "\xFF\xFEh\0i\0", 6, "x.txt: not UTF-8 (byte 0)");
+    assert_bad_text(f, "\xFF\xFEh\0i\0", 6,
+                    "x.txt: UTF-16, expected UTF-8 (save it as that)");
+    assert_bad_text(f, "\xFE\xFF\0h\0i", 6,
+                    "x.txt: UTF-16, expected UTF-8 (save it as that)");
     assert_bad_text(f, "ab\0c\xFF", 5, "x.txt: not text (NUL at byte 2)");
 }
 
