@@ -9,6 +9,7 @@
 #include "cli/jobs.h"
 #include "cli/json.h"
 #include "cli/request.h"
+#include "cli/residency.h"
 #include "engine/vibevoice.h"
 
 enum { HOP = 3200 }; /* samples of a frame; only to plan with */
@@ -24,22 +25,6 @@ static void print_part(const char *name, size_t bytes, const char *remark)
            *remark ? "   " : "", remark);
 }
 
-/* How what is streamed is held on the host, by the name of its path. */
-static const char *held(const char *path)
-{
-    static const char *const ways[][2] = {
-        {"direct", "from pinned memory"},
-        {"bounce", "through pinned buffers"},
-        {"disk", "read from the file each time: there is less memory"},
-        {"pageable", "from pageable memory, slowly"},
-    };
-
-    for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++)
-        if (strcmp(path, ways[i][0]) == 0)
-            return ways[i][1];
-    return path;
-}
-
 static void print_rows(const struct vibe_plan *plan, const char *path)
 {
     char remark[128];
@@ -51,7 +36,7 @@ static void print_rows(const struct vibe_plan *plan, const char *path)
         return;
     snprintf(remark, sizeof(remark),
              "%.1f layers, through the link in each frame, %s",
-             (double)plan->n_layers - plan->layers, held(path));
+             (double)plan->n_layers - plan->layers, vibe_residency_way(path));
     print_part("streamed", plan->streamed, remark);
     snprintf(remark, sizeof(remark), "%zu slots for what is streamed",
              plan->ring_slots);

@@ -216,7 +216,6 @@ static enum vibe_exit prepare(struct vibe_run *run, struct vibe_engine **engine,
     const size_t n_open = count_open(&run->jobs);
     struct vibe_request *requests = vibe_requests_of(o, &run->jobs,
                                                      &run->cli->n_requests);
-    const struct vibe_engine_plan *planned;
     enum vibe_exit status;
 
     run->cli->requests = requests;
@@ -239,11 +238,7 @@ static enum vibe_exit prepare(struct vibe_run *run, struct vibe_engine **engine,
         return vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, o->dump_tensors);
     vibe_log(&run->cli->log, VIBE_LOG_DEBUG, "%s, weights %s on %s",
              vibe_cli_model(o), run->info.dtype, run->info.device);
-    planned = vibe_engine_planned(*engine);
-    if (planned->has_gpu)
-        vibe_log(&run->cli->log,
-                 planned->plan.streamed ? VIBE_LOG_INFO : VIBE_LOG_DEBUG, "%s",
-                 planned->plan.why);
+    vibe_stats_foretell(run->cli, *engine);
     return vibe_request_check_all(*engine, o, &run->jobs, NULL, why);
 }
 

@@ -74,6 +74,21 @@ static enum vibe_exit use_config(struct vibe_engine_options *out,
     return use_preset(&out->plan, "--config", o->config, why);
 }
 
+const char *vibe_residency_way(const char *path)
+{
+    static const char *const ways[][2] = {
+        {"direct", "from pinned memory"},
+        {"bounce", "through pinned buffers"},
+        {"disk", "read from the file each time: there is less memory"},
+        {"pageable", "from pageable memory, slowly"},
+    };
+
+    for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++)
+        if (strcmp(path, ways[i][0]) == 0)
+            return ways[i][1];
+    return path;
+}
+
 enum vibe_exit vibe_residency_fill(struct vibe_engine_options *out,
                                    const struct vibe_options *o,
                                    struct vibe_failure *why)

@@ -18,4 +18,7 @@ enum vibe_exit vibe_residency_fill(struct vibe_engine_options *out,
                                    const struct vibe_options *options,
                                    struct vibe_failure *why);
 
+/* How what is streamed comes, by the name of its path: "from pinned memory". */
+const char *vibe_residency_way(const char *path);
+
 #endif /* VIBE_CLI_RESIDENCY_H */

@@ -3,9 +3,11 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/cli.h"
 #include "cli/json.h"
+#include "cli/residency.h"
 #include "engine/vibevoice.h"
 
 static double megabytes(size_t bytes)
@@ -62,6 +64,9 @@ static void print_text(FILE *out, const struct vibe_engine_stats *s,
                     1e-9 * s->link, 100 * link_busy(s, seconds));
         putc('\n', out);
         print_share(out, engine);
+        if (s->frame_s > 0)
+            fprintf(out, "way      %s: a frame takes %.1f ms at least\n",
+                    vibe_residency_way(s->path), 1e3 * s->frame_s);
         fprintf(out,
                 "waiting  %.3f s of the host for chunks; %zu resident "
                 "pieces given up\n",
@@ -119,6 +124,7 @@ static void print_json(const struct vibe_engine_stats *s,
     vibe_json_number(body, "seconds", seconds);
     vibe_json_number(body, "link_bandwidth", s->link);
     vibe_json_number(body, "link_busy", link_busy(s, seconds));
+    vibe_json_number(body, "frame_bound_ms", 1e3 * s->frame_s);
     vibe_json_number(body, "waited_s", s->waited_s);
     vibe_json_count(body, "demoted", s->n_demoted);
     vibe_json_count(body, "layer_transfers", (size_t)s->layer_transfers);
@@ -134,15 +140,50 @@ static void print_json(const struct vibe_engine_stats *s,
     vibe_json_print(object);
 }
 
+void vibe_stats_foretell(struct vibe_cli *cli, const struct vibe_engine *engine)
+{
+    const struct vibe_engine_plan *made = vibe_engine_planned(engine);
+    const struct vibe_plan *plan = &made->plan;
+    const double s = vibe_plan_frame_s(plan, &made->model, &made->rates,
+                                       made->model.steps);
+
+    if (!made->has_gpu)
+        return;
+    vibe_log(&cli->log, plan->streamed ? VIBE_LOG_INFO : VIBE_LOG_DEBUG, "%s",
+             plan->why);
+    if (plan->streamed && s > 0)
+        vibe_log(&cli->log, VIBE_LOG_INFO,
+                 "what does not stay comes %s: a frame takes %.1f ms at least, "
+                 "by a link of %.1f GB/s",
+                 vibe_residency_way(made->path), 1e3 * s,
+                 1e-9 * made->rates.link);
+}
+
+/* What could not be known before. */
+static void warn_of_way(struct vibe_cli *cli, const struct vibe_engine *engine,
+                        const struct vibe_engine_stats *stats)
+{
+    const char *expected = vibe_engine_planned(engine)->path;
+
+    if (stats->frame_s > 0 && stats->is_path_final &&
+        strcmp(stats->path, expected) != 0)
+        vibe_log(&cli->log, VIBE_LOG_WARN,
+                 "what does not stay came %s, not %s: a frame takes %.1f ms at "
+                 "least",
+                 vibe_residency_way(stats->path), vibe_residency_way(expected),
+                 1e3 * stats->frame_s);
+}
+
 void vibe_stats_print(struct vibe_cli *cli, const struct vibe_engine *engine,
                       double seconds)
 {
     const struct vibe_options *o = cli->options;
     struct vibe_engine_stats stats;
 
+    vibe_engine_stats(engine, &stats);
+    warn_of_way(cli, engine, &stats);
     if (!o->is_stats && !o->is_profile)
         return;
-    vibe_engine_stats(engine, &stats);
     if (o->is_json) {
         print_json(&stats, engine, seconds, o->is_profile);
         return;

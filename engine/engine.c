@@ -250,7 +250,6 @@ static int plan_memory(struct vibe_engine *e,
                                         VIBE_MAX_FRONTS);
     if (rc != VIBE_OK)
         return rc;
-    e->link = e->plan.rates.link;
     tell_of_choice(e, o);
     return VIBE_OK;
 }
@@ -361,19 +360,6 @@ int vibe_engine_open(struct vibe_engine **out,
     return rc;
 }
 
-/* The way that chunks will take: pinned memory is there if the link could be
- * probed. */
-static void expect_path(struct vibe_engine_plan *out,
-                        const struct vibe_engine_options *o)
-{
-    const struct vibe_offload_options how = {
-        .host_limit = o->streaming.host_bytes,
-        .is_unpinned = o->streaming.is_unpinned || out->rates.link <= 0,
-    };
-
-    out->path = vibe_path_name(vibe_path_expect(out->plan.streamed, &how));
-}
-
 int vibe_engine_plan(struct vibe_engine_plan *out,
                      const struct vibe_engine_options *options, int probes_cpu,
                      struct vibe_error *err)
@@ -392,9 +378,8 @@ int vibe_engine_plan(struct vibe_engine_plan *out,
                                          VIBE_MAX_FRONTS);
     if (rc == VIBE_OK && out->rates.read <= 0 &&
         (probes_cpu || e->backend->is_cuda))
-        vibe_planning_probe(&out->rates, e->backend);
-    if (rc == VIBE_OK)
-        expect_path(out, options);
+        vibe_planning_probe(&out->rates, e->backend,
+                            options->streaming.is_unpinned);
     vibe_engine_free(e);
     return rc;
 }

@@ -25,7 +25,6 @@ struct vibe_engine {
     struct vibe_stream stream;
     struct vibe_fronts *fronts;   /* of --devices, or NULL */
     struct vibe_engine_plan plan; /* made before anything was loaded */
-    double link; /* bytes per second, probed where something streams, or 0 */
     struct vibe_models models;
     struct vibe_generator *generator;
     struct vibe_voices *voices;

@@ -207,6 +207,18 @@ static int shrink(struct vibe_engine_plan *out, const struct vibe_engine *e,
     return 1;
 }
 
+/* The way that chunks will take, as far as that is known now. */
+static void expect_path(struct vibe_engine_plan *out,
+                        const struct vibe_engine_options *o)
+{
+    const struct vibe_offload_options how = {
+        .host_limit = o->streaming.host_bytes,
+        .is_unpinned = o->streaming.is_unpinned || out->rates.is_pageable,
+    };
+
+    out->path = vibe_path_name(vibe_path_expect(out->plan.streamed, &how));
+}
+
 int vibe_planning_make(struct vibe_engine_plan *out,
                        const struct vibe_engine *e,
                        const struct vibe_engine_options *o,
@@ -219,12 +231,14 @@ int vibe_planning_make(struct vibe_engine_plan *out,
         if (may_shrink(e, o) && shrink(&made, e, o) == 0)
             rc = VIBE_OK;
     if (rc == VIBE_OK && made.plan.streamed && e->backend->is_cuda) {
-        vibe_planning_probe(&made.rates, e->backend);
+        vibe_planning_probe(&made.rates, e->backend, o->streaming.is_unpinned);
         rc = plan_as(&made, e, o, &o->precision, err);
     }
-    if (rc == VIBE_OK)
-        *out = made;
-    return rc;
+    if (rc != VIBE_OK)
+        return rc;
+    expect_path(&made, o);
+    *out = made;
+    return VIBE_OK;
 }
 
 int vibe_planning_layers(struct vibe_planning_room *out,
@@ -268,13 +282,18 @@ int vibe_planning_layers(struct vibe_planning_room *out,
     return VIBE_OK;
 }
 
-void vibe_planning_probe(struct vibe_plan_rates *out, struct vibe_backend *be)
+void vibe_planning_probe(struct vibe_plan_rates *out, struct vibe_backend *be,
+                         int is_unpinned)
 {
-    *out = (struct vibe_plan_rates){
-        .read = be->ops->probe_bandwidth(be),
-        .link = be->is_cuda ? vibe_offload_probe(be, be->transfer, PROBE_BYTES)
-                            : 0,
-    };
+    const struct vibe_transfer *move = be->transfer;
+
+    *out = (struct vibe_plan_rates){.read = be->ops->probe_bandwidth(be)};
+    if (be->is_cuda && !is_unpinned)
+        out->link = vibe_offload_probe(be, move, PROBE_BYTES, 0);
+    if (be->is_cuda && out->link <= 0) {
+        out->link = vibe_offload_probe(be, move, PROBE_BYTES, 1);
+        out->is_pageable = 1;
+    }
     be->ops->trim(be); /* what that took is not part of a plan */
 }
 

@@ -70,8 +70,10 @@ int vibe_planning_layers(struct vibe_planning_room *out,
                          const struct vibe_engine_options *o,
                          struct vibe_error *err);
 
-/* Find how fast a device and its link are; takes memory for a moment. */
-void vibe_planning_probe(struct vibe_plan_rates *out, struct vibe_backend *be);
+/* Find how fast a device and its link are, from pageable memory where that is
+ * asked for or no other is to be had; takes memory for a moment. */
+void vibe_planning_probe(struct vibe_plan_rates *out, struct vibe_backend *be,
+                         int is_unpinned);
 
 /*
  * Take all the memory of a plan; what is loaded from now on goes there.

@@ -31,6 +31,30 @@ static void count_memory(struct vibe_engine_stats *out,
     out->vram_used = memory.used_peak;
 }
 
+/* What a frame takes at least: chunks that are not pinned are filled in beside
+ * the copies of others. */
+static double least_frame_s(const struct vibe_engine *engine,
+                            const struct vibe_offload_stats *count)
+{
+    const struct vibe_engine_plan *made = &engine->plan;
+    struct vibe_plan_rates rates = made->rates;
+    struct vibe_plan plan = made->plan;
+    const double filled = (double)(count->place_bytes[VIBE_PLACE_FILE] +
+                                   count->place_bytes[VIBE_PLACE_PAGEABLE]);
+    double link_s;
+
+    plan.streamed = count->streamed_bytes;
+    plan.ring_slots = count->slots;
+    plan.chunk_bytes = count->slot_bytes;
+    if (rates.link > 0 && count->fill_rate > 0 && filled > 0 &&
+        count->path != VIBE_PATH_PAGEABLE) {
+        link_s = (double)plan.streamed / rates.link;
+        if (filled / count->fill_rate > link_s)
+            rates.link = (double)plan.streamed * count->fill_rate / filled;
+    }
+    return vibe_plan_frame_s(&plan, &made->model, &rates, made->model.steps);
+}
+
 void vibe_engine_stats(const struct vibe_engine *engine,
                        struct vibe_engine_stats *out)
 {
@@ -44,6 +68,7 @@ void vibe_engine_stats(const struct vibe_engine *engine,
         .n_layers = plan->n_layers,
         .gpu_layers = (double)plan->n_layers,
         .path = vibe_path_name(count.path),
+        .is_path_final = count.is_settled,
         .resident_bytes = offload ? count.resident_bytes : plan->rows,
         .streamed_bytes = count.streamed_bytes,
         .n_chunks = count.n_chunks,
@@ -58,8 +83,10 @@ void vibe_engine_stats(const struct vibe_engine *engine,
     if (offload && plan->rows)
         out->gpu_layers = (double)plan->n_layers * (double)out->resident_bytes /
                           (double)plan->rows;
-    if (count.streamed_bytes)
-        out->link = engine->link;
+    if (count.streamed_bytes) {
+        out->link = engine->plan.rates.link;
+        out->frame_s = least_frame_s(engine, &count);
+    }
     if (engine->backend->is_cuda)
         count_memory(out, engine);
 }

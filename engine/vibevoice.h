@@ -131,7 +131,7 @@ struct vibe_engine_plan {
     struct vibe_plan_rates rates;    /* probed where something streams, and by
                                         vibe_engine_plan */
     const char *path; /* that streamed chunks will take, see offload/offload.h:
-                         "direct", ...; by vibe_engine_plan */
+                         "direct", ... */
     struct vibe_front_plan fronts[VIBE_MAX_FRONTS];
     size_t n_fronts;
 };
@@ -168,6 +168,7 @@ struct vibe_engine_stats {
     double gpu_layers; /* of them, that are resident */
     const char *path;  /* of what is streamed: "direct", "bounce", ...; see
                           offload/offload.h */
+    int is_path_final; /* all of it is where it stays */
     size_t resident_bytes, streamed_bytes; /* of the layers; each pass copies
                                               what is streamed */
     size_t n_chunks;
@@ -178,6 +179,8 @@ struct vibe_engine_stats {
     uint64_t clears;          /* of the memory pool */
     double clear_s;           /* all of them */
     double link;              /* bytes per second, probed now; 0: not asked */
+    double frame_s; /* that a frame takes at least, as chunks lie now; 0: not
+                       known */
     /* of a GPU: as planned, as its driver counts it at most, the part that
      * was reserved, and what of that was used at most; 0 on the CPU */
     size_t vram_planned, vram_peak, vram_reserved, vram_used;

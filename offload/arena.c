@@ -342,11 +342,15 @@ size_t vibe_arena_chunk_bytes(const struct vibe_arena_chunk *chunk)
     return chunk->piece.bytes;
 }
 
-void vibe_arena_count(struct vibe_arena *arena, size_t bytes[VIBE_N_PLACES])
+int vibe_arena_count(struct vibe_arena *arena, size_t bytes[VIBE_N_PLACES])
 {
+    int is_settled;
+
     memset(bytes, 0, VIBE_N_PLACES * sizeof(*bytes));
     pthread_mutex_lock(&arena->lock);
     for (struct vibe_arena_chunk *c = arena->first; c; c = c->next)
         bytes[c->place] += c->piece.bytes;
+    is_settled = !arena->unfilled;
     pthread_mutex_unlock(&arena->lock);
+    return is_settled;
 }

@@ -88,7 +88,8 @@ void vibe_arena_lay(const struct vibe_arena_chunk *chunk, void *out);
 
 size_t vibe_arena_chunk_bytes(const struct vibe_arena_chunk *chunk);
 
-/* Bytes of chunks by place, those that are lent aside. */
-void vibe_arena_count(struct vibe_arena *arena, size_t bytes[VIBE_N_PLACES]);
+/* Count bytes of chunks by place, those that are lent aside; returns whether
+ * that is where they stay. */
+int vibe_arena_count(struct vibe_arena *arena, size_t bytes[VIBE_N_PLACES]);
 
 #endif /* VIBE_OFFLOAD_ARENA_H */

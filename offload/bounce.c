@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "engine/base/clock.h"
 #include "engine/base/error.h"
 #include "engine/base/size.h"
 #include "offload/arena.h"
@@ -38,6 +39,7 @@ struct vibe_bounce {
     struct buffer buffers[MAX_BUFFERS];
     int n_buffers;
     int is_stopping;
+    double filled_bytes, filled_s; /* by one thread or another */
     pthread_t threads[MAX_THREADS];
     int n_threads;
 };
@@ -61,6 +63,7 @@ static void *run(void *user)
     pthread_mutex_lock(&b->lock);
     for (;;) {
         struct buffer *buffer = next_asked(b);
+        double start_s;
         int rc;
 
         if (b->is_stopping)
@@ -73,10 +76,13 @@ static void *run(void *user)
         pthread_mutex_unlock(&b->lock);
 
         rc = b->move->event_wait(buffer->copied, VIBE_QUEUE_HOST, &buffer->err);
+        start_s = vibe_clock_s();
         if (rc == VIBE_OK)
             vibe_arena_lay(buffer->chunk, buffer->data);
 
         pthread_mutex_lock(&b->lock);
+        b->filled_s += vibe_clock_s() - start_s;
+        b->filled_bytes += (double)vibe_arena_chunk_bytes(buffer->chunk);
         buffer->state = rc == VIBE_OK ? FILLED : FAILED;
         pthread_cond_broadcast(&b->changed);
         pthread_mutex_unlock(&b->lock);
@@ -180,6 +186,17 @@ void vibe_bounce_free(struct vibe_bounce *b)
 int vibe_bounce_is_pinned(const struct vibe_bounce *b)
 {
     return b->is_pinned;
+}
+
+double vibe_bounce_rate(struct vibe_bounce *b)
+{
+    double rate = 0;
+
+    pthread_mutex_lock(&b->lock);
+    if (b->filled_s > 0)
+        rate = b->n_threads * b->filled_bytes / b->filled_s;
+    pthread_mutex_unlock(&b->lock);
+    return rate;
 }
 
 int vibe_bounce_want(struct vibe_bounce *b, uint64_t number,

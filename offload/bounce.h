@@ -46,6 +46,9 @@ void vibe_bounce_free(struct vibe_bounce *b);
 
 int vibe_bounce_is_pinned(const struct vibe_bounce *b);
 
+/* Bytes per second that all threads fill together; 0 before the first. */
+double vibe_bounce_rate(struct vibe_bounce *b);
+
 /* Have a chunk laid out in a buffer; 1 when it will be, 0 when none is free. */
 int vibe_bounce_want(struct vibe_bounce *b, uint64_t number,
                      const struct vibe_arena_chunk *chunk);

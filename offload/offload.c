@@ -430,9 +430,10 @@ void vibe_offload_count(struct vibe_offload *o, struct vibe_offload_stats *out)
         .transfers = ring.copies,
         .bytes = ring.bytes,
         .waited_s = ring.waited_s,
+        .fill_rate = ring.fill_rate,
         .n_demoted = o->n_demoted,
     };
-    vibe_arena_count(o->arena, out->place_bytes);
+    out->is_settled = vibe_arena_count(o->arena, out->place_bytes);
     out->path = path_of(o, out->place_bytes);
 }
 

@@ -68,8 +68,10 @@ struct vibe_offload_stats {
     size_t lent_bytes;                     /* see residency.h */
     size_t n_chunks, slots, slot_bytes;
     size_t place_bytes[VIBE_N_PLACES]; /* of chunks, on the host */
+    int is_settled;                    /* where they stay, and path with them */
     uint64_t transfers, bytes;         /* since the start */
     double waited_s;  /* the caller's, for chunks that were not pinned */
+    double fill_rate; /* bytes per second into buffers; 0: not known */
     size_t n_demoted; /* pieces */
 };
 
@@ -153,10 +155,12 @@ size_t vibe_offload_end(const struct vibe_offload *o, size_t matrix);
 int vibe_offload_pass_by(struct vibe_offload *o, struct vibe_error *err);
 
 /*
- * Measure the link: bytes per second from pinned memory to the device, the
- * best of three copies of bytes; 0 where there is no memory for it.
+ * Measure the link: bytes per second from pinned memory, or from pageable, to
+ * the device, the best of three copies of bytes; 0 where there is no memory for
+ * it.
  */
 double vibe_offload_probe(struct vibe_backend *be,
-                          const struct vibe_transfer *move, size_t bytes);
+                          const struct vibe_transfer *move, size_t bytes,
+                          int is_pageable);
 
 #endif /* VIBE_OFFLOAD_OFFLOAD_H */

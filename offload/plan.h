@@ -52,8 +52,9 @@ struct vibe_plan_device {
 
 /* How fast a machine is; bytes per second. */
 struct vibe_plan_rates {
-    double read; /* of device memory, as kernels reach it */
-    double link; /* from the host to the device */
+    double read;     /* of device memory, as kernels reach it */
+    double link;     /* from the host to the device */
+    int is_pageable; /* that is from pageable memory: no other is to be had */
 };
 
 enum vibe_plan_kind {

@@ -1,4 +1,6 @@
 /* probe.c - how fast is the link? */
+#include <stdlib.h>
+
 #include "engine/base/clock.h"
 #include "engine/base/error.h"
 #include "offload/offload.h"
@@ -20,11 +22,12 @@ static double time_copy(struct vibe_backend *be,
 }
 
 double vibe_offload_probe(struct vibe_backend *be,
-                          const struct vibe_transfer *move, size_t bytes)
+                          const struct vibe_transfer *move, size_t bytes,
+                          int is_pageable)
 {
     enum { RUNS = 4 }; /* the first one wakes the link */
     void *device = move->device_alloc(be, bytes);
-    void *host = move->pinned_alloc(be, bytes);
+    void *host = is_pageable ? calloc(1, bytes) : move->pinned_alloc(be, bytes);
     struct vibe_event *copied = NULL;
     double best = 0.0;
 
@@ -36,7 +39,10 @@ double vibe_offload_probe(struct vibe_backend *be,
                 best = s;
         }
     move->event_destroy(copied);
-    move->pinned_free(be, host);
+    if (is_pageable)
+        free(host);
+    else
+        move->pinned_free(be, host);
     move->device_free(be, device);
     return best > 0.0 ? (double)bytes / best : 0.0;
 }

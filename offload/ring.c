@@ -342,6 +342,7 @@ void vibe_ring_count(struct vibe_ring *ring, struct vibe_ring_stats *out)
     pthread_mutex_lock(&ring->lock);
     *out = ring->stats;
     pthread_mutex_unlock(&ring->lock);
+    out->fill_rate = vibe_bounce_rate(ring->bounce);
 }
 
 int vibe_ring_is_pinned(const struct vibe_ring *ring)

@@ -40,7 +40,8 @@ struct vibe_ring_options {
 struct vibe_ring_stats {
     uint64_t copies;
     uint64_t bytes;
-    double waited_s; /* the caller's, for buffers to be filled */
+    double waited_s;  /* the caller's, for buffers to be filled */
+    double fill_rate; /* of all buffers, bytes per second; 0: none was filled */
 };
 
 /*

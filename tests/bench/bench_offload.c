@@ -147,7 +147,7 @@ static void run(struct bench *b, double layers, const char *way)
     if (!b->lm_bytes)
         b->lm_bytes = stats.resident_bytes + stats.streamed_bytes;
     link = vibe_offload_probe(engine->backend, engine->backend->transfer,
-                              PROBE_BYTES);
+                              PROBE_BYTES, options.streaming.is_unpinned);
     rest = times.stage_s[VIBE_STAGE_HEAD] + times.stage_s[VIBE_STAGE_DECODER] +
            times.stage_s[VIBE_STAGE_SEMANTIC] +
            times.stage_s[VIBE_STAGE_CONNECTORS];

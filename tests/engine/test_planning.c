@@ -229,6 +229,23 @@ static void what_was_asked_is_kept(void **state)
     assert_int_equal(plan(f, &made, n), VIBE_E_NOMEM);
 }
 
+static void the_machine_is_probed_where_something_streams(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_engine_plan made;
+
+    assert_int_equal(plan(f, &made, (size_t)1 << 40), VIBE_OK);
+    assert_string_equal(made.path, "resident");
+    assert_true(made.rates.read <= 0);
+
+    f->options.plan.kind = VIBE_PLAN_LAYERS;
+    f->options.plan.n_layers = 2;
+    assert_int_equal(plan(f, &made, (size_t)1 << 40), VIBE_OK);
+    assert_true(made.plan.streamed > 0);
+    assert_true(made.rates.read > 0);
+    assert_string_equal(made.path, "pageable"); /* there is no pinned memory */
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(what_fits_stays_as_it_is),
     VIBE_TEST(packing_comes_first),
@@ -236,6 +253,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(the_head_is_last),
     VIBE_TEST(what_does_not_help_is_not_done),
     VIBE_TEST(what_was_asked_is_kept),
+    VIBE_TEST(the_machine_is_probed_where_something_streams),
 };
 
 VIBE_TEST_MAIN(tests)

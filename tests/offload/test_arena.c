@@ -66,7 +66,7 @@ static void fill(struct fixture *f)
             VIBE_OK);
     vibe_arena_fill(f->arena);
     vibe_arena_settle(f->arena);
-    vibe_arena_count(f->arena, f->place);
+    assert_true(vibe_arena_count(f->arena, f->place));
     for (size_t i = 0; i < CHUNKS; i++) {
         unsigned char bytes[BYTES], want[BYTES];
         const void *host;
@@ -145,6 +145,8 @@ static void what_is_there_is_not_added_again(void **state)
 
     assert_ptr_equal(chunk, same);
     assert_ptr_not_equal(chunk, other);
+    /* the new one is yet to be placed */
+    assert_false(vibe_arena_count(f->arena, f->place));
 }
 
 static const struct CMUnitTest tests[] = {

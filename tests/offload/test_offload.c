@@ -286,6 +286,17 @@ static void all_pinned_is_copied_directly(void **state)
     assert_int_equal(path_of(f), VIBE_PATH_DIRECT);
 }
 
+static void a_link_is_probed_from_either_memory(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_backend *be = fake_backend(&f->d);
+
+    assert_true(vibe_offload_probe(be, &fake_transfer, 1000, 0) > 0);
+    f->d.pinned_left = 0;
+    assert_float_equal(vibe_offload_probe(be, &fake_transfer, 1000, 0), 0, 0);
+    assert_true(vibe_offload_probe(be, &fake_transfer, 1000, 1) > 0);
+}
+
 static void a_pin_limit_is_met_with_a_bounce_ring(void **state)
 {
     struct fixture *f = *state;
@@ -303,10 +314,14 @@ static void a_pin_limit_is_met_with_a_bounce_ring(void **state)
 static void little_memory_is_met_with_the_file(void **state)
 {
     struct fixture *f = *state;
+    struct vibe_offload_stats stats;
 
     f->options.host_limit = 3500;
     check(f);
     assert_int_equal(path_of(f), VIBE_PATH_DISK);
+    vibe_offload_count(f->o, &stats);
+    assert_true(stats.is_settled);
+    assert_true(stats.fill_rate > 0);
 }
 
 static void nothing_pinned_is_copied_as_it_lies(void **state)
@@ -430,6 +445,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(every_use_sees_its_rows_for_all_chunks),
     VIBE_TEST(the_way_is_expected_before_it_is_taken),
     VIBE_TEST(all_pinned_is_copied_directly),
+    VIBE_TEST(a_link_is_probed_from_either_memory),
     VIBE_TEST(a_pin_limit_is_met_with_a_bounce_ring),
     VIBE_TEST(little_memory_is_met_with_the_file),
     VIBE_TEST(nothing_pinned_is_copied_as_it_lies),
