@@ -22,6 +22,20 @@ static double link_busy(const struct vibe_engine_stats *s, double seconds)
                                       : 0;
 }
 
+/* Share of the time in which something was computed that the link was copying
+ * beside it. */
+static double overlap(const struct vibe_engine_stats *s, double seconds)
+{
+    const double computed_s = seconds - s->device_waited_s;
+    const double copied_s = link_busy(s, seconds) * seconds;
+    double share;
+
+    if (s->link <= 0 || computed_s <= 0 || copied_s < s->device_waited_s)
+        return 0;
+    share = (copied_s - s->device_waited_s) / computed_s;
+    return share < 1 ? share : 1;
+}
+
 static void print_layers(FILE *out, const struct vibe_engine *engine, size_t n)
 {
     fprintf(out, "  layer   resident   streamed  transfers\n");
@@ -67,10 +81,13 @@ static void print_text(FILE *out, const struct vibe_engine_stats *s,
         if (s->frame_s > 0)
             fprintf(out, "way      %s: a frame takes %.1f ms at least\n",
                     vibe_residency_way(s->path), 1e3 * s->frame_s);
-        fprintf(out,
-                "waiting  %.3f s of the host for chunks; %zu resident "
-                "pieces given up\n",
-                s->waited_s, s->n_demoted);
+        fprintf(
+            out,
+            "waiting  %.3f s of the device for copies, which went on beside "
+            "%.0f %% of its work; %.3f s of the host for chunks; %zu "
+            "resident pieces given up\n",
+            s->device_waited_s, 100 * overlap(s, seconds), s->waited_s,
+            s->n_demoted);
         fprintf(out,
                 "clears   %" PRIu64 " of the memory pool in %" PRIu64
                 " layer transfers, %.1f ms, %.3f %% of the time\n",
@@ -125,6 +142,8 @@ static void print_json(const struct vibe_engine_stats *s,
     vibe_json_number(body, "link_bandwidth", s->link);
     vibe_json_number(body, "link_busy", link_busy(s, seconds));
     vibe_json_number(body, "frame_bound_ms", 1e3 * s->frame_s);
+    vibe_json_number(body, "overlap", overlap(s, seconds));
+    vibe_json_number(body, "device_waited_s", s->device_waited_s);
     vibe_json_number(body, "waited_s", s->waited_s);
     vibe_json_count(body, "demoted", s->n_demoted);
     vibe_json_count(body, "layer_transfers", (size_t)s->layer_transfers);

@@ -193,6 +193,7 @@ static int load_models(struct vibe_engine *e,
         .clear_interval = asked->clear_interval,
         .cpu_layers = asked->cpu_layers,
         .cpu_threads = o->threads,
+        .is_metered = o->is_metered,
         .rows = 2 * (o->n_dialogues ? o->n_dialogues : 1),
         .like = o->like ? &o->like->models.streaming : NULL,
         .offload = {.slots = asked->is_on ? asked->ring_slots

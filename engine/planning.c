@@ -81,8 +81,10 @@ static int lends_prompt(const struct vibe_engine *e,
 /* Solver steps that scratch must do for. */
 static size_t most_steps(const struct vibe_engine_options *o)
 {
-    int most = o->n_requests ? 1 : USUAL_STEPS;
+    int most = 1;
 
+    if (!o->n_requests)
+        most = o->steps ? o->steps : USUAL_STEPS;
     for (size_t i = 0; i < o->n_requests; i++)
         if (o->requests[i].steps > most)
             most = o->requests[i].steps;

@@ -8,6 +8,7 @@
 #include "engine/base/error.h"
 #include "engine/hybrid.h"
 #include "engine/model/qwen2.h"
+#include "offload/transfer.h"
 
 enum {
     ALIGNMENT = 256, /* of transfer.h's allocations */
@@ -33,6 +34,8 @@ static void count_layer(struct vibe_streaming *st, size_t layer)
         return;
     st->layer = layer;
     stats->layer_transfers++;
+    if (st->is_metered)
+        stats->waited_s = st->be->transfer->waited_s(st->be);
     if (!st->clear_interval || stats->layer_transfers % st->clear_interval)
         return;
     start_s = vibe_clock_s();
@@ -263,6 +266,7 @@ int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
     int rc;
 
     st->be = be;
+    st->is_metered = options->is_metered;
     if (options->like && strcmp(options->like->be->name, be->name) == 0)
         offload.like = options->like->offload;
     st->clear_interval = options->clear_interval < 0 ? 0

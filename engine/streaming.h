@@ -27,6 +27,7 @@ struct vibe_streaming_options {
                            says are worth it; on a GPU fewer where it says that
                            so many are slower than none */
     int cpu_threads;    /* see hybrid.h */
+    int is_metered;     /* time what the device waits for copies, too */
     size_t rows;        /* of a step, at most */
     struct vibe_streaming *like; /* see vibe_engine_options, or NULL */
     struct vibe_offload_options offload;
@@ -39,6 +40,7 @@ struct vibe_streaming_options {
 struct vibe_streaming_stats {
     uint64_t layer_transfers, clears;
     double clear_s;                /* all of them */
+    double waited_s;               /* the device's for copies, if metered */
     struct vibe_share_rates rates; /* 0: not measured */
     double refused; /* share of the CPU's that was asked for; 0: none */
 };
@@ -51,7 +53,8 @@ struct vibe_streaming {
     struct vibe_offload *offload;
     struct vibe_hybrid *hybrid; /* NULL: nothing is lent to the CPU */
     uint64_t clear_interval;    /* 0: never */
-    size_t layer;               /* that was transferred last */
+    int is_metered;
+    size_t layer; /* that was transferred last */
     struct vibe_streaming_stats stats;
     struct vibe_supply supply;      /* ops call it */
     struct vibe_params_store store; /* the model's loader calls it */

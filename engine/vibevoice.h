@@ -62,6 +62,7 @@ struct vibe_engine_options {
     int threads;        /* CPU threads; 0: all that this process may use */
     size_t n_dialogues; /* that can advance together; 0: 1 */
     struct vibe_weight_streaming streaming;
+    int is_metered; /* for stats: time also what costs a little to time */
 
     /* Devices [n_fronts] for the first layers, of the same kind as device,
      * which has the last ones and all else; borrowed for the call. */
@@ -77,6 +78,7 @@ struct vibe_engine_options {
     const struct vibe_request *requests; /* [n_requests] that will be spoken,
                                             borrowed for the call */
     size_t n_requests;
+    int steps; /* of the solver, where no request says it; 0: 10 */
 
     /* Told once, while the engine lives, of each thing that is missing and
      * can be done without: the GPU of VIBE_DEVICE_AUTO in a build that knows
@@ -174,6 +176,7 @@ struct vibe_engine_stats {
     size_t n_chunks;
     uint64_t transfers, bytes; /* from the host, of weights */
     double waited_s;           /* the host's, for what was not ready to copy */
+    double device_waited_s;    /* for copies; 0 unless metered */
     size_t n_demoted;         /* resident pieces given up for keys and values */
     uint64_t layer_transfers; /* layers of which something was copied */
     uint64_t clears;          /* of the memory pool */

@@ -93,6 +93,10 @@ struct vibe_transfer {
     int (*call)(struct vibe_backend *be, void (*work)(void *user), void *user,
                 struct vibe_error *err);
 
+    /* Seconds that the compute queue has waited for events, of waits that are
+     * over; they are timed from the first call on.  By the thread that waits. */
+    double (*waited_s)(struct vibe_backend *be);
+
     /* Bytes of device memory that an allocation could still get. */
     size_t (*free_bytes)(struct vibe_backend *be);
 };

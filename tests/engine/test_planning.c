@@ -246,6 +246,20 @@ static void the_machine_is_probed_where_something_streams(void **state)
     assert_string_equal(made.path, "pageable"); /* there is no pinned memory */
 }
 
+static void steps_are_planned_for(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_engine_plan ten, sixty;
+
+    assert_int_equal(plan(f, &ten, (size_t)1 << 40), VIBE_OK);
+    f->options.steps = 60;
+    assert_int_equal(plan(f, &sixty, (size_t)1 << 40), VIBE_OK);
+
+    assert_int_equal(ten.model.steps, 10);
+    assert_int_equal(sixty.model.steps, 60);
+    assert_true(sixty.model.frame_scratch > ten.model.frame_scratch);
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(what_fits_stays_as_it_is),
     VIBE_TEST(packing_comes_first),
@@ -253,6 +267,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(the_head_is_last),
     VIBE_TEST(what_does_not_help_is_not_done),
     VIBE_TEST(what_was_asked_is_kept),
+    VIBE_TEST(steps_are_planned_for),
     VIBE_TEST(the_machine_is_probed_where_something_streams),
 };
 

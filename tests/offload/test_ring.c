@@ -161,6 +161,19 @@ static void another_chunk_is_a_new_start(void **state)
     assert_int_equal(stats.bytes, 8 * 16);
 }
 
+static void what_computing_waits_for_copies_is_told(void **state)
+{
+    struct fixture *f = *state;
+
+    f->d.link_bps = 16;
+    start(f, 3, 16);
+    use(f, 0, 0.25);
+    use(f, 1, 0.25);
+    fake_sync(&f->d);
+    /* a second for the first chunk, and what its use left of another */
+    assert_float_equal(fake_transfer.waited_s(fake_backend(&f->d)), 1.75, 1e-9);
+}
+
 /*
  * The 7B in bf16 on a card like the 3060 behind 24 GB/s, 306 GB/s of memory:
  * 28 layers, of each a third of 14 chunks' rows streamed in five chunks, after
@@ -235,6 +248,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(on_demand_copies_nothing_ahead),
     VIBE_TEST(synchronous_waits_for_both_ends),
     VIBE_TEST(another_chunk_is_a_new_start),
+    VIBE_TEST(what_computing_waits_for_copies_is_told),
     VIBE_TEST(a_small_ring_is_within_three_percent_of_the_bound),
     VIBE_TEST(the_ring_of_a_plan_never_idles),
 };

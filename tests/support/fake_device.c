@@ -89,8 +89,10 @@ static int run_one(struct fake_device *d, enum vibe_queue queue)
         item->event->at_s = q->clock_s;
         break;
     case WAIT:
-        if (q->clock_s < item->event->at_s)
+        if (q->clock_s < item->event->at_s) {
+            q->wait_s += item->event->at_s - q->clock_s;
             q->clock_s = item->event->at_s;
+        }
         break;
     }
     q->clock_s += item->seconds;
@@ -263,6 +265,11 @@ static void event_destroy(struct vibe_event *event)
     free(event);
 }
 
+static double waited_s(struct vibe_backend *be)
+{
+    return of(be)->queue[VIBE_QUEUE_COMPUTE].wait_s;
+}
+
 static size_t free_bytes(struct vibe_backend *be)
 {
     (void)be;
@@ -279,6 +286,7 @@ const struct vibe_transfer fake_transfer = {
     .event_record = event_record,
     .event_wait = event_wait,
     .event_destroy = event_destroy,
+    .waited_s = waited_s,
     .free_bytes = free_bytes,
 };
 

@@ -24,6 +24,7 @@ struct fake_queue {
     struct fake_item *first, *last;
     double clock_s; /* when all that ran had ended */
     double busy_s;  /* copies, uses */
+    double wait_s;
 };
 
 struct fake_device {

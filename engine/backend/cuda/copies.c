@@ -1,45 +1,44 @@
-/* copies.c - when copies ran, for a timeline. */
+/* copies.c - when copies ran, for a timeline, and how long they were waited
+ * for. */
 #include <pthread.h>
 #include <stdlib.h>
 
 #include "engine/backend/cuda/device.h"
 
-enum { N_PAIRS = 1024 }; /* copies on their way; those beyond are not timed */
+enum { N_PAIRS = 1024 }; /* on their way; those beyond are not timed */
 
 struct pair {
     cudaEvent_t begin, end; /* made when first used */
 };
 
-struct vibe_cuda_copies {
+struct vibe_cuda_spans {
     pthread_mutex_t lock; /* whoever fills buffers copies */
     struct pair pairs[N_PAIRS];
-    size_t n, n_told; /* ever; copy i is pairs[i % N_PAIRS] */
+    size_t n, n_told; /* ever; span i is pairs[i % N_PAIRS] */
+    double told_s;    /* all that were told */
 };
 
-static struct vibe_cuda_copies *open_copies(void)
+static struct vibe_cuda_spans *open_spans(void)
 {
-    struct vibe_cuda_copies *copies = calloc(1, sizeof(*copies));
+    struct vibe_cuda_spans *spans = calloc(1, sizeof(*spans));
 
-    if (copies)
-        pthread_mutex_init(&copies->lock, NULL);
-    return copies;
+    if (spans)
+        pthread_mutex_init(&spans->lock, NULL);
+    return spans;
 }
 
-void vibe_cuda_copies_free(struct vibe_cuda *cuda)
+void vibe_cuda_spans_free(struct vibe_cuda_spans *spans)
 {
-    struct vibe_cuda_copies *copies = cuda->copies;
-
-    cuda->copies = NULL;
-    if (!copies)
+    if (!spans)
         return;
     for (size_t i = 0; i < N_PAIRS; i++) {
-        if (copies->pairs[i].begin)
-            cudaEventDestroy(copies->pairs[i].begin);
-        if (copies->pairs[i].end)
-            cudaEventDestroy(copies->pairs[i].end);
+        if (spans->pairs[i].begin)
+            cudaEventDestroy(spans->pairs[i].begin);
+        if (spans->pairs[i].end)
+            cudaEventDestroy(spans->pairs[i].end);
     }
-    pthread_mutex_destroy(&copies->lock);
-    free(copies);
+    pthread_mutex_destroy(&spans->lock);
+    free(spans);
 }
 
 static cudaError_t record(cudaEvent_t *event, cudaStream_t stream)
@@ -49,28 +48,75 @@ static cudaError_t record(cudaEvent_t *event, cudaStream_t stream)
     return rc == cudaSuccess ? cudaEventRecord(*event, stream) : rc;
 }
 
+/* Where spans are timed, from here to end() under their lock. */
+static struct pair *begin(struct vibe_cuda_spans *spans, cudaStream_t stream,
+                          cudaError_t *rc)
+{
+    struct pair *pair = NULL;
+
+    if (spans)
+        pthread_mutex_lock(&spans->lock);
+    if (spans && spans->n - spans->n_told < N_PAIRS)
+        pair = &spans->pairs[spans->n++ % N_PAIRS];
+    *rc = pair ? record(&pair->begin, stream) : cudaSuccess;
+    return pair;
+}
+
+static void end(struct vibe_cuda_spans *spans, struct pair *pair,
+                cudaStream_t stream, cudaError_t *rc)
+{
+    if (*rc == cudaSuccess && pair)
+        *rc = record(&pair->end, stream);
+    if (spans)
+        pthread_mutex_unlock(&spans->lock);
+}
+
 cudaError_t vibe_cuda_send(struct vibe_cuda *cuda, void *device,
                            const void *host, size_t bytes)
 {
-    struct vibe_cuda_copies *copies = cuda->copies;
-    struct pair *pair = NULL;
-    cudaError_t rc = cudaSuccess;
+    struct vibe_cuda_spans *copies = cuda->copies;
+    cudaError_t rc;
+    struct pair *pair = begin(copies, cuda->copy, &rc);
 
-    if (copies) {
-        pthread_mutex_lock(&copies->lock);
-        if (copies->n - copies->n_told < N_PAIRS)
-            pair = &copies->pairs[copies->n++ % N_PAIRS];
-    }
-    if (pair)
-        rc = record(&pair->begin, cuda->copy);
     if (rc == cudaSuccess)
         rc = cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice,
                              cuda->copy);
-    if (rc == cudaSuccess && pair)
-        rc = record(&pair->end, cuda->copy);
-    if (copies)
-        pthread_mutex_unlock(&copies->lock);
+    end(copies, pair, cuda->copy, &rc);
     return rc;
+}
+
+cudaError_t vibe_cuda_wait(struct vibe_cuda *cuda, cudaEvent_t event)
+{
+    struct vibe_cuda_spans *waits = cuda->waits;
+    cudaError_t rc;
+    struct pair *pair = begin(waits, cuda->compute, &rc);
+
+    if (rc == cudaSuccess)
+        rc = cudaStreamWaitEvent(cuda->compute, event, 0);
+    end(waits, pair, cuda->compute, &rc);
+    return rc;
+}
+
+double vibe_cuda_waited_s(struct vibe_cuda *cuda)
+{
+    struct vibe_cuda_spans *waits = cuda->waits;
+    float ms = 0.0f;
+
+    if (!waits) {
+        cuda->waits = open_spans(); /* without memory nothing is told */
+        return 0.0;
+    }
+    while (waits->n_told < waits->n) {
+        const struct pair *pair = &waits->pairs[waits->n_told % N_PAIRS];
+
+        if (cudaEventElapsedTime(&ms, pair->begin, pair->end)) {
+            cudaGetLastError(); /* not yet is no error */
+            break;
+        }
+        waits->told_s += 1e-3 * (double)ms;
+        waits->n_told++;
+    }
+    return waits->told_s;
 }
 
 /* Both ends from the last mark 0 on; copies before it are at negative times.
@@ -95,11 +141,11 @@ static int look(const struct vibe_cuda *cuda, struct vibe_span *out,
 static size_t copied(struct vibe_backend *be, struct vibe_span *out, size_t max)
 {
     struct vibe_cuda *cuda = vibe_cuda_of(be);
-    struct vibe_cuda_copies *copies = cuda->copies;
+    struct vibe_cuda_spans *copies = cuda->copies;
     size_t n = 0;
 
     if (!copies) {
-        cuda->copies = open_copies(); /* without memory nothing is told */
+        cuda->copies = open_spans(); /* without memory nothing is told */
         return 0;
     }
     pthread_mutex_lock(&copies->lock);

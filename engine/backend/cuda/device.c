@@ -195,7 +195,8 @@ static void cuda_close(struct vibe_backend *be)
     vibe_cuda_staging_free(cuda);
     vibe_cuda_lt_free(cuda);
     vibe_nvml_free(cuda->nvml);
-    vibe_cuda_copies_free(cuda);
+    vibe_cuda_spans_free(cuda->copies);
+    vibe_cuda_spans_free(cuda->waits);
     vibe_cuda_heaps_free(cuda);
     for (size_t i = 0; i < VIBE_MARKS; i++)
         if (cuda->marks[i])

@@ -41,7 +41,7 @@ struct vibe_cuda {
     struct vibe_cuda_staging *staging; /* memory.c; NULL until a load */
     struct vibe_nvml *nvml; /* info.c; NULL also where it is absent */
     int has_looked_for_nvml;
-    struct vibe_cuda_copies *copies; /* copies.c; NULL until they are timed */
+    struct vibe_cuda_spans *copies, *waits; /* copies.c; NULL until timed */
     struct vibe_notice notice;
     struct vibe_cuda_lt *lt; /* lt.c; NULL until it was looked for */
 };
@@ -62,7 +62,11 @@ int vibe_cuda_fail(struct vibe_error *err, cudaError_t rc, const char *what);
 /* Append a copy to the copy queue. */
 cudaError_t vibe_cuda_send(struct vibe_cuda *cuda, void *device,
                            const void *host, size_t bytes);
-void vibe_cuda_copies_free(struct vibe_cuda *cuda);
+
+/* Have the compute queue wait; how long it has since that was first asked. */
+cudaError_t vibe_cuda_wait(struct vibe_cuda *cuda, cudaEvent_t event);
+double vibe_cuda_waited_s(struct vibe_cuda *cuda);
+void vibe_cuda_spans_free(struct vibe_cuda_spans *spans);
 
 /* Is there a driver that knows this runtime, and a GPU?  VIBE_E_DEVICE. */
 int vibe_cuda_check_driver(struct vibe_error *err);

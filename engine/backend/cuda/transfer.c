@@ -105,6 +105,8 @@ static int event_wait(struct vibe_event *event, enum vibe_queue queue,
     bind(&event->cuda->base);
     if (queue == VIBE_QUEUE_HOST)
         return failed(cudaEventSynchronize(event->event), err, "event");
+    if (queue == VIBE_QUEUE_COMPUTE)
+        return failed(vibe_cuda_wait(event->cuda, event->event), err, "event");
     return failed(cudaStreamWaitEvent(stream_of(event, queue), event->event, 0),
                   err, "event");
 }
@@ -129,6 +131,11 @@ static size_t free_bytes(struct vibe_backend *be)
     return vibe_cuda_free_bytes(vibe_cuda_of(be));
 }
 
+static double waited_s(struct vibe_backend *be)
+{
+    return vibe_cuda_waited_s(vibe_cuda_of(be));
+}
+
 const struct vibe_transfer vibe_cuda_transfer = {
     .device_alloc = device_alloc,
     .device_free = device_free,
@@ -140,5 +147,6 @@ const struct vibe_transfer vibe_cuda_transfer = {
     .event_wait = event_wait,
     .event_destroy = event_destroy,
     .call = call,
+    .waited_s = waited_s,
     .free_bytes = free_bytes,
 };
