@@ -17,8 +17,8 @@ static const double USUAL_UTILIZATION = 0.80;
 
 /* Head and codec reach so much of the rate of memory, and their many small
  * kernels take so long besides; chunks fill so much of a ring. */
-static const double TAIL_EFFICIENCY = 0.9;
-static const double TAIL_S = 0.5e-3;
+static const double TAIL_EFFICIENCY = 0.85;
+static const double TAIL_S = 0.7e-3;
 static const double RING_FILLED = 0.95;
 
 const char *vibe_plan_bytes(char *buf, size_t size, size_t bytes)
