@@ -166,8 +166,8 @@ void vibe_stats_foretell(struct vibe_cli *cli, const struct vibe_engine *engine)
     const double s = vibe_plan_frame_s(plan, &made->model, &made->rates,
                                        made->model.steps);
 
-    if (!made->has_gpu)
-        return;
+    if (!made->has_gpu && !plan->streamed)
+        return; /* all is in the memory of the host, as ever */
     vibe_log(&cli->log, plan->streamed ? VIBE_LOG_INFO : VIBE_LOG_DEBUG, "%s",
              plan->why);
     if (plan->streamed && s > 0)
