@@ -262,12 +262,14 @@ static void packed(struct vibe_lab *lab)
     }
 }
 
-/* With many columns of a codec: tiles of either width on a large GPU, and
- * slices of one unit, of several, and uneven ones. */
+/* With many columns of a codec: slices of one unit, of several, and uneven ones;
+ * K that teams of warps share, and blocks. */
 static const struct product columns[] = {
     {24, 26, VIBE_GELU, DENSE, {.N = 1101, .K = 324, .has_bias = 1}},
     {40, 16, VIBE_ADD, DENSE, {.N = 570, .K = 2120, .has_gamma = 1}},
     {13, 56, VIBE_STORE, DENSE, {.N = 450, .K = 160, .has_bias = 1}},
+    {24, 26, VIBE_GELU, DENSE, {.N = 450, .K = 1100, .has_bias = 1}},
+    {13, 56, VIBE_STORE, DENSE, {.N = 301, .K = 2600, .has_bias = 1}},
 };
 
 static void gemm(struct vibe_lab *lab)

@@ -3,9 +3,10 @@
  *
  * K is shared out in units of 32 neighbours, of which lane q of four takes 8,
  * any order to a sum.  Units that follow each other are a slice, which is added
- * up first; then slices are added in their order.  How long a slice is, and so
- * the order of a sum, is said by K alone: gemm_columns.cu gives each warp one,
- * gemm_tiles.cu makes one after the other.
+ * up first; then the slices of a group are added in their order, and then
+ * groups.  How long those are, and so the order of a sum, is said by K alone:
+ * gemm_columns.cu gives each warp a slice, gemm_tiles.cu a team of warps a
+ * group, or the slices of one where K is long.
  *
  * x is two bf16, high and low, as in gemm.cu.
  */
@@ -20,22 +21,31 @@ enum {
     SLICES = 8, /* of K */
     MANY = 16,  /* the same for a K above LONG_K */
     LONG_K = 2048,
+    GROUPS = 4, /* of slices; of a K up to SHORT_K one */
+    SHORT_K = 512,
 };
 
 struct columns {
     const unsigned short *w; /* bf16 */
     struct view x;
     struct epilogue e;
-    unsigned K, stride; /* elements of a row of weights */
-    unsigned slice;     /* elements of K, whole units */
+    unsigned K, stride;        /* elements of a row of weights */
+    unsigned slice;            /* elements of K, whole units */
+    unsigned groups, of_group; /* slices of one */
     unsigned n_rows;
+    /* gemm_tiles.cu: elements of K of a team, blocks that share K, where their
+     * sums meet, and stages of a ring */
+    unsigned of_team, parts, depth;
+    float *partial;
+    unsigned *done;
 };
 
-static inline struct columns columns_of(const struct vibe_cuda_product *p)
+static inline struct columns columns_of(const struct vibe_cuda *cuda,
+                                        const struct vibe_cuda_product *p)
 {
     const unsigned K = (unsigned)p->w->K;
     const unsigned n = K > LONG_K ? MANY : SLICES;
-    struct columns a;
+    struct columns a = {};
 
     a.w = (const unsigned short *)p->w->part[0].data;
     a.x = view_of(p->x);
@@ -43,12 +53,18 @@ static inline struct columns columns_of(const struct vibe_cuda_product *p)
     a.K = K;
     a.stride = (unsigned)vibe_cuda_stride(K);
     a.slice = (K + n * UNIT - 1) / (n * UNIT) * UNIT;
+    a.groups = K > SHORT_K ? GROUPS : 1;
+    a.of_group = n / a.groups;
     a.n_rows = (unsigned)(p->x->B * p->x->T);
+    a.parts = K > LONG_K ? GROUPS : 1;
+    a.of_team = a.parts > 1 ? a.slice : a.groups > 1 ? a.slice * a.of_group : K;
+    a.done = cuda->done;
     return a;
 }
 
 /* In tiles of many rows and outputs, if those are enough to keep the
- * multiprocessors busy; else returns cudaErrorNotSupported and does nothing. */
+ * multiprocessors busy. */
+bool vibe_cuda_is_tiles(const struct vibe_cuda *cuda, const struct columns *a);
 cudaError_t vibe_cuda_tiles(const struct vibe_cuda *cuda, struct columns *a);
 
 #if __CUDA_ARCH__ >= 800

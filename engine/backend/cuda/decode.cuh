@@ -103,22 +103,6 @@ static inline struct decode decode_of(const struct vibe_cuda_product *p,
     return a;
 }
 
-static inline size_t attribute_of(const struct vibe_cuda *cuda,
-                                  enum cudaDeviceAttr attribute)
-{
-    int n = 0;
-
-    return cudaDeviceGetAttribute(&n, attribute, cuda->device) == cudaSuccess
-               ? (size_t)n
-               : 0;
-}
-
-/* Bytes of shared memory that a block may have. */
-static inline size_t shared_limit(const struct vibe_cuda *cuda)
-{
-    return attribute_of(cuda, cudaDevAttrMaxSharedMemoryPerBlockOptin);
-}
-
 /* Blocks of so much shared memory that a multiprocessor holds, up to most; at
  * least 1. */
 static inline unsigned blocks_that_fit(const struct vibe_cuda *cuda,

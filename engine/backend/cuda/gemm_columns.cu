@@ -8,6 +8,7 @@
  * of the inputs.
  */
 #include "engine/backend/cuda/columns.cuh"
+#include "engine/base/size.h"
 
 enum {
     HELD = 8, /* tiles of 16 by UNIT weights that a warp holds */
@@ -245,7 +246,7 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
         const unsigned m = p / ROW;
         const unsigned n = p % ROW * 2;
         const float *from = sums + m * shape::STRIDE + n;
-        float2 sum = make_float2(0.0f, 0.0f);
+        float2 sum = make_float2(0.0f, 0.0f), group = sum;
 
         if (p >= PAIRS || !is_there(a, m0 + m, n0 + n))
             continue;
@@ -253,8 +254,13 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
         for (int s = 0; s < N_WARPS; s++) {
             const float2 v = *(const float2 *)(from + s * WARP_SUMS);
 
-            sum.x += v.x;
-            sum.y += v.y;
+            group.x += v.x;
+            group.y += v.y;
+            if ((s + 1) & (a.of_group - 1))
+                continue;
+            sum.x += group.x;
+            sum.y += group.y;
+            group = make_float2(0.0f, 0.0f);
         }
         store_pair(a, m0 + m, n0 + n, pairs[i], sum);
     }
@@ -298,14 +304,29 @@ static cudaError_t launch_columns(const struct vibe_cuda *cuda,
     return launch_tiles<N_WARPS, 1, 1>(cuda, a);
 }
 
-cudaError_t vibe_cuda_columns(const struct vibe_cuda *cuda,
-                              const struct vibe_cuda_product *p)
+static size_t bytes_of_parts(const struct columns *a)
 {
-    struct columns a = columns_of(p);
-    cudaError_t rc = vibe_cuda_tiles(cuda, &a);
+    return a->parts == 1 ? 0
+                         : (size_t)a->parts * vibe_size_round(a->n_rows, 64) *
+                               vibe_size_round(a->e.N, 64) * sizeof(float);
+}
 
-    if (rc != cudaErrorNotSupported)
-        return rc;
+size_t vibe_cuda_columns_bytes(const struct vibe_cuda *cuda,
+                               const struct vibe_cuda_product *p)
+{
+    const struct columns a = columns_of(cuda, p);
+
+    return vibe_cuda_is_tiles(cuda, &a) ? bytes_of_parts(&a) : 0;
+}
+
+cudaError_t vibe_cuda_columns(const struct vibe_cuda *cuda,
+                              const struct vibe_cuda_product *p, float *partial)
+{
+    struct columns a = columns_of(cuda, p);
+
+    a.partial = partial;
+    if (vibe_cuda_is_tiles(cuda, &a))
+        return vibe_cuda_tiles(cuda, &a);
     return a.K > LONG_K ? launch_columns<MANY>(cuda, &a)
                         : launch_columns<SLICES>(cuda, &a);
 }

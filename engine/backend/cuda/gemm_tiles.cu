@@ -8,22 +8,32 @@
 #include "engine/backend/cuda/columns.cuh"
 
 enum {
-    STAGES = 4,
+    DEPTH = 4,        /* of a ring; less where there is no room */
     HEIGHT = 2,       /* of a warp, in groups of 16 rows */
     X_ROW = 4 * UNIT, /* bytes in a stage */
     W_ROW = 2 * UNIT,
 };
 
-/* SPAN in eights; warps are beside each other by ACROSS. */
-template <int WARPS, int ACROSS, int SPAN> struct shape {
+/* SPAN in eights; a team's warps are beside each other by ACROSS. */
+template <int N_TEAMS, int WARPS, int N_ACROSS, int N_SPAN> struct shape {
     enum {
-        THREADS = 32 * WARPS,
+        TEAMS = N_TEAMS,
+        ACROSS = N_ACROSS,
+        SPAN = N_SPAN,
+        THREADS = 32 * WARPS, /* of a team */
+        ALL = TEAMS * THREADS,
+        BLOCKS = ALL > 256               ? 1
+                 : ALL > 128 || SPAN > 4 ? 2
+                                         : 3, /* at least */
         ROWS = WARPS / ACROSS * HEIGHT * 16,
         OUTPUTS = ACROSS * SPAN * 8,
         X_BYTES = ROWS * X_ROW,
         STAGE = X_BYTES + OUTPUTS * W_ROW,
         SUMS_ROW = OUTPUTS + 8, /* floats: 4 rows meet different banks */
+        SUMS = ROWS * SUMS_ROW, /* of a team */
         FOURS = OUTPUTS / 4,    /* of a row; a thread has one of them */
+        STEP = ALL / FOURS,     /* from a thread's row to the next */
+        EACH = ROWS / STEP,     /* rows of a thread */
     };
 };
 
@@ -44,14 +54,14 @@ template <class S> struct feeder {
         N_X = S::ROWS / X_STEP,
         N_W = S::OUTPUTS / W_STEP,
     };
-    const float *x[N_X];
+    unsigned x[N_X]; /* where its rows begin */
     const unsigned short *w;
     unsigned x_to, w_to;
     bool has_row[N_W]; /* of the weights */
 
     __device__ inline void open_w(const columns &a, unsigned n0)
     {
-        const unsigned row = threadIdx.x / 4;
+        const unsigned row = threadIdx.x % S::THREADS / 4;
 
         w = a.w + (size_t)(n0 + row) * a.stride + threadIdx.x % 4 * 8;
         w_to = S::X_BYTES + row * W_ROW + threadIdx.x % 4 * 16;
@@ -62,15 +72,14 @@ template <class S> struct feeder {
 
     __device__ inline void open_x(const columns &a, unsigned m0)
     {
-        const unsigned row = threadIdx.x / 8;
+        const unsigned row = threadIdx.x % S::THREADS / 8;
         const unsigned piece = threadIdx.x % 8;
 
         x_to = x_at(row, piece); /* X_STEP is even */
 #pragma unroll
         for (int i = 0; i < N_X; i++)
-            x[i] = a.x.data +
-                   row_at(a.x, a.e.T,
-                          min(m0 + row + i * X_STEP, a.n_rows - 1)) +
+            x[i] = (unsigned)row_at(a.x, a.e.T,
+                                    min(m0 + row + i * X_STEP, a.n_rows - 1)) +
                    piece * 4;
     }
 
@@ -98,7 +107,7 @@ template <class S> struct feeder {
 #pragma unroll
         for (int i = 0; i < N_X; i++)
             copy_async<16>(stage + x_to + i * X_STEP * X_ROW,
-                           is_in ? x[i] + k : a.x.data, is_in);
+                           a.x.data + (is_in ? x[i] + k : 0), is_in);
     }
 };
 
@@ -113,36 +122,35 @@ __device__ static inline void add_unit(float sums[HEIGHT][SPAN][4],
     enum { AT_ONCE = SPAN < 4 ? SPAN : 4 };
     const unsigned row = threadIdx.x % 32 / 4;
     const unsigned q = threadIdx.x % 4;
-    struct eight rows[HEIGHT][2];
+    uint4 v[SPAN];
 
 #pragma unroll
-    for (int i = 0; i < HEIGHT * 2; i++) {
-        const unsigned m = i * 8 + row;
-
-        split_eight(rows[i / 2][i % 2], *(const float4 *)(x + x_at(m, 2 * q)),
-                    *(const float4 *)(x + x_at(m, 2 * q + 1)), IS_SPLIT);
-    }
+    for (int j = 0; j < SPAN; j++)
+        v[j] = *(const uint4 *)(w + (j * 8 + row) * W_ROW + q * 16);
 #pragma unroll
-    for (int first = 0; first < SPAN; first += AT_ONCE) {
-        uint4 v[AT_ONCE];
+    for (int step = 0; step < 2; step++) {
+        unsigned parts[HEIGHT][2][4];
 
 #pragma unroll
-        for (int j = 0; j < AT_ONCE; j++)
-            v[j] = *(const uint4 *)(w + ((first + j) * 8 + row) * W_ROW +
-                                    q * 16);
+        for (int i = 0; i < HEIGHT * 2; i++) {
+            const unsigned m = i * 8 + row;
+            const float4 four = *(const float4 *)(x + x_at(m, 2 * q + step));
+            unsigned(&high)[4] = parts[i / 2][0], (&low)[4] = parts[i / 2][1];
+
+            read_split(high[i % 2], low[i % 2], make_float2(four.x, four.y),
+                       IS_SPLIT);
+            read_split(high[2 + i % 2], low[2 + i % 2],
+                       make_float2(four.z, four.w), IS_SPLIT);
+        }
 #pragma unroll
-        for (int i = 0; i < 4 * HEIGHT * AT_ONCE; i++) {
-            const int j = i % AT_ONCE, h = i / AT_ONCE % HEIGHT;
+        for (int i = 0; i < 2 * HEIGHT * SPAN; i++) {
+            const int j = i / (2 * HEIGHT * AT_ONCE) * AT_ONCE + i % AT_ONCE;
+            const int h = i / AT_ONCE % HEIGHT;
             const int part = i / AT_ONCE / HEIGHT % 2;
-            const int step = i / AT_ONCE / HEIGHT / 2;
             const unsigned b[2] = {step ? v[j].z : v[j].x,
                                    step ? v[j].w : v[j].y};
-            const unsigned *up = part ? rows[h][0].low : rows[h][0].high;
-            const unsigned *down = part ? rows[h][1].low : rows[h][1].high;
-            const unsigned a[4] = {up[2 * step], down[2 * step],
-                                   up[2 * step + 1], down[2 * step + 1]};
 
-            multiply(sums[h][first + j], a, b);
+            multiply(sums[h][j], parts[h][part], b);
         }
     }
 }
@@ -197,13 +205,69 @@ struct finisher {
     }
 };
 
-/* Finish the sums of a tile.  Loops stay short: a block runs through them once,
- * and would wait for instructions. */
+__device__ static inline float4 plus(const float4 &a, const float4 &b)
+{
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
+/* What n teams have left of four outputs, one after the other. */
+__device__ static inline float4 add_teams(const float *sums, unsigned n,
+                                          unsigned distance)
+{
+    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+
+#pragma unroll 1
+    for (unsigned i = 0; i < n; i++, sums += distance)
+        sum = plus(sum, *(const float4 *)sums);
+    return sum;
+}
+
+/*
+ * Leave the sums of this part of K in memory.  Returns true in the block that
+ * comes last, with those of all parts where one team's were.
+ */
+template <class S>
+__device__ static inline bool meet(const columns &a, float *sums)
+{
+    __shared__ unsigned arrived;
+    const unsigned tile = blockIdx.y * gridDim.x + blockIdx.x;
+    float4 *partial = (float4 *)a.partial +
+                      (size_t)tile * a.parts * S::EACH * S::ALL + threadIdx.x;
+
+    sums += threadIdx.x / S::FOURS * S::SUMS_ROW + threadIdx.x % S::FOURS * 4;
+#pragma unroll
+    for (int i = 0; i < S::EACH; i++)
+        partial[(blockIdx.z * S::EACH + i) * S::ALL] = add_teams(
+            sums + i * S::STEP * S::SUMS_ROW, S::TEAMS, S::SUMS);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0)
+        arrived = atomicAdd(&a.done[tile], 1) + 1;
+    __syncthreads();
+    if (arrived != a.parts)
+        return false;
+    __threadfence();
+    if (threadIdx.x == 0)
+        a.done[tile] = 0;
+#pragma unroll
+    for (int i = 0; i < S::EACH; i++) {
+        float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+
+        for (unsigned part = 0; part < a.parts; part++)
+            sum = plus(sum, __ldcg(&partial[(part * S::EACH + i) * S::ALL]));
+        *(float4 *)(sums + i * S::STEP * S::SUMS_ROW) = sum;
+    }
+    return true;
+}
+
+/* Finish the sums that so many teams have of a tile.  Loops stay short: a block
+ * runs through them once, and would wait for instructions. */
 template <class S>
 __device__ static inline void finish_tile(const columns &a, const float *sums,
-                                          const finisher &f, unsigned m0)
+                                          unsigned n_teams, const finisher &f,
+                                          unsigned m0)
 {
-    enum { STEP = S::THREADS / S::FOURS, EACH = S::ROWS / STEP, BATCH = 4 };
+    enum { BATCH = S::EACH < 4 ? S::EACH : 4 };
     const float *from = sums + threadIdx.x / S::FOURS * S::SUMS_ROW +
                         threadIdx.x % S::FOURS * 4;
     unsigned m = m0 + threadIdx.x / S::FOURS;
@@ -211,19 +275,20 @@ __device__ static inline void finish_tile(const columns &a, const float *sums,
     if (f.n >= a.e.N)
         return;
 #pragma unroll 1
-    for (int i = 0; i < EACH; i += BATCH) {
+    for (int i = 0; i < S::EACH; i += BATCH) {
         float4 old[BATCH];
         size_t y_at[BATCH];
 
 #pragma unroll
         for (int j = 0; j < BATCH; j++) {
-            y_at[j] = row_at(a.e.y, a.e.T, min(m + j * STEP, a.n_rows - 1));
+            y_at[j] = row_at(a.e.y, a.e.T, min(m + j * S::STEP, a.n_rows - 1));
             if (f.is_even)
                 old[j] = f.read(a.e, y_at[j]);
         }
 #pragma unroll 1
-        for (int j = 0; j < BATCH; j++, m += STEP, from += STEP * S::SUMS_ROW) {
-            const float4 sum = *(const float4 *)from;
+        for (int j = 0; j < BATCH;
+             j++, m += S::STEP, from += S::STEP * S::SUMS_ROW) {
+            const float4 sum = add_teams(from, n_teams, S::SUMS);
 
             if (m >= a.n_rows)
                 return;
@@ -242,58 +307,72 @@ __device__ static inline void finish_tile(const columns &a, const float *sums,
     }
 }
 
+/* Wait for the rest of a team. */
+template <class S> __device__ static inline void meet_team(unsigned team)
+{
+    if (S::TEAMS == 1)
+        __syncthreads();
+    else
+        asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "n"((int)S::THREADS)
+                     : "memory");
+}
+
 #endif
 
-template <bool IS_SPLIT, int WARPS, int ACROSS, int SPAN>
-__global__ void __launch_bounds__(32 * WARPS, 1)
+template <bool IS_SPLIT, class S>
+__global__ void __launch_bounds__(S::ALL, S::BLOCKS)
     tiles_kernel(const __grid_constant__ struct columns a)
 {
 #if __CUDA_ARCH__ >= 800
-    typedef shape<WARPS, ACROSS, SPAN> S;
+    enum { SPAN = S::SPAN };
     extern __shared__ __align__(128) uint4 memory[];
-    unsigned char *ring = (unsigned char *)memory;
+    const unsigned team = threadIdx.x / S::THREADS;
     const unsigned lane = threadIdx.x % 32;
-    const unsigned warp = threadIdx.x / 32;
-    const unsigned m = warp / ACROSS * HEIGHT * 16;
-    const unsigned n = warp % ACROSS * SPAN * 8;
+    const unsigned warp = threadIdx.x % S::THREADS / 32;
+    const unsigned m = warp / S::ACROSS * HEIGHT * 16;
+    const unsigned n = warp % S::ACROSS * SPAN * 8;
     const unsigned m0 = blockIdx.y * S::ROWS;
     const unsigned n0 = blockIdx.x * S::OUTPUTS;
+    const unsigned first = (blockIdx.z * S::TEAMS + team) * a.of_team;
+    const unsigned k_end = min(first + a.of_team, a.K);
+    const unsigned ahead = (a.depth - 1) * UNIT;
+    unsigned char *ring = (unsigned char *)memory + team * a.depth * S::STAGE;
+    float *left = (float *)memory + team * S::SUMS;
     float totals[HEIGHT][SPAN][4] = {}, sums[HEIGHT][SPAN][4] = {};
     feeder<S> from;
     finisher end;
     unsigned stage = 0, in_slice = 0;
 
-    end.open(a.e, n0 + threadIdx.x % S::FOURS * 4);
     from.open_w(a, n0);
-#pragma unroll
-    for (int i = 0; i < STAGES - 1; i++)
-        from.fetch_w(ring + i * S::STAGE, a, i * UNIT);
+    for (unsigned k = first; k < min(first + ahead, k_end); k += UNIT)
+        from.fetch_w(ring + (k - first) / UNIT * S::STAGE, a, k);
     let_next_start();
     wait_for_inputs();
     from.open_x(a, m0);
-#pragma unroll
-    for (int i = 0; i < STAGES - 1; i++) {
-        from.fetch_x(ring + i * S::STAGE, a, i * UNIT);
+    for (unsigned k = first; k < first + ahead; k += UNIT) {
+        if (k < k_end)
+            from.fetch_x(ring + (k - first) / UNIT * S::STAGE, a, k);
         copies_end();
     }
-    for (unsigned k = 0; k < a.K; k += UNIT) {
+    for (unsigned k = first; k < k_end; k += UNIT) {
         const unsigned char *here = ring + stage * S::STAGE;
-        const unsigned next = k + (STAGES - 1) * UNIT;
+        unsigned char *to = ring + (stage ? stage - 1 : a.depth - 1) * S::STAGE;
 
-        copies_wait<STAGES - 2>();
-        __syncthreads();
-        if (next < a.K) {
-            unsigned char *to = ring + (stage + STAGES - 1) % STAGES * S::STAGE;
-
-            from.fetch_x(to, a, next);
-            from.fetch_w(to, a, next);
+        if (a.depth == 2)
+            copies_wait<0>();
+        else
+            copies_wait<DEPTH - 2>();
+        meet_team<S>(team);
+        if (k + ahead < k_end) {
+            from.fetch_x(to, a, k + ahead);
+            from.fetch_w(to, a, k + ahead);
         }
         copies_end();
         add_unit<IS_SPLIT, SPAN>(sums, here + m * X_ROW,
                                  here + S::X_BYTES + n * W_ROW);
-        stage = (stage + 1) % STAGES;
+        stage = stage + 1 < a.depth ? stage + 1 : 0;
         in_slice += UNIT;
-        if (in_slice < a.slice && k + UNIT < a.K)
+        if (in_slice < a.slice && k + UNIT < k_end)
             continue;
         in_slice = 0;
 #pragma unroll
@@ -302,49 +381,64 @@ __global__ void __launch_bounds__(32 * WARPS, 1)
             (&sums[0][0][0])[i] = 0.0f;
         }
     }
+    end.open(a.e, n0 + threadIdx.x % S::FOURS * 4);
     copies_wait<0>();
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < HEIGHT * 2; i++)
 #pragma unroll
         for (int j = 0; j < SPAN; j++)
-            *(float2 *)((float *)memory + (m + i * 8 + lane / 4) * S::SUMS_ROW +
-                        n + j * 8 +
+            *(float2 *)(left + (m + i * 8 + lane / 4) * S::SUMS_ROW + n +
+                        j * 8 +
                         lane % 4 *
                             2) = make_float2(totals[i / 2][j][i % 2 * 2],
                                              totals[i / 2][j][i % 2 * 2 + 1]);
     __syncthreads();
-    finish_tile<S>(a, (const float *)memory, end, m0);
+    if (a.parts > 1 && !meet<S>(a, (float *)memory))
+        return;
+    finish_tile<S>(a, (const float *)memory, a.parts > 1 ? 1 : S::TEAMS, end,
+                   m0);
 #endif
 }
 
-template <int WARPS, int ACROSS, int SPAN>
+template <class S>
 static cudaError_t launch_tiles(const struct vibe_cuda *cuda, struct columns *a)
 {
-    typedef shape<WARPS, ACROSS, SPAN> S;
-    const void
-        *kernel = a->x.is_split
-                      ? (const void *)tiles_kernel<true, WARPS, ACROSS, SPAN>
-                      : (const void *)tiles_kernel<false, WARPS, ACROSS, SPAN>;
+    const void *kernel = a->x.is_split ? (const void *)tiles_kernel<true, S>
+                                       : (const void *)tiles_kernel<false, S>;
     const dim3 grid((a->e.N + S::OUTPUTS - 1) / S::OUTPUTS,
-                    (a->n_rows + S::ROWS - 1) / S::ROWS);
-    const size_t shared = STAGES * S::STAGE;
-    cudaError_t rc = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+                    (a->n_rows + S::ROWS - 1) / S::ROWS, a->parts);
+    const size_t most = (size_t)S::TEAMS * DEPTH * S::STAGE;
+    size_t shared;
+    cudaError_t rc;
 
+    a->depth = most <= shared_limit(cuda) ? DEPTH : 2;
+    shared = most / DEPTH * a->depth;
+    rc = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
     if (rc != cudaSuccess)
         return rc;
-    return launch_waiting(kernel, grid, S::THREADS, shared, cuda->compute, a);
+    return launch_waiting(kernel, grid, S::ALL, shared, cuda->compute, a);
+}
+
+/* Tiles of 64 rows by so many outputs. */
+static size_t tiles_of(const struct columns *a, unsigned outputs)
+{
+    return (size_t)((a->n_rows + 63) / 64) * ((a->e.N + outputs - 1) / outputs);
+}
+
+bool vibe_cuda_is_tiles(const struct vibe_cuda *cuda, const struct columns *a)
+{
+    const size_t n_sm = (size_t)cuda->n_sm;
+
+    if (a->groups == 1)
+        return a->n_rows >= 64 && tiles_of(a, 64) >= n_sm * 5 / 8;
+    return tiles_of(a, 64) * a->parts >= n_sm * 3 / 8;
 }
 
 cudaError_t vibe_cuda_tiles(const struct vibe_cuda *cuda, struct columns *a)
 {
-    const unsigned rows = (a->n_rows + 63) / 64;
-    const unsigned enough = (unsigned)cuda->n_sm * 5 / 8;
-
-    if (a->n_rows >= 64 && rows * ((a->e.N + 127) / 128) >= enough)
-        return launch_tiles<8, 4, 4>(cuda, a);
-    if (a->n_rows >= 64 && rows * ((a->e.N + 63) / 64) >= enough)
-        return launch_tiles<8, 4, 2>(cuda, a);
-    return cudaErrorNotSupported;
+    if (a->groups > 1)
+        return launch_tiles<shape<4, 4, 2, 4>>(cuda, a);
+    return launch_tiles<shape<1, 4, 2, 4>>(cuda, a);
 }

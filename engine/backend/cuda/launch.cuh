@@ -33,6 +33,22 @@ __device__ static inline void prefetch(const void *p)
     asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
+static inline size_t attribute_of(const struct vibe_cuda *cuda,
+                                  enum cudaDeviceAttr attribute)
+{
+    int n = 0;
+
+    return cudaDeviceGetAttribute(&n, attribute, cuda->device) == cudaSuccess
+               ? (size_t)n
+               : 0;
+}
+
+/* Bytes of shared memory that a block may have. */
+static inline size_t shared_limit(const struct vibe_cuda *cuda)
+{
+    return attribute_of(cuda, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+}
+
 /* Launch, if is_early before the kernel ahead has ended: then the kernel must
  * call wait_for_inputs. */
 static inline cudaError_t launch(const void *kernel, dim3 grid,

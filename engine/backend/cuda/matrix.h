@@ -127,9 +127,13 @@ cudaError_t vibe_cuda_ffma(const struct vibe_cuda *cuda,
                            const struct vibe_cuda_product *p);
 
 /* Likewise for bf16 weights and rows that are neither few nor many, such as the
- * columns of a codec, on tensor cores; the rows are all of x's. */
+ * columns of a codec, on tensor cores; the rows are all of x's.  Sums of parts
+ * of K meet in partial, vibe_cuda_columns_bytes large. */
+size_t vibe_cuda_columns_bytes(const struct vibe_cuda *cuda,
+                               const struct vibe_cuda_product *p);
 cudaError_t vibe_cuda_columns(const struct vibe_cuda *cuda,
-                              const struct vibe_cuda_product *p);
+                              const struct vibe_cuda_product *p,
+                              float *partial);
 
 /* For a matrix of a few rows, and for one of a few columns, that does not lie
  * in tiles. */

@@ -213,6 +213,17 @@ static int is_columns(const struct vibe_cuda *cuda,
            !is_for_library(cuda, p);
 }
 
+static void multiply_columns(struct vibe_stream *s,
+                             const struct vibe_cuda_product *p)
+{
+    const struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+    const size_t bytes = vibe_cuda_columns_bytes(cuda, p);
+    float *partial = bytes ? vibe_cuda_scratch(s, bytes) : NULL;
+
+    if (partial || !bytes)
+        vibe_cuda_latch(s, vibe_cuda_columns(cuda, p, partial), "gemm");
+}
+
 void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                     const struct vibe_tensor *x, const struct vibe_matrix *w,
                     enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
@@ -233,7 +244,7 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
         return;
     }
     if (is_columns(cuda, &p)) {
-        vibe_cuda_latch(s, vibe_cuda_columns(cuda, &p), "gemm");
+        multiply_columns(s, &p);
         return;
     }
     if (x->T <= GEMV_T && !w->part[0].is_tiled) {
