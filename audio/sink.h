@@ -33,7 +33,8 @@ int vibe_sink_check(bool *is_stream, const char *path, struct vibe_error *err);
 
 /*
  * Check path as above and start writing.  A part file left there by an earlier
- * run is replaced, one that is being written is not; a file under the final name stays until the end.
+ * run is replaced, one that is being written is not; a file under the final
+ * name stays until the end.
  *
  *   out   set to the sink, or to NULL on error; free with vibe_sink_free
  *   path  a symbolic link to a file is followed: its target is replaced

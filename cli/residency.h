@@ -11,8 +11,9 @@ struct vibe_failure;
 struct vibe_options;
 
 /*
- * Set out->plan, how streamed weights are copied, and out->config when --config names a file: it may also name
- * a preset, as it does in the scripts that the presets come from.
+ * Set out->plan, how streamed weights are copied, and out->config when --config
+ * names a file: it may also name a preset, as it does in the scripts that the
+ * presets come from.
  */
 enum vibe_exit vibe_residency_fill(struct vibe_engine_options *out,
                                    const struct vibe_options *options,

@@ -10,11 +10,10 @@
 #include "engine/models.h"
 #include "engine/vibevoice.h"
 
+struct vibe_fronts;
 struct vibe_tokenizer;
 struct vibe_voices;
 struct vibe_weights;
-
-struct vibe_fronts;
 
 struct vibe_engine {
     struct vibe_config config;

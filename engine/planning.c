@@ -128,8 +128,8 @@ static struct vibe_plan_device look_at(struct vibe_backend *be, size_t *others)
     };
 }
 
-/* Plan for a precision, which e's weights are kept in from now on, and a machine
- * as fast as out->rates say. */
+/* Plan for a precision, which e's weights are kept in from now on, and a
+ * machine as fast as out->rates say. */
 static int plan_as(struct vibe_engine_plan *out, const struct vibe_engine *e,
                    const struct vibe_engine_options *o,
                    const struct vibe_precision *precision,

@@ -64,11 +64,12 @@ struct vibe_engine_options {
     struct vibe_weight_streaming streaming;
     int is_metered; /* for stats: time also what costs a little to time */
 
+    /* Of the same model and precision, or NULL: its host copy of the weights is
+     * used; borrowed until this engine is freed. */
+    struct vibe_engine *like;
+
     /* Devices [n_fronts] for the first layers, of the same kind as device,
      * which has the last ones and all else; borrowed for the call. */
-    struct vibe_engine *like; /* of the same model and precision, or NULL: its
-                                 host copy of the weights is used, and it freed
-                                 later */
     const struct vibe_device_choice *fronts;
     size_t n_fronts;
 
@@ -109,7 +110,6 @@ int vibe_engine_open(struct vibe_engine **out,
 /* Release everything; NULL is allowed. */
 void vibe_engine_free(struct vibe_engine *engine);
 
-/* What would be where. */
 /* A device with some of the first layers, see vibe_engine_options. */
 struct vibe_front_plan {
     char device[96];
@@ -120,6 +120,7 @@ struct vibe_front_plan {
 
 enum { VIBE_MAX_FRONTS = 16 };
 
+/* What would be where. */
 struct vibe_engine_plan {
     char device[96];
     int has_gpu; /* 0: everything is in the memory of the host */

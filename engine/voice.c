@@ -11,7 +11,7 @@
 #include "engine/models.h"
 #include "engine/vibevoice.h"
 
-/* Frames that the encoder takes at once: a second of audio, 20 MB of scratch. */
+/* Frames that the encoder takes at once: a second, with 20 MB of scratch. */
 enum { CHUNK_FRAMES = 8 };
 
 /* A clip that has been encoded, known by a hash of what was encoded. */

@@ -6,9 +6,9 @@
  * M = B * T counts rows.  Activations are f32; sums are f32 or wider.
  *
  * A tensor that is_for_products is written by a norm, vibe_mixer (normed),
- * vibe_add_silu, vibe_copy, vibe_attention or a product that does not add to it,
- * and read by vibe_linear, vibe_gemm and vibe_copy alone, with the bits of one that is not (but for
- * 2^-17 of a product in float arithmetic).
+ * vibe_add_silu, vibe_copy, vibe_attention or a product that does not add to
+ * it, and read by vibe_linear, vibe_gemm and vibe_copy alone, with the bits of
+ * one that is not (but for 2^-17 of a product in float arithmetic).
  *
  * The result of a row depends on that row alone: whatever else is in the
  * batch, and however many threads run, the bits are the same.

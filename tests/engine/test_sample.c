@@ -35,7 +35,7 @@ static void tokens_come_as_often_as_they_are_probable(void **state)
     count(n, logits,
           (struct vibe_sampling){.is_on = 1, .temperature = 1, .top_p = 1});
 
-    /* five standard deviations of a binomial: 5 * sqrt(p (1 - p) DRAWS) < 340 */
+    /* five standard deviations: 5 * sqrt(p (1 - p) DRAWS) < 340 */
     for (int i = 0; i < VIBE_N_CONTROL; i++)
         assert_true(abs((int)n[i] - (int)(p[i] * DRAWS)) < 340);
 }

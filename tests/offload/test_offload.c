@@ -8,7 +8,7 @@
 #include "tests/support/fake_device.h"
 #include "tests/support/vibe_test.h"
 
-/* Matrices of 1 + i % 3 units more than four; a row is its number, ROW times. */
+/* Matrices of 5 + i % 3 units; a row is its number, ROW times. */
 enum { MATRICES = 9, ROW = 8, MOST = 8 * 64 * ROW, PASSES = 4 };
 
 /* What a use of a piece expects. */

@@ -11,8 +11,8 @@
  *
  * BLOCK_M rows of x are split and packed by all threads together; then every
  * thread takes blocks of BLOCK_N channels.  A block goes along K in pieces
- * whose x, 32 rows of it, stay in the first cache while its channels pass.  What
- * passes often lies together: x of a piece, and each tile of sums.
+ * whose x, 32 rows of it, stay in the first cache while its channels pass.
+ * What passes often lies together: x of a piece, and each tile of sums.
  */
 #include "engine/backend/cpu/product.h"
 

@@ -74,7 +74,8 @@ int vibe_cuda_check_driver(struct vibe_error *err);
 /*
  * Memory for the backend's purpose, contents undefined; NULL when there is
  * none.  What is kept, matrices and keys and values, is on the host where the
- * backend's on_host says so.  Giving it back waits for everything that the device was asked to do.
+ * backend's on_host says so.  Giving it back waits for everything that the
+ * device was asked to do.
  */
 void *vibe_cuda_take(struct vibe_cuda *cuda, size_t bytes);
 void *vibe_cuda_take_kept(struct vibe_cuda *cuda, size_t bytes);
@@ -91,8 +92,8 @@ size_t vibe_cuda_free_bytes(const struct vibe_cuda *cuda);
 /* Scratch of at least this size; NULL after latching an error. */
 void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes);
 
-/* Bytes of ones of at least this size, which whoever changes them restores; NULL
- * after latching an error. */
+/* Bytes of ones of at least this size, which whoever changes them restores;
+ * NULL after latching an error. */
 void *vibe_cuda_mail(struct vibe_stream *s, size_t bytes);
 
 /* Fill the parts of the op table. */

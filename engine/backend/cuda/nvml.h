@@ -1,5 +1,5 @@
 /*
- * nvml.h - power, energy and memory of a GPU, from the driver's management library.
+ * nvml.h - power, energy and memory of a GPU, from the driver's library.
  *
  * The library is opened when it is first wanted and may be absent; nothing
  * depends on it but these numbers.

@@ -324,8 +324,8 @@ static double forced_difference(struct fixture *f, size_t model,
     return sqrt(d.error / d.all);
 }
 
-/* Three bits after the first instead of seven: 16 times the error of bf16, which
- * is a rounding of 2^-9 that few layers add to. */
+/* Three bits after the first instead of seven: 16 times the error of bf16,
+ * which is a rounding of 2^-9 that few layers add to. */
 static void float8_keys_and_values_move_the_states_little(void **state)
 {
     struct fixture *f = *state;
