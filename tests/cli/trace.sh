@@ -43,3 +43,12 @@ if command -v perl >/dev/null; then
         $end = $1 + $2;
     ' t.json
 fi
+
+# Gaps between frames, as a script of ours reads them.
+if command -v python3 >/dev/null; then
+    run_gaps() { python3 "$root/scripts/frame_gaps" "$1" >out 2>err; }
+    ok gaps_are_found run_gaps t.json
+    ok gaps_are_counted grep -qE '^[0-9]+ frames, median [0-9.]+$' out
+else
+    skip gaps_are_found "needs python3"
+fi
