@@ -208,6 +208,7 @@ void vibe_stats_print(struct vibe_cli *cli, const struct vibe_engine *engine,
         return;
     }
     print_text(cli->log.out, &stats, engine, seconds);
-    if (o->is_profile && vibe_engine_planned(engine)->has_gpu)
+    if (o->is_profile &&
+        (stats.streamed_bytes || vibe_engine_planned(engine)->has_gpu))
         print_layers(cli->log.out, engine, stats.n_layers);
 }
