@@ -22,7 +22,7 @@ enum {
     MANY = 16,  /* the same for a K above LONG_K */
     LONG_K = 2048,
     GROUPS = 4, /* of slices; of a K up to SHORT_K one */
-    SHORT_K = 512,
+    SHORT_K = 256,
 };
 
 struct columns {

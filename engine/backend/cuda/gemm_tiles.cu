@@ -421,19 +421,13 @@ static cudaError_t launch_tiles(const struct vibe_cuda *cuda, struct columns *a)
     return launch_waiting(kernel, grid, S::ALL, shared, cuda->compute, a);
 }
 
-/* Tiles of 64 rows by so many outputs. */
-static size_t tiles_of(const struct columns *a, unsigned outputs)
-{
-    return (size_t)((a->n_rows + 63) / 64) * ((a->e.N + outputs - 1) / outputs);
-}
-
 bool vibe_cuda_is_tiles(const struct vibe_cuda *cuda, const struct columns *a)
 {
-    const size_t n_sm = (size_t)cuda->n_sm;
+    const size_t n_blocks = (size_t)((a->n_rows + 63) / 64) *
+                            ((a->e.N + 63) / 64) * a->parts;
 
-    if (a->groups == 1)
-        return a->n_rows >= 64 && tiles_of(a, 64) >= n_sm * 5 / 8;
-    return tiles_of(a, 64) * a->parts >= n_sm * 3 / 8;
+    return a->n_rows >= 64 &&
+           n_blocks * 8 >= (size_t)cuda->n_sm * (a->groups > 1 ? 3 : 5);
 }
 
 cudaError_t vibe_cuda_tiles(const struct vibe_cuda *cuda, struct columns *a)
