@@ -249,9 +249,12 @@ static void packed(struct vibe_lab *lab)
         {11, 1, VIBE_STORE, DENSE, {.N = 90, .K = 4500, .n_parts = 3}},
         {1, 40, VIBE_STORE, DENSE, {.N = 90, .K = 640, .n_parts = 1}},
         {1, 140, VIBE_SWIGLU, DENSE, {.N = 1024, .K = 1100, .n_parts = 2}},
+        {2, 10, VIBE_STORE, DENSE, {.N = 4200, .K = 2000, .n_parts = 1}},
     };
+    const size_t n = 2 * sizeof(cases) / sizeof(*cases);
 
-    for (size_t i = 0; i < 2 * sizeof(cases) / sizeof(*cases); i++) {
+    /* the last one is for more weights than a codec has, on a GPU */
+    for (size_t i = 0; i < (lab->be[VIBE_TESTED]->is_cuda ? n : n - 2); i++) {
         struct product p = cases[i / 2];
 
         p.w.dtype = VIBE_BF16;
@@ -272,15 +275,39 @@ static const struct product columns[] = {
     {13, 56, VIBE_STORE, DENSE, {.N = 301, .K = 2600, .has_bias = 1}},
 };
 
+/* With the rows of some steps of each dialogue: every number of them that is
+ * multiplied at once, more than that, and more weights than a codec has. */
+static const struct product steps[] = {
+    {1, 36, VIBE_ADD, DENSE, {.N = 2101, .K = 4100}},
+    {3, 17, VIBE_STORE, DENSE, {.N = 4201, .K = 2004}},
+    {5, 15, VIBE_GATE_ADD, DENSE, {.N = 12000, .K = 712}},
+    {6,
+     14,
+     VIBE_SWIGLU,
+     DENSE,
+     {.N = 4178, .K = 2016, .is_pair = 1, .n_scales = 2}},
+    {8, 21, VIBE_STORE, DENSE, {.N = 2100, .K = 4000, .n_scales = 2}},
+};
+
 static void gemm(struct vibe_lab *lab)
 {
     every_product(lab, 1);
+    if (!lab->be[VIBE_TESTED]->is_cuda)
+        return;
     for (size_t i = 0; i < sizeof(columns) / sizeof(*columns); i++) {
         struct product p = columns[i];
 
         p.w.dtype = VIBE_BF16;
         p.w.n_parts = 1;
-        if (!lab->err.code && lab->be[VIBE_TESTED]->is_cuda)
+        if (!lab->err.code)
+            run_product(lab, &p, 1);
+    }
+    for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
+        struct product p = steps[i];
+
+        p.w.dtype = VIBE_BF16;
+        p.w.n_parts = p.w.is_pair ? 2 : 1;
+        if (!lab->err.code)
             run_product(lab, &p, 1);
     }
 }

@@ -354,7 +354,7 @@ static void modulate_group(struct vibe_diffusion *head, struct vibe_stream *s,
         const struct vibe_tensor some = vibe_tensor_channels(&all, at,
                                                              head->adaln[i].N);
 
-        vibe_linear(s, &some, &c, &head->adaln[i], VIBE_STORE, NULL);
+        vibe_gemm(s, &some, &c, &head->adaln[i], VIBE_STORE, NULL);
         at += head->adaln[i].N;
     }
 }

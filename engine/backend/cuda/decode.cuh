@@ -37,7 +37,7 @@ struct decode {
     unsigned first, n_rows;
     unsigned K, row_bytes, n_tiles, n_groups; /* tiles of a row, of N */
     unsigned slices, fold;
-    unsigned depth;                /* of a ring */
+    unsigned depth, stage;         /* of a ring, bytes of each */
     unsigned parts, teams, levels; /* see gemv_wide.cu */
     unsigned x_step;               /* from row to row of x, there */
     packed_list list; /* of the matrix, of which first_group comes first */
@@ -120,7 +120,7 @@ static inline unsigned blocks_that_fit(const struct vibe_cuda *cuda,
  * and a launch may have it all, lest one take back what a graph still needs. */
 static inline cudaError_t launch_large(const struct vibe_cuda *cuda,
                                        const void *kernel, dim3 grid,
-                                       unsigned threads, size_t shared,
+                                       dim3 threads, size_t shared,
                                        struct decode *a)
 {
     struct cudaFuncAttributes is = {};

@@ -249,17 +249,6 @@ template <int dtype, int GROUPS> struct worker {
     }
 };
 
-/* Wait for the oldest of depth - 1 groups of copies. */
-__device__ static inline void stage_wait(unsigned depth)
-{
-    if (depth == 2)
-        copies_wait<0>();
-    else if (depth == 3)
-        copies_wait<1>();
-    else
-        copies_wait<MOST_DEPTH - 2>();
-}
-
 /* Bring the scales and biases of a warp's outputs near. */
 __device__ static inline void fetch_epilogue(const decode &a, unsigned group)
 {

@@ -51,9 +51,9 @@ static inline size_t shared_limit(const struct vibe_cuda *cuda)
 
 /* Launch, if is_early before the kernel ahead has ended: then the kernel must
  * call wait_for_inputs. */
-static inline cudaError_t launch(const void *kernel, dim3 grid,
-                                 unsigned threads, size_t shared,
-                                 cudaStream_t stream, int is_early, void *args)
+static inline cudaError_t launch(const void *kernel, dim3 grid, dim3 threads,
+                                 size_t shared, cudaStream_t stream,
+                                 int is_early, void *args)
 {
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute early;
@@ -62,7 +62,7 @@ static inline cudaError_t launch(const void *kernel, dim3 grid,
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
     config.gridDim = grid;
-    config.blockDim = dim3(threads);
+    config.blockDim = threads;
     config.dynamicSmemBytes = shared;
     config.stream = stream;
     config.attrs = &early;

@@ -10,8 +10,8 @@ enum {
     GEMV_T = 16, /* up to here a gemm is bound by reading its weights */
     PLAIN_T = 5, /* from here to there float arithmetic is: the matrices are
                     the codec's, small ones */
-    LT_T = 64,   /* from here, and for so many weights, cuBLASLt is worth
-                    rounding x: matrices of the language model */
+    LT_T = 64, /* above, and for so many weights, cuBLASLt is worth rounding x:
+                  matrices of the language model */
     LT_WEIGHTS = 1 << 20,
     EXPAND_T = 128,   /* the same for weights that it does not take */
     COLUMNS_T = 4096, /* up to here the codec's matrices are read again for */
@@ -194,7 +194,7 @@ static int is_for_library(const struct vibe_cuda *cuda,
     if (cuda->base.is_exact || T > MAX_GRID_Y ||
         p->w->whole_N * p->w->K < LT_WEIGHTS)
         return 0;
-    return (dtype == VIBE_BF16 && T >= LT_T) ||
+    return (dtype == VIBE_BF16 && T > LT_T) ||
            (dtype != VIBE_F32 && dtype != VIBE_F16 && T >= EXPAND_T);
 }
 
@@ -224,6 +224,46 @@ static void multiply_columns(struct vibe_stream *s,
         vibe_cuda_latch(s, vibe_cuda_columns(cuda, p, partial), "gemm");
 }
 
+/* Whether it is bound by reading the weights, once for all rows: a few of each
+ * dialogue, as the modulations of its steps or a short prompt.  Packed weights
+ * go the way of bf16, whose bits they give. */
+static int is_rows(const struct vibe_cuda *cuda,
+                   const struct vibe_cuda_product *p)
+{
+    const struct vibe_matrix *w = p->w;
+
+    if (w->part[0].dtype == VIBE_BF16_PACKED &&
+        w->whole_N * w->K <= COLUMNS_WEIGHTS)
+        return 0;
+    return p->x->T <= LT_T && w->whole_N > VIBE_CUDA_FEW &&
+           w->K > VIBE_CUDA_THIN && is_even(p->x) &&
+           has_tensor_cores(cuda, w->part[0].dtype);
+}
+
+/* Weights of fewer bits are quick to read and slow to widen: there more warps
+ * at work are worth reading them again for every 32 rows. */
+static void multiply_rows(struct vibe_stream *s,
+                          const struct vibe_cuda_product *p)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+    const enum vibe_dtype dtype = p->w->part[0].dtype;
+
+    if (dtype != VIBE_BF16 && dtype != VIBE_BF16_PACKED) {
+        multiply_few_rows(s, p);
+        return;
+    }
+    if (is_regular(p->x)) {
+        vibe_cuda_latch(s, vibe_cuda_gemv_rows(cuda, p), "gemm");
+        return;
+    }
+    for (size_t b = 0; b < p->x->B; b++) {
+        struct vibe_cuda_dialogue one;
+
+        vibe_cuda_dialogue_open(&one, p, b);
+        vibe_cuda_latch(s, vibe_cuda_gemv_rows(cuda, &one.product), "gemm");
+    }
+}
+
 void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                     const struct vibe_tensor *x, const struct vibe_matrix *w,
                     enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
@@ -245,6 +285,10 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
     }
     if (is_columns(cuda, &p)) {
         multiply_columns(s, &p);
+        return;
+    }
+    if (is_rows(cuda, &p)) {
+        multiply_rows(s, &p);
         return;
     }
     if (x->T <= GEMV_T && !w->part[0].is_tiled) {

@@ -14,6 +14,17 @@
 
 #if __CUDA_ARCH__ >= 800
 
+/* Wait for the oldest of depth - 1 groups of copies. */
+__device__ static inline void stage_wait(unsigned depth)
+{
+    if (depth == 2)
+        copies_wait<0>();
+    else if (depth == 3)
+        copies_wait<1>();
+    else
+        copies_wait<MOST_DEPTH - 2>();
+}
+
 /* Where four neighbours of row m of x lie in its tile: lanes of two rows that
  * read together meet in no bank. */
 __device__ static inline unsigned x_at(unsigned quad, unsigned m)
