@@ -93,7 +93,7 @@ __device__ static inline float gelu(float z)
 
 __device__ static inline float silu(float z)
 {
-    return z / (1.0f + expf(-z));
+    return z * inverse_of(1.0f + power_of_2(-1.44269504f * z));
 }
 
 /* What an output needs, read ahead of its sum. */
