@@ -39,7 +39,8 @@ struct decode {
     unsigned slices, fold;
     unsigned depth, stage;         /* of a ring, bytes of each */
     unsigned parts, teams, levels; /* see gemv_wide.cu */
-    unsigned x_step;               /* from row to row of x, there */
+    unsigned of_pass;              /* rows, there */
+    unsigned x_step, x_pass;       /* from row to row of x, from pass to pass */
     packed_list list; /* of the matrix, of which first_group comes first */
     unsigned first_group;
     /* where sums of several blocks meet, see gemv_wide.cu */

@@ -86,8 +86,6 @@ template <int dtype, int TALL> struct rows_worker {
         const unsigned columns = blockDim.x / 32;
         const unsigned column = threadIdx.x / 32;
         const unsigned of_column = HEIGHT * format<dtype>::TILE_BYTES;
-        const unsigned of_pass = blockDim.y * TALL * UNIT_ROWS;
-        const unsigned first = blockIdx.x * of_pass;
         const post at = {0, threadIdx.y * columns + column,
                          blockDim.y * columns};
 
@@ -95,7 +93,7 @@ template <int dtype, int TALL> struct rows_worker {
         x = weights + columns * of_column;
         weights += column * of_column;
         w_ahead.open(a, weights, group());
-        x_ahead.open(a, x, first, min(of_pass, a.n_rows - first), at);
+        x_ahead.open(a, x, at);
         x += threadIdx.y * TALL * UNIT_ROWS * X_BYTES +
              x_at(threadIdx.x % 4 * 4, threadIdx.x % 32 / 4);
         w.open(a, group());
@@ -165,11 +163,11 @@ template <int dtype, int TALL> struct rows_worker {
 
 /* Finish the sums of a block, a warp a row at a time. */
 __device__ static inline void finish_rows(const float *sums, unsigned stride,
-                                          unsigned of_pass, const decode &a)
+                                          const decode &a)
 {
     const unsigned outputs = blockDim.x * HEIGHT * TILE_N / 32;
-    const unsigned first = blockIdx.x * of_pass;
-    const unsigned n_rows = min(of_pass, a.n_rows - first);
+    const unsigned first = blockIdx.x * a.of_pass;
+    const unsigned n_rows = min(a.of_pass, a.n_rows - first);
     const unsigned warp = (threadIdx.y * blockDim.x + threadIdx.x) / 32;
 
     for (unsigned m = warp; m < n_rows; m += blockDim.x * blockDim.y / 32)
@@ -223,8 +221,7 @@ __global__ void __launch_bounds__(32 * BLOCK_WARPS, 1)
     __syncthreads();
     me.leave((float *)memory, stride);
     __syncthreads();
-    finish_rows((const float *)memory, stride, blockDim.y * TALL * UNIT_ROWS,
-                a);
+    finish_rows((const float *)memory, stride, a);
 #endif
 }
 
@@ -308,7 +305,9 @@ cudaError_t vibe_cuda_gemv_rows(const struct vibe_cuda *cuda,
     while (a.depth > 2 &&
            shared_of(&l, dtype, a.depth) > (a.depth > 3 ? room : limit))
         a.depth--;
-    a.x_step = (unsigned)(p->x->T == 1 ? p->x->stride_b : p->x->stride_t);
+    a.of_pass = l.high * l.tall * UNIT_ROWS;
+    a.x_step = (unsigned)vibe_cuda_row_step(p->x);
+    a.x_pass = a.of_pass * a.x_step;
     return launch_large(cuda, kernel, dim3(l.n_passes, l.n_blocks),
                         dim3(32 * l.columns, l.high),
                         shared_of(&l, dtype, a.depth), &a);

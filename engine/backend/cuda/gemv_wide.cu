@@ -69,15 +69,14 @@ struct walk {
     }
 };
 
-__device__ static inline void find_rows(pass &p, unsigned of_pass,
-                                        const decode &a)
+__device__ static inline void find_rows(pass &p, const decode &a)
 {
-    const unsigned first = blockIdx.x * of_pass;
+    const unsigned first = blockIdx.x * a.of_pass;
 
     if (threadIdx.x == 0)
-        p.n = min(of_pass, a.n_rows - first);
-    for (unsigned i = threadIdx.x; i < of_pass; i += blockDim.x) {
-        const unsigned m = a.first + min(first + i, a.n_rows - 1);
+        p.n = min(a.of_pass, a.n_rows - first);
+    for (unsigned i = threadIdx.x; i < a.of_pass; i += blockDim.x) {
+        const unsigned m = min(first + i, a.n_rows - 1);
 
         p.row[i].y = row_at(a.e.y, a.e.T, m);
         p.row[i].gate = row_at(a.e.gate, a.e.T, m);
@@ -104,15 +103,13 @@ template <int dtype, int GROUPS> struct worker {
                                 const post &at, unsigned group)
     {
         const unsigned of_warp = HEIGHT * format<dtype>::TILE_BYTES;
-        const unsigned of_pass = GROUPS * ROWS;
-        const unsigned first = blockIdx.x * of_pass;
 
-        stage_bytes = at.n_warps * of_warp + of_pass * X_BYTES;
+        stage_bytes = at.n_warps * of_warp + GROUPS * ROWS * X_BYTES;
         weights = shared_address(memory) + at.team * a.depth * stage_bytes;
         x = weights + at.n_warps * of_warp;
         weights += at.warp * of_warp;
         w_ahead.open(a, weights, group);
-        x_ahead.open(a, x, first, min(of_pass, a.n_rows - first), at);
+        x_ahead.open(a, x, at);
         x_lane = x_at(threadIdx.x % 4 * 4, threadIdx.x % 32 / 4);
         w.open(a, group);
         keep(stage_bytes);
@@ -277,7 +274,7 @@ __device__ static inline walk fill(const worker<dtype, GROUPS> &me,
             me.w_ahead.fetch(s * me.stage_bytes, a, ahead.tile, true, i);
         ahead.next(a);
     }
-    find_rows(rows, ROWS * GROUPS, a);
+    find_rows(rows, a);
     let_next_start();
     wait_for_inputs();
     ahead = here;
@@ -395,9 +392,9 @@ template <int dtype> static const void *kernel_for(unsigned groups)
 }
 
 size_t vibe_cuda_gemv_wide_bytes(const struct vibe_cuda *cuda,
-                                 const struct vibe_matrix *w, size_t n_rows)
+                                 const struct vibe_cuda_product *p)
 {
-    const struct shares s = shares_of(cuda, w, n_rows);
+    const struct shares s = shares_of(cuda, p);
 
     return meeting_bytes(&s);
 }
@@ -407,20 +404,22 @@ cudaError_t vibe_cuda_gemv_wide(const struct vibe_cuda *cuda,
                                 float *partial)
 {
     const enum vibe_dtype dtype = p->w->part[0].dtype;
-    const size_t n_rows = p->x->B * p->x->T;
-    const struct shares s = shares_of(cuda, p->w, n_rows);
+    const struct shares s = shares_of(cuda, p);
     const void *kernel = dtype == VIBE_BF16 ? kernel_for<VIBE_BF16>(s.groups)
                          : dtype == VIBE_I8 ? kernel_for<VIBE_I8>(s.groups)
                          : dtype == VIBE_I4 ? kernel_for<VIBE_I4>(s.groups)
                          : dtype == VIBE_BF16_PACKED
                              ? kernel_for<VIBE_BF16_PACKED>(s.groups)
                              : kernel_for<VIBE_F8_E4M3>(s.groups);
-    struct decode a = decode_of(p, 0, n_rows);
+    struct decode a = decode_of(p, 0, p->x->B * p->x->T);
 
     a.depth = s.depth;
     a.parts = s.parts;
     a.teams = s.teams;
-    a.x_step = (unsigned)(p->x->T == 1 ? p->x->stride_b : p->x->stride_t);
+    a.of_pass = s.rows;
+    a.x_step = (unsigned)vibe_cuda_row_step(p->x);
+    a.x_pass = (unsigned)(vibe_cuda_is_regular(p->x) ? s.rows * a.x_step
+                                                     : p->x->stride_b);
     a.levels = levels_of(&s, p->w->K);
     a.partial = partial;
     a.done = cuda->done;

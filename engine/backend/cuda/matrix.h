@@ -67,6 +67,18 @@ struct vibe_cuda_product {
     enum vibe_epilogue epilogue;
 };
 
+/* Whether rows lie evenly, those of one dialogue after those of another; how
+ * far from each other those of one are, or all of them. */
+static inline int vibe_cuda_is_regular(const struct vibe_tensor *x)
+{
+    return x->T == 1 || x->B == 1 || x->stride_b == x->T * x->stride_t;
+}
+
+static inline size_t vibe_cuda_row_step(const struct vibe_tensor *x)
+{
+    return x->T == 1 ? x->stride_b : x->stride_t;
+}
+
 /* One dialogue of a product.  product points to what is beside it, so that it
  * is not moved once it is open; it borrows all else. */
 struct vibe_cuda_dialogue {
@@ -111,7 +123,7 @@ cudaError_t vibe_cuda_gemv_wide(const struct vibe_cuda *cuda,
                                 const struct vibe_cuda_product *p,
                                 float *partial);
 size_t vibe_cuda_gemv_wide_bytes(const struct vibe_cuda *cuda,
-                                 const struct vibe_matrix *w, size_t n_rows);
+                                 const struct vibe_cuda_product *p);
 cudaError_t vibe_cuda_gemv_rows(const struct vibe_cuda *cuda,
                                 const struct vibe_cuda_product *p);
 cudaError_t vibe_cuda_gemv_plain(const struct vibe_cuda *cuda,

@@ -53,12 +53,6 @@ static void multiply_plainly(struct vibe_stream *s,
     vibe_cuda_latch(s, rc, "linear");
 }
 
-/* Whether rows lie evenly, those of one dialogue after those of another. */
-static int is_regular(const struct vibe_tensor *x)
-{
-    return x->T == 1 || x->B == 1 || x->stride_b == x->T * x->stride_t;
-}
-
 static void multiply_few_rows(struct vibe_stream *s,
                               const struct vibe_cuda_product *p);
 
@@ -109,11 +103,11 @@ static void multiply_few_rows(struct vibe_stream *s,
         vibe_cuda_latch(s, vibe_cuda_gemv(cuda, p, 0, M), "linear");
         return;
     }
-    if (!is_regular(p->x)) {
+    if (!vibe_cuda_is_regular(p->x) && p->x->T > VIBE_CUDA_WIDE_ROWS) {
         multiply_each(s, p);
         return;
     }
-    bytes = vibe_cuda_gemv_wide_bytes(cuda, p->w, M);
+    bytes = vibe_cuda_gemv_wide_bytes(cuda, p);
     if (bytes)
         partial = vibe_cuda_scratch(s, bytes);
     if (partial || !bytes)
@@ -252,7 +246,7 @@ static void multiply_rows(struct vibe_stream *s,
         multiply_few_rows(s, p);
         return;
     }
-    if (is_regular(p->x)) {
+    if (vibe_cuda_is_regular(p->x)) {
         vibe_cuda_latch(s, vibe_cuda_gemv_rows(cuda, p), "gemm");
         return;
     }

@@ -45,11 +45,12 @@ static const size_t most_bytes = (size_t)48 << 20;
 
 /* How the work is shared out. */
 struct shares {
-    unsigned n_passes, groups; /* of rows */
-    unsigned warps;            /* of a team */
-    unsigned teams, parts;     /* powers of two */
-    unsigned n_blocks, depth;  /* of a part of a pass; of a team's ring */
-    size_t stage, sums;        /* bytes of a team's stage, of a block's sums */
+    unsigned n_passes, rows;  /* of each */
+    unsigned groups;          /* of rows, in a pass */
+    unsigned warps;           /* of a team */
+    unsigned teams, parts;    /* powers of two */
+    unsigned n_blocks, depth; /* of a part of a pass; of a team's ring */
+    size_t stage, sums;       /* bytes of a team's stage, of a block's sums */
 };
 
 static inline size_t blocks_of(const struct shares *s)
@@ -151,39 +152,67 @@ static inline unsigned depth_of(const struct shares *s, size_t K, size_t n_sm,
     return shared_bytes(s, K, depth) <= limit ? depth : 2;
 }
 
-static inline struct shares shares_of(const struct vibe_cuda *cuda,
-                                      const struct vibe_matrix *w,
-                                      size_t n_rows)
+/* The best so far. */
+struct choice {
+    const struct vibe_matrix *w;
+    size_t n_sm, limit;
+    struct shares best;
+    size_t least_cost;
+};
+
+/* Try all numbers of warps for so many workers; 1 / 16 is what passes cost that
+ * read the weights once more. */
+static inline void try_workers(struct choice *c, struct shares s,
+                               unsigned workers, bool is_again)
 {
-    const unsigned slices = slices_of(w->K);
-    const unsigned least = w->K <= (slices - 1) * TILE_K ? slices : 1;
-    const size_t limit = shared_limit(cuda) -
-                         vibe_size_round(sizeof(struct pass), LINE_BYTES);
-    struct shares best = {}, s = {};
-    size_t least_cost = SIZE_MAX;
+    for (s.teams = 1; s.teams <= MOST_TEAMS && s.teams <= workers;
+         s.teams *= 2) {
+        s.parts = workers / s.teams;
+        for (unsigned warps = most_warps(s.groups) / s.teams; warps > 0;
+             warps--) {
+            size_t cost;
 
-    s.n_passes = (unsigned)((n_rows + MOST_ROWS - 1) / MOST_ROWS);
-    s.groups = (unsigned)((n_rows + s.n_passes * ROWS - 1) /
-                          (s.n_passes * ROWS));
-    for (unsigned workers = least; workers <= slices; workers *= 2)
-        for (s.teams = 1; s.teams <= MOST_TEAMS && s.teams <= workers;
-             s.teams *= 2)
-            for (unsigned warps = most_warps(s.groups) / s.teams; warps > 0;
-                 warps--) {
-                size_t cost;
-
-                s.parts = workers / s.teams;
-                share_out(&s, w, warps);
-                if (!fits(&s, w->K, limit, 2))
-                    continue;
-                cost = cost_of(&s, w->K, (size_t)cuda->n_sm, limit);
-                if (cost < least_cost) {
-                    least_cost = cost;
-                    best = s;
-                }
+            share_out(&s, c->w, warps);
+            if (!fits(&s, c->w->K, c->limit, 2))
+                continue;
+            cost = cost_of(&s, c->w->K, c->n_sm, c->limit);
+            cost += is_again ? cost / 16 : 0;
+            if (cost < c->least_cost) {
+                c->least_cost = cost;
+                c->best = s;
             }
-    best.depth = depth_of(&best, w->K, (size_t)cuda->n_sm, limit);
-    return best;
+        }
+    }
+}
+
+/* Rows that do not lie evenly come to passes by dialogues; others may take twice
+ * as many passes as they must, which helps where outputs are few. */
+static inline struct shares shares_of(const struct vibe_cuda *cuda,
+                                      const struct vibe_cuda_product *p)
+{
+    const size_t n_rows = p->x->B * p->x->T;
+    const size_t least = (n_rows + MOST_ROWS - 1) / MOST_ROWS;
+    const bool is_regular = vibe_cuda_is_regular(p->x);
+    const unsigned slices = slices_of(p->w->K);
+    const unsigned first = p->w->K <= (slices - 1) * TILE_K ? slices : 1;
+    struct shares s = {};
+    struct choice c = {
+        .w = p->w,
+        .n_sm = (size_t)cuda->n_sm,
+        .limit = shared_limit(cuda) -
+                 vibe_size_round(sizeof(struct pass), LINE_BYTES),
+        .least_cost = SIZE_MAX,
+    };
+
+    for (unsigned times = 1; times <= (is_regular ? 2 : 1); times++) {
+        s.n_passes = (unsigned)(is_regular ? times * least : p->x->B);
+        s.rows = (unsigned)((n_rows + s.n_passes - 1) / s.n_passes);
+        s.groups = (s.rows + ROWS - 1) / ROWS;
+        for (unsigned workers = first; workers <= slices; workers *= 2)
+            try_workers(&c, s, workers, times > 1);
+    }
+    c.best.depth = depth_of(&c.best, p->w->K, c.n_sm, c.limit);
+    return c.best;
 }
 
 #endif /* VIBE_CUDA_WIDE_CUH */

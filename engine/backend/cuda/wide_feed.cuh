@@ -50,14 +50,17 @@ struct x_feed {
 
     /* stage: where x is in the first one */
     __device__ inline void open(const decode &a, unsigned first_stage,
-                                unsigned first, unsigned n_rows, const post &at)
+                                const post &at)
     {
         const unsigned by = 2 * at.n_warps;
+        const unsigned n_rows = min(a.of_pass,
+                                    a.n_rows - blockIdx.x * a.of_pass);
 
         stage = first_stage;
         m = 2 * at.warp + threadIdx.x / 16 % 2;
         k = threadIdx.x % 16 * 4;
-        from = a.x.data + (size_t)(a.first + first + m) * a.x_step + k;
+        from = a.x.data + (size_t)blockIdx.x * a.x_pass + (size_t)m * a.x_step +
+               k;
         step = by * a.x_step;
         to = stage + x_at(k / 4, m);
         to_step = by * X_BYTES;
