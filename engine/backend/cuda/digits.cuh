@@ -25,11 +25,6 @@ struct digits {
     float unit;
 };
 
-__device__ static inline unsigned largest_of(unsigned most, float v)
-{
-    return max(most, __float_as_uint(v) & 0x7FFFFFFFu);
-}
-
 /* What neighbours are multiplied by to be counted in units, and those. */
 struct digit_scale {
     float times, unit; /* of a sixteenth: weights come sixteenfold */
@@ -54,21 +49,38 @@ __device__ static inline unsigned count_of(float v, const digit_scale &scale)
     return __float_as_uint(fmaf(v, scale.times, 0x1.8p23f + 128.0f));
 }
 
-/* Lanes of a half of a warp have the neighbours of a tile. */
-__device__ static inline digits digits_of(const float4 &x)
+/* The larger one, or NaN if there is one. */
+__device__ static inline float larger(float a, float b)
+{
+    float most;
+
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(most) : "f"(a), "f"(b));
+    return most;
+}
+
+/* Of N tiles, of which lanes of a half of a warp have four neighbours each: bits
+ * of the largest. */
+template <int N>
+__device__ static inline void find_largest(unsigned most[N], const float4 x[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        most[i] = __float_as_uint(larger(larger(fabsf(x[i].x), fabsf(x[i].y)),
+                                         larger(fabsf(x[i].z), fabsf(x[i].w))));
+#pragma unroll
+    for (int step = 8; step; step /= 2)
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            most[i] = max(most[i], __shfl_xor_sync(0xFFFFFFFFu, most[i], step));
+}
+
+__device__ static inline digits digits_of(const float4 &x, unsigned most)
 {
     const float v[4] = {x.x, x.y, x.z, x.w};
-    unsigned most = 0, pair[2];
-    digit_scale scale;
+    const digit_scale scale = digit_scale_of(most);
+    unsigned pair[2];
     digits d;
 
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        most = largest_of(most, v[i]);
-#pragma unroll
-    for (int i = 8; i; i /= 2)
-        most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, i));
-    scale = digit_scale_of(most);
 #pragma unroll
     for (int i = 0; i < 2; i++)
         pair[i] = __byte_perm(count_of(v[2 * i], scale),
@@ -77,6 +89,15 @@ __device__ static inline digits digits_of(const float4 &x)
     d.high = __byte_perm(pair[0], pair[1], 0x7632);
     d.unit = scale.unit;
     return d;
+}
+
+/* The same of one tile. */
+__device__ static inline digits digits_of(const float4 &x)
+{
+    unsigned most[1];
+
+    find_largest<1>(most, &x);
+    return digits_of(x, most[0]);
 }
 
 /* What is meant by four words of x. */
@@ -102,24 +123,6 @@ __device__ static inline void put_digits(unsigned char *row, float *unit,
     *(unsigned *)(row + digits_at(m, true) + 4 * quad) = d.low;
     if (quad == 0)
         *unit = d.unit;
-}
-
-/* The same of two neighbours; all lanes have the row's. */
-__device__ static inline void put_pair(unsigned char *row, float *unit,
-                                       unsigned m, const float2 &x)
-{
-    const unsigned lane = threadIdx.x % 32;
-    const digit_scale scale = digit_scale_of(
-        __reduce_max_sync(0xFFFFFFFFu, largest_of(largest_of(0, x.x), x.y)));
-    const unsigned counts[2] = {count_of(x.x, scale), count_of(x.y, scale)};
-    const unsigned high = __byte_perm(counts[0], counts[1], 0x51);
-    const unsigned low = __byte_perm(counts[0], counts[1], 0x40) ^ 0x8080;
-
-    ((unsigned short *)(row +
-                        digits_at(m, false)))[lane] = (unsigned short)high;
-    ((unsigned short *)(row + digits_at(m, true)))[lane] = (unsigned short)low;
-    if (lane == 0)
-        *unit = scale.unit;
 }
 
 /* What both digits' sums of a tile come to. */

@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(THREADS)
     for (unsigned h = 0; h < 2; h++) {
         const uint2 w = *(const uint2 *)(tile + lane * 16 + h * 8);
         const unsigned r = h * 8 + lane / 4;
-        const float2 scales = i4_scales(tile, lane / 4);
+        const float2 scales = i4_scales(tile + VIBE_TILE_SCALES_AT, lane / 4);
         const float s = h ? scales.y : scales.x;
         uint4 *out = row_of(a, i, r, lane % 4 * 16);
 

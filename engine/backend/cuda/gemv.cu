@@ -5,8 +5,9 @@
  * A block makes 16 outputs at a time; each of its warps does a slice of K
  * (decode.cuh).  A warp keeps a ring of tiles of its own filled, also from
  * one group of outputs to the next, and from before the kernel ahead has
- * ended: weights never change.  x comes through the ring beside them, but that
- * of int4 where there is room for all digits of a warp's slice.
+ * ended: weights never change.  x comes through the ring beside them; that of
+ * int4 becomes digits (digits.cuh) a tile ahead, or at first, for all groups
+ * that a block makes.
  */
 #include "engine/backend/cuda/gemv_feed.cuh"
 
@@ -107,7 +108,7 @@ __device__ static inline void add_slice(float2 sums[HEIGHT],
 #pragma unroll
     for (int h = 0; h < HEIGHT; h++)
         sums[h] = make_float2(0.0f, 0.0f);
-    tiles.x_here = tiles.kept;
+    tiles.begin_round();
     for (unsigned first = threadIdx.x / 32; first < a.n_tiles; first += fold) {
         float2 c[HEIGHT];
 
@@ -170,8 +171,9 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
 /* How the work is shared out. */
 struct shares {
     size_t slot_bytes; /* of a warp's ring */
-    size_t kept;       /* bytes of x that a warp keeps */
+    size_t kept;       /* bytes of x in digits */
     unsigned warps, depth, height;
+    bool keeps; /* all of x that a warp needs */
 };
 
 static size_t shared_bytes(const struct shares *s)
@@ -196,22 +198,28 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
                                const struct vibe_matrix *w, size_t n_rows)
 {
     const size_t tile = tile_bytes(w->part[0].dtype);
-    struct shares s;
+    struct shares s = {};
 
     s.warps = slices_of(w->K);
     s.height = tile < format<VIBE_BF16>::TILE_BYTES &&
                        2 * w->N >= (size_t)(3 * TILE_N * cuda->n_sm)
                    ? 2
                    : 1;
-    s.slot_bytes = s.height * tile;
+    s.slot_bytes = w->part[0].dtype == VIBE_I4
+                       ? (s.height * tile + LINE - 1) / LINE * LINE
+                       : s.height * tile;
     s.depth = slots_of(s.slot_bytes);
     if (w->part[0].dtype == VIBE_I4) {
-        s.kept = (w->K + s.warps * TILE_K - 1) / (s.warps * TILE_K) *
-                 kept_bytes(n_rows);
-        if (shared_bytes(&s) <= room_of(cuda, &s))
+        const unsigned n_tiles = (unsigned)((w->K + TILE_K - 1) / TILE_K);
+        const size_t n_rounds = w->N / (s.height * TILE_N);
+
+        s.keeps = n_rounds > (size_t)cuda->n_sm * BUSY_WARPS / s.warps;
+        s.kept = kept_tiles<true>(n_tiles, s.warps) * kept_bytes(n_rows);
+        if (s.keeps && shared_bytes(&s) <= room_of(cuda, &s))
             return s;
+        s.keeps = false;
+        s.kept = kept_tiles<false>(n_tiles, s.warps) * kept_bytes(n_rows);
     }
-    s.kept = 0;
     s.slot_bytes += even(n_rows) * X_BYTES;
     if (shared_bytes(&s) > room_of(cuda, &s))
         s.depth = SHORT;
@@ -232,7 +240,7 @@ static const void *kernel_for(enum vibe_dtype dtype, const struct shares *s)
         return kernel_of<VIBE_BF16, 1>(s);
     if (dtype == VIBE_BF16_PACKED)
         return kernel_of<VIBE_BF16_PACKED, 1>(s);
-    if (dtype == VIBE_I4 && s->kept)
+    if (dtype == VIBE_I4 && s->keeps)
         return s->height == 1 ? kernel_of<VIBE_I4, 1, true>(s)
                               : kernel_of<VIBE_I4, 2, true>(s);
     if (dtype == VIBE_I4)

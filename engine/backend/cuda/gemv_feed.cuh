@@ -2,12 +2,13 @@
  * gemv_feed.cuh - how weights and x of gemv.cu come to a warp.
  *
  * A warp copies what it multiplies: tiles to a ring, several of them ahead, and
- * x beside them, or that of int4 once, as digits (digits.cuh).
+ * x beside them, or digits of x (digits.cuh) once, if they are kept.
  */
 #ifndef VIBE_CUDA_GEMV_FEED_CUH
 #define VIBE_CUDA_GEMV_FEED_CUH
 
 #include "engine/backend/cuda/decode.cuh"
+#include "engine/backend/cuda/shared.cuh"
 
 enum {
     ROWS = VIBE_CUDA_GEMV_ROWS, /* of x: two columns each */
@@ -16,6 +17,8 @@ enum {
     MOST_SLOTS = 8,
     SHORT = 2,       /* slots where there is not */
     BUSY_WARPS = 16, /* that keep a multiprocessor's memory busy */
+    AT_ONCE = 4,     /* tiles of x that become digits */
+    LINE = 128,      /* of shared memory: copies are faster into whole ones */
 };
 
 /* Rows come in twos: the second may be there twice. */
@@ -30,6 +33,17 @@ __host__ __device__ static inline size_t kept_bytes(size_t n_rows)
     return even(n_rows) * 2 * TILE_K + ROWS * sizeof(float);
 }
 
+/* Tiles of x in digits that there is room for: all of a slice, some at a time,
+ * or this one and the next. */
+template <bool KEEPS>
+__host__ __device__ static inline unsigned kept_tiles(unsigned n_tiles,
+                                                      unsigned slices)
+{
+    const unsigned step = AT_ONCE * slices;
+
+    return KEEPS ? (n_tiles + step - 1) / step * AT_ONCE : 2;
+}
+
 /* Slots for so many bytes of weights. */
 __host__ __device__ static constexpr unsigned slots_of(size_t bytes)
 {
@@ -38,12 +52,6 @@ __host__ __device__ static constexpr unsigned slots_of(size_t bytes)
 }
 
 #if __CUDA_ARCH__ >= 800
-
-/* The most tiles that a slice has. */
-__device__ static inline unsigned tiles_of_slice(const decode &a)
-{
-    return (a.n_tiles + a.slices - 1) / a.slices;
-}
 
 /* Row m of those of this launch, the last one for those past it. */
 __device__ static inline size_t row_of(const decode &a, const struct view &v,
@@ -104,29 +112,19 @@ struct x_feed {
         part_of_x(pairs, x, threadIdx.x / 4 % 2, is_split);
     }
 
-    /* The same from the ring. */
-    __device__ inline void take(float4 x[ROWS / 2], const decode &a,
-                                const unsigned char *tile_at) const
-    {
-#pragma unroll
-        for (unsigned i = 0; i < ROWS / 2; i++)
-            if (2 * i < a.n_rows)
-                x[i] = *(const float4 *)(tile_at + to + 2 * i * X_BYTES);
-        __syncwarp();
-    }
-
-    /* Leave their digits. */
-    __device__ inline void put(unsigned char *tile_at, const decode &a,
-                               const float4 x[ROWS / 2]) const
+    /* Make digits of a tile from the ring, what this lane has copied. */
+    __device__ inline void make_digits(unsigned char *to_x,
+                                       const unsigned char *tile_at,
+                                       const decode &a) const
     {
 #pragma unroll
         for (unsigned i = 0; i < ROWS / 2; i++) {
             const unsigned m = 2 * i + threadIdx.x % 32 / 16;
+            const float4 *v = (const float4 *)(tile_at + to + 2 * i * X_BYTES);
 
-            if (2 * i < a.n_rows)
-                put_digits(tile_at + m * DIGIT_ROW,
-                           (float *)(tile_at + units) + m, m,
-                           digits_of(meant(x[i], a.x.is_split)));
+            if (i == 0 || 2 * i < a.n_rows)
+                put_digits(to_x + m * DIGIT_ROW, (float *)(to_x + units) + m, m,
+                           digits_of(meant(*v, a.x.is_split)));
         }
     }
 };
@@ -141,6 +139,7 @@ struct route {
         tile = threadIdx.x / 32;
         round = blockIdx.x;
         n_rounds = tile < a.n_tiles ? rounds : 0;
+        keep(n_rounds);
     }
 
     __device__ inline bool is_in(void) const
@@ -160,17 +159,84 @@ struct route {
     }
 };
 
+/* The way of HEIGHT groups of outputs through tiles. */
+template <int dtype, int HEIGHT> struct feeds {
+    enum { BYTES = HEIGHT * format<dtype>::TILE_BYTES };
+    feed<dtype> rows[HEIGHT];
+
+    __device__ inline void turn(const decode &a, unsigned first_group)
+    {
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+            rows[h].turn(a, first_group + h);
+    }
+
+    __device__ inline void fetch(unsigned char *to, const decode &a,
+                                 unsigned tile, bool is_in) const
+    {
+        if (is_in)
+#pragma unroll
+            for (unsigned h = 0; h < HEIGHT; h++)
+                rows[h].fetch(to + h * format<dtype>::TILE_BYTES, a, tile);
+    }
+};
+
+/* The same of int4, whose scales come together, behind all else. */
+template <int HEIGHT> struct feeds<VIBE_I4, HEIGHT> {
+    enum {
+        TILE = VIBE_TILE_I4_BYTES,
+        SCALES_AT = HEIGHT * VIBE_TILE_SCALES_AT,
+        BYTES = (HEIGHT * TILE + LINE - 1) / LINE * LINE,
+    };
+    const unsigned char *from[HEIGHT + 1]; /* of each, and scales */
+
+    /* Past the matrix it is the last group once more. */
+    __device__ static inline const unsigned char *tiles_of(const decode &a,
+                                                           unsigned group)
+    {
+        return (const unsigned char *)a.w +
+               (size_t)min(group, a.n_groups - 1) * a.n_tiles * TILE;
+    }
+
+    __device__ inline void turn(const decode &a, unsigned first_group)
+    {
+        const unsigned lane = threadIdx.x % 32;
+
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+            from[h] = tiles_of(a, first_group + h) + 16 * lane;
+        from[HEIGHT] = tiles_of(a, first_group + lane / 2 % HEIGHT) +
+                       VIBE_TILE_SCALES_AT + lane % 2 * 16;
+#pragma unroll
+        for (unsigned h = 0; h <= HEIGHT; h++)
+            keep(from[h]);
+    }
+
+    __device__ inline void fetch(unsigned char *to, const decode &,
+                                 unsigned tile, bool is_in) const
+    {
+        const unsigned lane = threadIdx.x % 32;
+        const size_t at = (size_t)tile * TILE;
+
+        to += 16 * lane;
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+            copy_if(is_in, to + h * VIBE_TILE_SCALES_AT, from[h] + at);
+        copy_if(is_in && lane < 2 * HEIGHT, to + SCALES_AT, from[HEIGHT] + at);
+    }
+};
+
 /* A warp's ring of a.depth slots of shared memory, each for a tile of HEIGHT
  * groups of outputs and x beside it, unless that is kept, and the route of what
  * is fetched next. */
 template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     enum {
         TILE_BYTES = format<dtype>::TILE_BYTES,
-        X_AT = HEIGHT * TILE_BYTES,
+        X_AT = feeds<dtype, HEIGHT>::BYTES,
         FULL = slots_of(X_AT), /* where there is room */
     };
     route ahead;
-    feed<dtype> weights[HEIGHT];
+    feeds<dtype, HEIGHT> weights;
     x_feed x;
     unsigned char *begin, *end, *here;
     unsigned char *kept, *x_here; /* digits, of the tile at hand */
@@ -185,31 +251,22 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
         begin = memory + warp * a.depth * slot_bytes;
         end = begin + a.depth * slot_bytes;
         kept = memory + a.slices * a.depth * slot_bytes +
-               warp * tiles_of_slice(a) * kept_bytes(a.n_rows);
+               warp * kept_tiles<KEEPS>(a.n_tiles, a.slices) *
+                   kept_bytes(a.n_rows);
         here = begin;
         ahead.open(a, n_rounds);
-        turn(a);
-    }
-
-    __device__ inline void turn(const decode &a)
-    {
-#pragma unroll
-        for (unsigned h = 0; h < HEIGHT; h++)
-            weights[h].turn(a, ahead.round * HEIGHT + h);
+        weights.turn(a, ahead.round * HEIGHT);
     }
 
     __device__ inline void fetch_weights(unsigned char *to, const decode &a)
     {
-        if (ahead.is_in())
-#pragma unroll
-            for (unsigned h = 0; h < HEIGHT; h++)
-                weights[h].fetch(to + h * TILE_BYTES, a, ahead.tile);
+        weights.fetch(to, a, ahead.tile, ahead.is_in());
     }
 
     __device__ inline void next(const decode &a)
     {
         if (ahead.next(a))
-            turn(a);
+            weights.turn(a, ahead.round * HEIGHT);
     }
 
     /* Fill the ring: weights before the kernel ahead has ended, x after. */
@@ -240,68 +297,75 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
             copies_end();
             way.next(a);
         }
-    }
-
-    /* Make digits of all of x that this warp needs; several tiles are on their
-     * way together. */
-    __device__ inline void keep_x(const decode &a)
-    {
-        enum { AT_ONCE = 4 };
-        const float *rows[ROWS]; /* this lane's first pair */
-        unsigned char *to = kept;
-
-#pragma unroll
-        for (unsigned m = 0; m < ROWS; m++)
-            rows[m] = a.x.data + row_of(a, a.x, m) + threadIdx.x % 32 * 2;
-
-        for (unsigned tile = threadIdx.x / 32; tile < a.n_tiles;
-             tile += AT_ONCE * a.slices) {
-            float2 v[AT_ONCE][ROWS];
-
-#pragma unroll
-            for (unsigned i = 0; i < AT_ONCE; i++)
-                load_x(v[i], rows, a, tile + i * a.slices);
-#pragma unroll
-            for (unsigned i = 0; i < AT_ONCE; i++)
-                if (tile + i * a.slices < a.n_tiles) {
-                    put_x(to, v[i], a);
-                    to += kept_bytes(a.n_rows);
-                }
-        }
-        __syncwarp();
-    }
-
-    /* This lane's pairs of a tile. */
-    __device__ static inline void load_x(float2 v[ROWS],
-                                         const float *const rows[ROWS],
-                                         const decode &a, unsigned tile)
-    {
-        const unsigned k = tile * TILE_K;
-        const bool is_in = k + threadIdx.x % 32 * 2 < a.K;
-
-#pragma unroll
-        for (unsigned m = 0; m < ROWS; m++)
-            v[m] = m < a.n_rows && is_in ? *(const float2 *)(rows[m] + k)
-                                         : make_float2(0.0f, 0.0f);
-    }
-
-    __device__ inline void put_x(unsigned char *to, const float2 v[ROWS],
-                                 const decode &a) const
-    {
-#pragma unroll
-        for (unsigned m = 0; m < ROWS; m++)
-            if (m < a.n_rows)
-                put_pair(to + m * DIGIT_ROW, (float *)(to + x.units) + m, m,
-                         make_float2(meant(v[m].x, a.x.is_split),
-                                     meant(v[m].y, a.x.is_split)));
-    }
-
-    __device__ inline void await(const decode &a) const
-    {
+        if (dtype != VIBE_I4)
+            return;
         if (a.depth == FULL)
             copies_wait<FULL - 1>();
         else
             copies_wait<SHORT - 1>();
+        x_here = kept;
+        x.make_digits(x_here, begin + X_AT, a);
+    }
+
+    /* Make digits of all of x that this warp needs. */
+    __device__ inline void keep_x(const decode &a)
+    {
+#pragma unroll
+        for (unsigned i = 0; i < ROWS / 2; i++)
+            if (2 * i < a.n_rows)
+                keep_rows(a, i);
+        __syncwarp();
+    }
+
+    /* Of rows 2 i and 2 i + 1, a few tiles at a time while the next ones are on
+     * their way. */
+    __device__ inline void keep_rows(const decode &a, unsigned i)
+    {
+        const unsigned m = 2 * i + threadIdx.x % 32 / 16;
+        const unsigned step = AT_ONCE * a.slices;
+        unsigned char *to = kept + m * DIGIT_ROW;
+        float *unit = (float *)(kept + x.units) + m;
+        float4 next[AT_ONCE];
+
+        load_x(next, x.from[i], a, threadIdx.x / 32);
+        for (unsigned tile = threadIdx.x / 32; tile < a.n_tiles; tile += step) {
+            unsigned most[AT_ONCE];
+            float4 v[AT_ONCE];
+
+#pragma unroll
+            for (unsigned j = 0; j < AT_ONCE; j++)
+                v[j] = meant(next[j], a.x.is_split);
+            load_x(next, x.from[i], a, tile + step);
+            find_largest<AT_ONCE>(most, v);
+#pragma unroll
+            for (unsigned j = 0; j < AT_ONCE; j++) {
+                put_digits(to, unit, m, digits_of(v[j], most[j]));
+                to += kept_bytes(a.n_rows);
+                unit += kept_bytes(a.n_rows) / sizeof(*unit);
+            }
+        }
+    }
+
+    /* This lane's quads of some tiles. */
+    template <int N>
+    __device__ static inline void load_x(float4 (&v)[N], const float *from,
+                                         const decode &a, unsigned tile)
+    {
+#pragma unroll
+        for (unsigned j = 0; j < N; j++, tile += a.slices)
+            v[j] = tile < a.n_tiles ? *(const float4 *)(from + tile * TILE_K)
+                                    : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+
+    /* Wait for the slot at hand, and the next one if its x becomes digits. */
+    __device__ inline void await(const decode &a) const
+    {
+        enum { MORE = dtype == VIBE_I4 && !KEEPS };
+
+        if (KEEPS || a.depth == FULL)
+            copies_wait<FULL - 1 - MORE>();
+        else
+            copies_wait<SHORT - 1 - MORE>();
     }
 
     /* Have the slot at hand filled again. */
@@ -337,21 +401,25 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
             groups[h].put(w[h], tile, a, n + h);
     }
 
-    /* The digits of the tile at hand. */
-    __device__ inline unsigned char *take_x(const decode &a)
+    /* Begin with the first of the tiles that are kept. */
+    __device__ inline void begin_round(void)
     {
-        unsigned char *at = here + X_AT;
-        float4 v[ROWS / 2];
+        if (KEEPS)
+            x_here = kept;
+    }
 
-        if (KEEPS) {
-            at = x_here;
-            x_here += kept_bytes(a.n_rows);
-        } else {
-            x.take(v, a, at);
-            x.put(at, a, v);
-        }
-        __syncwarp();
-        return at;
+    /* Turn to the digits of the next tile.  Those that are not kept are made
+     * now, while this tile is multiplied; here is its slot already. */
+    __device__ inline void next_x(const decode &a)
+    {
+        const unsigned bytes = kept_bytes(a.n_rows);
+
+        if (!KEEPS && x_here != kept)
+            x_here = kept;
+        else
+            x_here += bytes;
+        if (!KEEPS)
+            x.make_digits(x_here, here + X_AT, a);
     }
 
     /* The first and the third sum of each += the tile at hand, of int4, times
@@ -359,38 +427,40 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     __device__ inline void add_digits(float sums[HEIGHT][4], const decode &a)
     {
         const unsigned lane = threadIdx.x % 32;
-        const unsigned char *at;
         i4_words w[HEIGHT];
         float2 scales[HEIGHT];
+        int c[HEIGHT][4] = {};
         unsigned digits[4];
         float unit;
 
         await(a);
-#pragma unroll
-        for (int h = 0; h < HEIGHT; h++) /* copied by this lane */
-            read_16_bytes(w[h].u, here + h * TILE_BYTES + lane * 16);
-        at = take_x(a);
-        read_16_bytes(digits, at + x.digits);
-        unit = *(const float *)(at + x.unit);
+        __syncwarp();
 #pragma unroll
         for (int h = 0; h < HEIGHT; h++)
-            scales[h] = i4_scales(here + h * TILE_BYTES, lane / 4);
+            read_16_bytes(w[h].u, here + h * VIBE_TILE_SCALES_AT + lane * 16);
+        read_16_bytes(digits, x_here + x.digits);
+        unit = *(const float *)(x_here + x.unit);
+#pragma unroll
+        for (int h = 0; h < HEIGHT; h++)
+            scales[h] = i4_scales(here + feeds<dtype, HEIGHT>::SCALES_AT +
+                                      h * I4_SCALE_BYTES,
+                                  lane / 4);
         refill(a);
 #pragma unroll
-        for (int h = 0; h < HEIGHT; h++) {
-            const unsigned *u = w[h].u;
-            int c[4] = {};
+        for (int j = 0; j < 2 * HEIGHT; j++) {
+            const unsigned *u = w[j % HEIGHT].u;
+            const int i = j / HEIGHT;
+            const unsigned rows[4] = {i4_bytes(u[0], i), i4_bytes(u[2], i),
+                                      i4_bytes(u[1], i), i4_bytes(u[3], i)};
 
+            multiply_bytes(c[j % HEIGHT], rows, digits + 2 * i);
+        }
+        next_x(a);
 #pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const unsigned rows[4] = {i4_bytes(u[0], i), i4_bytes(u[2], i),
-                                          i4_bytes(u[1], i), i4_bytes(u[3], i)};
-
-                multiply_bytes(c, rows, digits + 2 * i);
-            }
-            sums[h][0] = fmaf(sum_of(c[0], c[1]), scales[h].x * unit,
+        for (int h = 0; h < HEIGHT; h++) {
+            sums[h][0] = fmaf(sum_of(c[h][0], c[h][1]), scales[h].x * unit,
                               sums[h][0]);
-            sums[h][2] = fmaf(sum_of(c[2], c[3]), scales[h].y * unit,
+            sums[h][2] = fmaf(sum_of(c[h][2], c[h][3]), scales[h].y * unit,
                               sums[h][2]);
         }
     }

@@ -178,9 +178,10 @@ template <int dtype, int GROUPS> struct worker {
                                         digits_at(lane / 4, i) + lane % 4 * 16);
 #pragma unroll
             for (unsigned h = 0; h < HEIGHT; h++) {
-                const unsigned char *tile = from + h * VIBE_TILE_I4_BYTES;
-                const float2 scales[2] = {i4_scales(tile, lane % 4 * 2),
-                                          i4_scales(tile, lane % 4 * 2 + 1)};
+                const unsigned char *at = from + h * VIBE_TILE_I4_BYTES +
+                                          VIBE_TILE_SCALES_AT;
+                const float2 scales[2] = {i4_scales(at, lane % 4 * 2),
+                                          i4_scales(at, lane % 4 * 2 + 1)};
 
                 add_tile(c[h][0][g], u[h], d, scales, unit);
             }

@@ -27,6 +27,19 @@ __device__ static inline void copy_async(void *shared, const void *global,
                      : "memory");
 }
 
+/* Copy 16 bytes so, or nothing, without a branch. */
+__device__ static inline void copy_if(bool is_there, void *shared,
+                                      const void *global)
+{
+    const unsigned to = (unsigned)__cvta_generic_to_shared(shared);
+
+    asm volatile(
+        "{.reg .pred is_there; setp.ne.u32 is_there, %2, 0; @is_there "
+        "cp.async.cg.shared.global.L2::128B [%0], [%1], 16;}" ::"r"(to),
+        "l"(global), "r"((unsigned)is_there)
+        : "memory");
+}
+
 /* The copies since the last call are one group. */
 __device__ static inline void copies_end(void)
 {
@@ -54,7 +67,8 @@ __device__ static inline void multiply(float c[4], const unsigned a[4],
 __device__ static inline void multiply_bytes(int c[4], const unsigned a[4],
                                              const unsigned b[2])
 {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

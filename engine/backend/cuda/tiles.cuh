@@ -141,11 +141,13 @@ __device__ static inline unsigned i4_bytes(unsigned word, int i)
     return (i ? word : word << 4) & 0xF0F0F0F0u;
 }
 
-/* The scales of rows r and r + 8. */
-__device__ static inline float2 i4_scales(const unsigned char *tile, unsigned r)
+enum { I4_SCALE_BYTES = VIBE_TILE_I4_BYTES - VIBE_TILE_SCALES_AT };
+
+/* The scales of rows r and r + 8, of those of a tile. */
+__device__ static inline float2 i4_scales(const unsigned char *scales,
+                                          unsigned r)
 {
-    const unsigned pair = *(const unsigned *)(tile + VIBE_TILE_SCALES_AT +
-                                              4 * r);
+    const unsigned pair = *(const unsigned *)(scales + 4 * r);
 
     return make_float2(__uint_as_float(pair << 16),
                        __uint_as_float(pair & 0xFFFF0000u));
