@@ -6,6 +6,7 @@
  * of the weights come through a ring in shared memory.
  */
 #include "engine/backend/cuda/columns.cuh"
+#include "engine/backend/cuda/shared.cuh"
 
 enum {
     DEPTH = 4,        /* of a ring; less where there is no room */
@@ -56,8 +57,8 @@ template <class S> struct feeder {
     };
     unsigned x[N_X]; /* where its rows begin */
     const unsigned short *w;
-    unsigned x_to, w_to;
-    bool has_row[N_W]; /* of the weights */
+    unsigned x_to, w_to; /* in a stage */
+    unsigned rows_left;  /* of the weights, from w's on */
 
     __device__ inline void open_w(const columns &a, unsigned n0)
     {
@@ -65,9 +66,10 @@ template <class S> struct feeder {
 
         w = a.w + (size_t)(n0 + row) * a.stride + threadIdx.x % 4 * 8;
         w_to = S::X_BYTES + row * W_ROW + threadIdx.x % 4 * 16;
-#pragma unroll
-        for (int i = 0; i < N_W; i++)
-            has_row[i] = n0 + row + i * W_STEP < a.e.N;
+        rows_left = n0 + row < a.e.N ? a.e.N - n0 - row : 0;
+        keep(w);
+        keep(w_to);
+        keep(rows_left);
     }
 
     __device__ inline void open_x(const columns &a, unsigned m0)
@@ -76,84 +78,99 @@ template <class S> struct feeder {
         const unsigned piece = threadIdx.x % 8;
 
         x_to = x_at(row, piece); /* X_STEP is even */
+        keep(x_to);
 #pragma unroll
-        for (int i = 0; i < N_X; i++)
+        for (int i = 0; i < N_X; i++) {
             x[i] = (unsigned)row_at(a.x, a.e.T,
                                     min(m0 + row + i * X_STEP, a.n_rows - 1)) +
                    piece * 4;
-    }
-
-    __device__ inline void fetch_w(unsigned char *stage, const columns &a,
-                                   unsigned k) const
-    {
-        const bool is_in = k + threadIdx.x % 4 * 8 < a.stride;
-
-#pragma unroll
-        for (int i = 0; i < N_W; i++) {
-            const bool is_there = is_in && has_row[i];
-
-            copy_async<16>(stage + w_to + i * W_STEP * W_ROW,
-                           is_there ? w + (size_t)i * W_STEP * a.stride + k
-                                    : a.w,
-                           is_there);
+            keep(x[i]);
         }
     }
 
-    __device__ inline void fetch_x(unsigned char *stage, const columns &a,
+    /* stage: an address in shared memory */
+    __device__ inline void fetch_w(unsigned stage, const columns &a,
+                                   unsigned k) const
+    {
+        const unsigned left = k + threadIdx.x % 4 * 8 < a.stride ? rows_left
+                                                                 : 0;
+
+#pragma unroll
+        for (int i = 0; i < N_W; i++)
+            copy_to_shared(stage + w_to + i * W_STEP * W_ROW,
+                           w + k + (size_t)(i * W_STEP) * a.stride,
+                           i * W_STEP < left);
+    }
+
+    __device__ inline void fetch_x(unsigned stage, const columns &a,
                                    unsigned k) const
     {
         const bool is_in = k + threadIdx.x % 8 * 4 < a.K;
 
 #pragma unroll
         for (int i = 0; i < N_X; i++)
-            copy_async<16>(stage + x_to + i * X_STEP * X_ROW,
-                           a.x.data + (is_in ? x[i] + k : 0), is_in);
+            copy_to_shared(stage + x_to + i * X_STEP * X_ROW,
+                           a.x.data + (x[i] + k), is_in);
     }
 };
 
-/* Add a unit to a warp's sums.  x and w are where its first row and output
- * are. */
-template <bool IS_SPLIT, int SPAN>
-__device__ static inline void add_unit(float sums[HEIGHT][SPAN][4],
-                                       const unsigned char *x,
-                                       const unsigned char *w)
-{
-    /* eights of outputs whose products take turns */
-    enum { AT_ONCE = SPAN < 4 ? SPAN : 4 };
-    const unsigned row = threadIdx.x % 32 / 4;
-    const unsigned q = threadIdx.x % 4;
-    uint4 v[SPAN];
+/* A warp's way through stages: where in one its lanes read. */
+struct reader {
+    unsigned x, w; /* the first row's first piece, the first output's */
+
+    __device__ inline void open(unsigned m, unsigned n, unsigned x_bytes)
+    {
+        const unsigned row = threadIdx.x % 32 / 4;
+        const unsigned q = threadIdx.x % 4;
+
+        x = x_at(m + row, 2 * q);
+        w = x_bytes + (n + row) * W_ROW + q * 16;
+        keep(x);
+        keep(w);
+    }
+
+    /* Add a unit, at an address in shared memory, to the sums. */
+    template <bool IS_SPLIT, int SPAN>
+    __device__ inline void add_unit(float sums[HEIGHT][SPAN][4],
+                                    unsigned stage) const
+    {
+        unsigned v[SPAN][4];
 
 #pragma unroll
-    for (int j = 0; j < SPAN; j++)
-        v[j] = *(const uint4 *)(w + (j * 8 + row) * W_ROW + q * 16);
+        for (int j = 0; j < SPAN; j++)
+            read_shared(v[j], stage + w + j * 8 * W_ROW);
 #pragma unroll
-    for (int step = 0; step < 2; step++) {
-        unsigned parts[HEIGHT][2][4];
+        for (int step = 0; step < 2; step++) {
+            /* the second piece of a lane is beside the first, see x_at */
+            const unsigned from = stage + (x ^ step * 16);
+            unsigned parts[HEIGHT][2][4];
 
 #pragma unroll
-        for (int i = 0; i < HEIGHT * 2; i++) {
-            const unsigned m = i * 8 + row;
-            const float4 four = *(const float4 *)(x + x_at(m, 2 * q + step));
-            unsigned(&high)[4] = parts[i / 2][0], (&low)[4] = parts[i / 2][1];
+            for (int i = 0; i < HEIGHT * 2; i++) {
+                unsigned(&high)[4] = parts[i / 2][0];
+                unsigned(&low)[4] = parts[i / 2][1];
+                unsigned u[4];
 
-            read_split(high[i % 2], low[i % 2], make_float2(four.x, four.y),
-                       IS_SPLIT);
-            read_split(high[2 + i % 2], low[2 + i % 2],
-                       make_float2(four.z, four.w), IS_SPLIT);
-        }
+                read_shared(u, from + i * 8 * X_ROW);
+                read_split(
+                    high[i % 2], low[i % 2],
+                    make_float2(__uint_as_float(u[0]), __uint_as_float(u[1])),
+                    IS_SPLIT);
+                read_split(
+                    high[2 + i % 2], low[2 + i % 2],
+                    make_float2(__uint_as_float(u[2]), __uint_as_float(u[3])),
+                    IS_SPLIT);
+            }
 #pragma unroll
-        for (int i = 0; i < 2 * HEIGHT * SPAN; i++) {
-            const int j = i / (2 * HEIGHT * AT_ONCE) * AT_ONCE + i % AT_ONCE;
-            const int h = i / AT_ONCE % HEIGHT;
-            const int part = i / AT_ONCE / HEIGHT % 2;
-            const unsigned b[2] = {step ? v[j].z : v[j].x,
-                                   step ? v[j].w : v[j].y};
+            for (int i = 0; i < 2 * HEIGHT * SPAN; i++) {
+                const int j = i % SPAN, h = i / SPAN % HEIGHT;
 
-            multiply(sums[h][j], parts[h][part], b);
+                multiply(sums[h][j], parts[h][i / SPAN / HEIGHT],
+                         v[j] + 2 * step);
+            }
         }
     }
-}
+};
 
 /* Where four outputs of a row end up, and what they need. */
 struct finisher {
@@ -271,19 +288,23 @@ __device__ static inline void finish_tile(const columns &a, const float *sums,
     const float *from = sums + threadIdx.x / S::FOURS * S::SUMS_ROW +
                         threadIdx.x % S::FOURS * 4;
     unsigned m = m0 + threadIdx.x / S::FOURS;
+    unsigned t = m % a.e.T;
+    size_t dialogue = m / a.e.T * a.e.y.stride_b;
 
     if (f.n >= a.e.N)
         return;
 #pragma unroll 1
     for (int i = 0; i < S::EACH; i += BATCH) {
         float4 old[BATCH];
-        size_t y_at[BATCH];
+        unsigned y_at[BATCH];
 
 #pragma unroll
         for (int j = 0; j < BATCH; j++) {
-            y_at[j] = row_at(a.e.y, a.e.T, min(m + j * S::STEP, a.n_rows - 1));
-            if (f.is_even)
+            y_at[j] = (unsigned)(dialogue + t * a.e.y.stride_t);
+            if (f.is_even && m + j * S::STEP < a.n_rows)
                 old[j] = f.read(a.e, y_at[j]);
+            for (t += S::STEP; t >= a.e.T; t -= a.e.T)
+                dialogue += a.e.y.stride_b;
         }
 #pragma unroll 1
         for (int j = 0; j < BATCH;
@@ -336,12 +357,13 @@ __global__ void __launch_bounds__(S::ALL, S::BLOCKS)
     const unsigned first = (blockIdx.z * S::TEAMS + team) * a.of_team;
     const unsigned k_end = min(first + a.of_team, a.K);
     const unsigned ahead = (a.depth - 1) * UNIT;
-    unsigned char *ring = (unsigned char *)memory + team * a.depth * S::STAGE;
+    unsigned ring = shared_address(memory) + team * a.depth * S::STAGE;
     float *left = (float *)memory + team * S::SUMS;
     float totals[HEIGHT][SPAN][4] = {}, sums[HEIGHT][SPAN][4] = {};
     feeder<S> from;
+    reader at;
     finisher end;
-    unsigned stage = 0, in_slice = 0;
+    unsigned stage = 0, in_slice = 0, ring_bytes = a.depth * S::STAGE;
 
     from.open_w(a, n0);
     for (unsigned k = first; k < min(first + ahead, k_end); k += UNIT)
@@ -349,14 +371,16 @@ __global__ void __launch_bounds__(S::ALL, S::BLOCKS)
     let_next_start();
     wait_for_inputs();
     from.open_x(a, m0);
+    at.open(m, n, S::X_BYTES);
+    keep(ring);
+    keep(ring_bytes);
     for (unsigned k = first; k < first + ahead; k += UNIT) {
         if (k < k_end)
             from.fetch_x(ring + (k - first) / UNIT * S::STAGE, a, k);
         copies_end();
     }
     for (unsigned k = first; k < k_end; k += UNIT) {
-        const unsigned char *here = ring + stage * S::STAGE;
-        unsigned char *to = ring + (stage ? stage - 1 : a.depth - 1) * S::STAGE;
+        const unsigned free = (stage ? stage : ring_bytes) - S::STAGE;
 
         if (a.depth == 2)
             copies_wait<0>();
@@ -364,13 +388,13 @@ __global__ void __launch_bounds__(S::ALL, S::BLOCKS)
             copies_wait<DEPTH - 2>();
         meet_team<S>(team);
         if (k + ahead < k_end) {
-            from.fetch_x(to, a, k + ahead);
-            from.fetch_w(to, a, k + ahead);
+            from.fetch_x(ring + free, a, k + ahead);
+            from.fetch_w(ring + free, a, k + ahead);
         }
         copies_end();
-        add_unit<IS_SPLIT, SPAN>(sums, here + m * X_ROW,
-                                 here + S::X_BYTES + n * W_ROW);
-        stage = stage + 1 < a.depth ? stage + 1 : 0;
+        at.add_unit<IS_SPLIT, S::SPAN>(sums, ring + stage);
+        stage += S::STAGE;
+        stage = stage < ring_bytes ? stage : 0;
         in_slice += UNIT;
         if (in_slice < a.slice && k + UNIT < k_end)
             continue;
@@ -394,7 +418,7 @@ __global__ void __launch_bounds__(S::ALL, S::BLOCKS)
                             2) = make_float2(totals[i / 2][j][i % 2 * 2],
                                              totals[i / 2][j][i % 2 * 2 + 1]);
     __syncthreads();
-    if (a.parts > 1 && !meet<S>(a, (float *)memory))
+    if (S::TEAMS > 1 && a.parts > 1 && !meet<S>(a, (float *)memory))
         return;
     finish_tile<S>(a, (const float *)memory, a.parts > 1 ? 1 : S::TEAMS, end,
                    m0);
