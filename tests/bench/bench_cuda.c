@@ -7,7 +7,8 @@
  * what a product takes and weight bytes per second beside the probed reading
  * speed.  Then products of many rows, by time and arithmetic.
  *
- *   bench_cuda [device [any]]     any: only the speeds
+ *   bench_cuda [device [any [rows]]]     any: only the speeds; rows: only of
+ *                                        products of so many
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -31,6 +32,7 @@ struct bench {
     struct vibe_tensor far;               /* of tiles: no escapes */
     struct vibe_tensor room;
     double bandwidth; /* bytes per second */
+    size_t only_rows; /* 0: of all numbers of rows */
 };
 
 /* One product, over and over, on the next weights of the pool each time. */
@@ -185,8 +187,11 @@ static void bench_linear(struct bench *b, enum vibe_dtype dtype)
                 .is_normed = shapes[i].is_normed,
                 .count = graph_bytes / bytes,
             };
-            double s = measure(&p);
+            double s;
 
+            if (b->only_rows && b->only_rows != rows[r])
+                continue;
+            s = measure(&p);
             printf("  M=%-2zu %6.1f us %3.0f%%", rows[r], 1e6 * s,
                    100.0 * (double)bytes / s / b->bandwidth);
         }
@@ -311,6 +316,7 @@ int main(int argc, char **argv)
         return 0;
     }
     failed = argc > 2 ? 0 : check(&b);
+    b.only_rows = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
     make(&b);
     b.bandwidth = b.be->ops->probe_bandwidth(b.be);
     printf("%s; memory reads %.1f GB/s\n", b.be->name, 1e-9 * b.bandwidth);
@@ -319,8 +325,10 @@ int main(int argc, char **argv)
     bench_linear(&b, VIBE_I8);
     bench_linear(&b, VIBE_I4);
     bench_linear(&b, VIBE_BF16_PACKED);
-    bench_gemm(&b, VIBE_BF16);
-    bench_gemm(&b, VIBE_F8_E4M3);
+    if (!b.only_rows) {
+        bench_gemm(&b, VIBE_BF16);
+        bench_gemm(&b, VIBE_F8_E4M3);
+    }
 
     vibe_tensor_release(&b.pool, b.be);
     vibe_tensor_release(&b.x, b.be);
