@@ -25,13 +25,14 @@
 #define VIBE_CUDA_ATTEND_PARTS_CUH
 
 #include "engine/backend/cuda/attend_row.cuh"
+#include "engine/backend/cuda/launch.cuh"
 
 enum {
-    TILE = 16,      /* positions */
-    FEW = 32,       /* tiles that are not worth more than one part */
-    LEAST = 8,      /* tiles of a part otherwise */
-    MAX_PARTS = 64, /* of a past */
-    LETTERS = 4,    /* of a quad that a lane reads, at most */
+    TILE = 16,                /* positions */
+    FEW = 32,                 /* tiles that are not worth more than one part */
+    LEAST = 8,                /* tiles of a part otherwise */
+    LETTERS = 2,              /* of a quad that a lane reads, at most */
+    MAX_PARTS = 32 * LETTERS, /* of a past */
 };
 
 /* What a part has to say of a quad.  A word that is BLANK has not arrived. */
@@ -57,12 +58,14 @@ __device__ static inline unsigned parts_for(unsigned n_tiles, unsigned most)
 }
 
 /* Part i of those that there are: those of one past are side by side, the last
- * row's before others.  Returns whether there is one. */
+ * row's before others.  Returns whether there is one.  Lets the next kernel
+ * start where all pasts are short. */
 __device__ static inline bool find_part(struct part &p, const struct step &a,
                                         unsigned i)
 {
     const unsigned lane = threadIdx.x % 32;
 
+#pragma unroll 1
     for (unsigned first = 0; first < a.n_rows; first += 32) {
         const bool is_row = first + lane < a.n_rows;
         const unsigned row = a.n_rows - 1 - (is_row ? first + lane : first);
@@ -73,6 +76,8 @@ __device__ static inline bool find_part(struct part &p, const struct step &a,
         unsigned end = parts; /* of this row and those before */
         unsigned at;
 
+        if (__all_sync(0xFFFFFFFFu, n == 1))
+            let_next_start(); /* there is little to read ahead of it */
 #pragma unroll
         for (unsigned offset = 1; offset < 32; offset *= 2) {
             const unsigned other = __shfl_up_sync(0xFFFFFFFFu, end, offset);
@@ -88,6 +93,7 @@ __device__ static inline bool find_part(struct part &p, const struct step &a,
             p.seq = __shfl_sync(0xFFFFFFFFu, seq, at);
             p.head = i / p.n;
             p.i = i % p.n;
+            p.n_all = a.n_rows <= 32 ? __shfl_sync(0xFFFFFFFFu, end, 31) : ~0u;
             p.first = p.i * (p.pos / TILE + 1) / p.n;
             p.end = (p.i + 1) * (p.pos / TILE + 1) / p.n;
             return true;
@@ -149,7 +155,7 @@ __device__ static inline bool is_blank(float4 v)
 /* Lanes that read the letters of n parts. */
 __device__ static inline unsigned readers_of(unsigned n)
 {
-    return n <= 4 * LETTERS ? 4 : n <= 8 * LETTERS ? 8 : 16;
+    return n <= 8 * LETTERS ? 8 : n <= 16 * LETTERS ? 16 : 32;
 }
 
 /* Read up to LETTERS letters of a quad as soon as they are there, and leave
@@ -206,11 +212,13 @@ __device__ static inline quad collect(struct letter *first, unsigned stride,
 #pragma unroll
     for (unsigned i = 0; i < LETTERS; i++)
         q.top = fmaxf(q.top, scores[i].x);
+#pragma unroll 1
     for (unsigned offset = readers / 2; offset > 0; offset /= 2)
         q.top = fmaxf(q.top, __shfl_xor_sync(0xFFFFFFFFu, q.top, offset));
 #pragma unroll
     for (unsigned i = 0; i < LETTERS; i++)
         append(q, sum[i], scores[i].x, scores[i].y);
+#pragma unroll 1
     for (unsigned offset = readers / 2; offset > 0; offset /= 2) {
         q.sum.x += __shfl_xor_sync(0xFFFFFFFFu, q.sum.x, offset);
         q.sum.y += __shfl_xor_sync(0xFFFFFFFFu, q.sum.y, offset);

@@ -41,6 +41,7 @@ struct part {
     unsigned pos; /* of the newest position */
     unsigned i, n;
     unsigned first, end; /* tiles */
+    unsigned n_all;      /* parts of all pasts, or more */
 };
 
 /* What the warps of a block have in common, of one row. */

@@ -188,19 +188,16 @@ __device__ static inline void begin_tiles(desk<T, HD> *d, const struct step &a,
 {
     const unsigned warp = this_thread() / 32;
     tile<T, HD, TILE> *tile = ring_of(d, a.depth, warp);
-    const char *keys[MAX_DEPTH<T>];
 
-#pragma unroll
-    for (unsigned i = 0; i < MAX_DEPTH<T>; i++)
-        keys[i] = locate(a, p, p.first + warp + i * WARPS);
-#pragma unroll
-    for (unsigned i = 0; i < MAX_DEPTH<T>; i++)
-        if (i < a.depth) {
-            const unsigned at = p.first + warp + i * WARPS;
+#pragma unroll 1
+    for (unsigned i = 0; i < a.depth; i++, tile++) {
+        const unsigned at = p.first + warp + i * WARPS;
+        const char *keys = locate(a, p, at);
 
-            fetch<T, HD>(tile + i, a, p, at, keys[i], 0);
-            fetch<T, HD>(tile + i, a, p, at, keys[i], 1);
-        }
+#pragma unroll 1
+        for (unsigned part = 0; part < 2; part++)
+            fetch<T, HD>(tile, a, p, at, keys, part);
+    }
 }
 
 /* Wait for the oldest keys or values of so many tiles. */
@@ -226,6 +223,7 @@ __device__ static inline void add_tiles(work<HD> &w, desk<T, HD> *d,
     tile<T, HD, TILE> *ring = ring_of(d, a.depth, this_thread() / 32);
     tile<T, HD, TILE> *tile = ring;
 
+#pragma unroll 1
     for (unsigned i = p.first + this_thread() / 32; i < p.end; i += WARPS) {
         float s[4];
 
@@ -318,18 +316,24 @@ __device__ static inline void finish(const struct step &a, const struct part &p,
         a.is_split);
 }
 
-/* Tell the other parts of the past what this one has found. */
+/* Finish the row, or tell the other parts of its past what this one has
+ * found. */
 template <typename T, unsigned HD>
 __device__ static inline void post(desk<T, HD> *d, const struct step &a,
                                    const struct part &p)
 {
     struct letter *to = letters_of<HD>(p, a, p.i);
 
+#pragma unroll 1
     for (unsigned i = this_thread(); i < a.group * HD / 4; i += THREADS) {
         const quad q = gather<T, HD>(d, a.depth, i);
 
-        send(&to[i].sum, q.sum);
-        send(&to[i].scores, make_float4(q.top, q.weight, 0.0f, 0.0f));
+        if (p.n == 1) {
+            finish<T, HD>(a, p, i, q);
+        } else {
+            send(&to[i].sum, q.sum);
+            send(&to[i].scores, make_float4(q.top, q.weight, 0.0f, 0.0f));
+        }
     }
 }
 
@@ -341,10 +345,12 @@ __device__ static inline void prefetch_letters(const struct step &a,
     const unsigned n_quads = a.group * HD / 4;
     const unsigned of_line = 128 / sizeof(struct letter);
 
+#pragma unroll 1
     for (unsigned k = this_thread(); k < p.n; k += THREADS)
+#pragma unroll 1
         for (unsigned i = p.i * n_quads / p.n; i < (p.i + 1) * n_quads / p.n;
              i += of_line)
-            prefetch(letters_of<HD>(p, a, k) + i);
+            prefetch_kept(letters_of<HD>(p, a, k) + i);
 }
 
 /* Finish the quads that are this part's to finish. */
@@ -356,6 +362,7 @@ __device__ static inline void share(const struct step &a, const struct part &p)
     const unsigned end = (p.i + 1) * n_quads / p.n;
     struct letter *letters = letters_of<HD>(p, a, 0);
 
+#pragma unroll 1
     for (unsigned first = p.i * n_quads / p.n; first < end;
          first += THREADS / readers) {
         const unsigned i = first + this_thread() / readers;
@@ -367,22 +374,27 @@ __device__ static inline void share(const struct step &a, const struct part &p)
     }
 }
 
-/* A part from end to end. */
+/* Begin reading what a part will need. */
+template <typename T, unsigned HD>
+__device__ static inline void begin_part(desk<T, HD> *d, const struct step &a,
+                                         const struct part &p)
+{
+    begin_tiles<T, HD>(d, a, p);
+    let_next_start(); /* what it reads ahead comes after what we do */
+    if (p.n > 1)
+        prefetch_letters<HD>(a, p);
+}
+
+/* A part from then on until its letters are on their way. */
 template <typename T, unsigned HD>
 __device__ static inline void do_part(desk<T, HD> *d, const struct step &a,
-                                      const struct part &p)
+                                      const struct part &p,
+                                      const float (&inv_freq)[HD / 64])
 {
-    float inv_freq[HD / 64];
     pairs<HD> turns, centre;
     work<HD> w;
     char *newest;
 
-#pragma unroll
-    for (unsigned i = 0; i < HD / 64; i++)
-        inv_freq[i] = load_kept(&a.by.inv_freq[channel_of_pair<HD>(i)]);
-    begin_tiles<T, HD>(d, a, p);
-    if (p.n > 1)
-        prefetch_letters<HD>(a, p);
 #pragma unroll
     for (unsigned i = 0; i < HD / 64; i++)
         turn(&turns.hi[i], &turns.lo[i], (float)p.pos, inv_freq[i]);
@@ -395,39 +407,55 @@ __device__ static inline void do_part(desk<T, HD> *d, const struct step &a,
     add_tiles<T, HD>(w, d, a, p);
     leave<T, HD>(d, a.depth, w);
     __syncthreads();
-    if (p.n > 1) {
-        post<T, HD>(d, a, p);
-        share<T, HD>(a, p);
-    } else {
-        for (unsigned i = this_thread(); i < a.group * HD / 4; i += THREADS)
-            finish<T, HD>(a, p, i, gather<T, HD>(d, a.depth, i));
-    }
+    post<T, HD>(d, a, p);
 }
 
 #endif
 
-/* Grid: as many blocks as may wait for each other, or parts there can be. */
+/* Grid: as many blocks as may wait for each other, or parts there can be.  The
+ * next part's tiles are on their way while this one waits for letters. */
 template <typename T, unsigned HD>
 __global__ __launch_bounds__(THREADS, 2) void step_kernel(
     const __grid_constant__ struct step a)
 {
 #if __CUDA_ARCH__ >= 800
     extern __shared__ __align__(128) unsigned char memory[];
-    struct part p;
+    desk<T, HD> *d = (desk<T, HD> *)memory;
+    unsigned i = blockIdx.x;
+    float inv_freq[HD / 64];
+    struct part p, next;
+    bool is_there;
 
-    let_next_start();
-    for (unsigned i = blockIdx.x; find_part(p, a, i); i += gridDim.x) {
-        do_part<T, HD>((desk<T, HD> *)memory, a, p);
-        __syncthreads(); /* its shared memory is the next one's */
+#pragma unroll
+    for (unsigned k = 0; k < HD / 64; k++)
+        inv_freq[k] = load_kept(&a.by.inv_freq[channel_of_pair<HD>(k)]);
+    is_there = find_part(p, a, i);
+    if (is_there)
+        begin_part(d, a, p);
+#pragma unroll 1
+    while (is_there) {
+        do_part(d, a, p, inv_freq);
+        is_there = false;
+        i += gridDim.x;
+        if (i < p.n_all) {
+            __syncthreads(); /* its shared memory is the next one's */
+            is_there = find_part(next, a, i);
+            if (is_there)
+                begin_part(d, a, next);
+        }
+        if (p.n > 1)
+            share<T, HD>(a, p);
+        p = next;
     }
 #endif
 }
 
-/* As many parts as keep all multiprocessors busy with the two rows of a
- * dialogue. */
+/* As many parts as keep three quarters of the multiprocessors busy with one long
+ * past: on the others the next kernel's weights are read meanwhile. */
 static unsigned parts_of(const struct vibe_cuda *cuda, const struct vibe_kv *kv)
 {
-    const unsigned n = (unsigned)cuda->n_sm / (2 * (unsigned)kv->n_kv_heads);
+    const unsigned n = 3 * (unsigned)cuda->n_sm /
+                       (4 * (unsigned)kv->n_kv_heads);
     const unsigned tiles = (unsigned)(kv->max_blocks * kv->block_tokens) / TILE;
 
     return max(1u, min(min(n, (unsigned)MAX_PARTS), tiles / LEAST));

@@ -69,6 +69,12 @@ template <typename T> __device__ static inline T load_kept(const T *from)
     return *(T *)&v;
 }
 
+/* Bring the line of p near, to stay there. */
+__device__ static inline void prefetch_kept(const void *p)
+{
+    asm volatile("prefetch.global.L2::evict_last [%0];" ::"l"(p));
+}
+
 /* The keys of a head in the block of position pos, values behind; blocks have a
  * power of two of positions. */
 __device__ static inline char *keys_at(const struct cache &c, int seq,
@@ -95,6 +101,7 @@ __device__ static inline void fetch_part(struct tile<T, HD, ROWS> *to,
     const unsigned at = pos & (c.block_tokens - 1);
     const T *rows = (const T *)(keys + part * values) + at * HD;
 
+#pragma unroll 2
     for (unsigned j = i; j < ROWS * pieces; j += n) {
         const unsigned row = j / pieces;
         const unsigned k = j % pieces;
