@@ -95,7 +95,7 @@ run -m nowhere --text Hello. -r "$v/short.wav" -d "$tmp/out.d"
 ok voice_short_is_remarked_on grep -qx "vibevoice: warning: $v/short.wav: is 0.[0-9]* s long; ten to thirty seconds make the best voice" "$tmp/err"
 wav "$v/minute.wav" 8000 60
 run -m nowhere --text Hello. -r "$v/minute.wav" -d "$tmp/out.d"
-ok voice_of_a_minute_is_not sh -c '! grep -q warning "$1"' - "$tmp/err"
+ok voice_of_a_minute_is_not test "$(grep -c warning "$tmp/err")" = 0
 printf 'this is no sound\n' >"$v/text.wav"
 rejected() { # NAME FILE PATTERN
     run -m nowhere -f "$s/two.txt" -d "$tmp/out.d" -r "$2" "$v/a.wav"
