@@ -280,9 +280,9 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
                 copies_end();
             next(a);
         }
+        x.open(a);
         let_next_start();
         wait_for_inputs();
-        x.open(a);
         if constexpr (KEEPS)
             keep_x(a);
         else
