@@ -187,6 +187,19 @@ static size_t static_bytes(const struct shares *s)
     return 2 * s->warps * ROWS * s->height * TILE_N * sizeof(float) + 1024;
 }
 
+/* Blocks that keep a multiprocessor busy. */
+static unsigned busy_blocks(const struct shares *s)
+{
+    return BUSY_WARPS / s->warps;
+}
+
+/* Whether these fit a multiprocessor together. */
+static bool is_busy(const struct vibe_cuda *cuda, const struct shares *s)
+{
+    return shared_bytes(s) + static_bytes(s) <=
+           shared_limit(cuda) / busy_blocks(s);
+}
+
 static size_t room_of(const struct vibe_cuda *cuda, const struct shares *s)
 {
     return shared_limit(cuda) - static_bytes(s);
@@ -208,7 +221,7 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
     s.slot_bytes = w->part[0].dtype == VIBE_I4
                        ? (s.height * tile + LINE - 1) / LINE * LINE
                        : s.height * tile;
-    s.depth = slots_of(s.slot_bytes);
+    s.depth = slots_of(w->part[0].dtype, s.slot_bytes);
     if (w->part[0].dtype == VIBE_I4) {
         const unsigned n_tiles = (unsigned)((w->K + TILE_K - 1) / TILE_K);
         const size_t n_rounds = w->N / (s.height * TILE_N);
@@ -221,6 +234,8 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
         s.kept = kept_tiles<false>(n_tiles, s.warps) * kept_bytes(n_rows);
     }
     s.slot_bytes += even(n_rows) * X_BYTES;
+    if (w->part[0].dtype != VIBE_I4 && !is_busy(cuda, &s))
+        s.depth--; /* another block is worth more than a slot */
     if (shared_bytes(&s) > room_of(cuda, &s))
         s.depth = SHORT;
     return s;
@@ -262,7 +277,7 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
     const void *kernel = kernel_for(p->w->part[0].dtype, &s);
     const unsigned most = (unsigned)cuda->n_sm *
                           blocks_that_fit(cuda, shared + static_bytes(&s),
-                                          BUSY_WARPS / s.warps);
+                                          busy_blocks(&s));
     struct decode a = decode_of(p, first, n_rows);
     const unsigned n_rounds = (a.n_groups + s.height - 1) / s.height;
     cudaError_t rc;

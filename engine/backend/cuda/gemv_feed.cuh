@@ -13,7 +13,8 @@
 enum {
     ROWS = VIBE_CUDA_GEMV_ROWS, /* of x: two columns each */
     X_BYTES = TILE_K * 4,       /* of a row of x in a tile */
-    RING_BYTES = 8 << 10, /* of weights, for a warp, where there is room */
+    RING_BYTES = 10 << 10, /* of weights, for a warp, where there is room */
+    I4_BYTES = 8 << 10,    /* of int4, beside x in digits */
     MOST_SLOTS = 8,
     SHORT = 2,       /* slots where there is not */
     BUSY_WARPS = 16, /* that keep a multiprocessor's memory busy */
@@ -45,10 +46,11 @@ __host__ __device__ static inline unsigned kept_tiles(unsigned n_tiles,
 }
 
 /* Slots for so many bytes of weights. */
-__host__ __device__ static constexpr unsigned slots_of(size_t bytes)
+__host__ __device__ static constexpr unsigned slots_of(int dtype, size_t bytes)
 {
-    return RING_BYTES / bytes < MOST_SLOTS ? (unsigned)(RING_BYTES / bytes)
-                                           : (unsigned)MOST_SLOTS;
+    const size_t n = (dtype == VIBE_I4 ? I4_BYTES : RING_BYTES) / bytes;
+
+    return n < MOST_SLOTS ? (unsigned)n : (unsigned)MOST_SLOTS;
 }
 
 #if __CUDA_ARCH__ >= 800
@@ -233,7 +235,7 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     enum {
         TILE_BYTES = format<dtype>::TILE_BYTES,
         X_AT = feeds<dtype, HEIGHT>::BYTES,
-        FULL = slots_of(X_AT), /* where there is room */
+        FULL = slots_of(dtype, X_AT), /* where there is room */
     };
     route ahead;
     feeds<dtype, HEIGHT> weights;
@@ -364,6 +366,8 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
 
         if (KEEPS || a.depth == FULL)
             copies_wait<FULL - 1 - MORE>();
+        else if (dtype != VIBE_I4 && a.depth == FULL - 1)
+            copies_wait<FULL - 2>();
         else
             copies_wait<SHORT - 1 - MORE>();
     }
