@@ -38,14 +38,15 @@ static double overlap(const struct vibe_engine_stats *s, double seconds)
 
 static void print_layers(FILE *out, const struct vibe_engine *engine, size_t n)
 {
-    fprintf(out, "  layer   resident   streamed  transfers\n");
+    fprintf(out, "  layer   resident   streamed  transfers    waiting\n");
     for (size_t i = 0; i < n; i++) {
         struct vibe_layer_stats layer;
 
         vibe_engine_layer_stats(engine, i, &layer);
-        fprintf(out, "  %5zu %6.1f MiB %6.1f MiB %10" PRIu64 "\n", i,
+        fprintf(out, "  %5zu %6.1f MiB %6.1f MiB %10" PRIu64 " %8.3f s\n", i,
                 megabytes(layer.resident_bytes),
-                megabytes(layer.streamed_bytes), layer.transfers);
+                megabytes(layer.streamed_bytes), layer.transfers,
+                layer.device_waited_s);
     }
 }
 
@@ -115,6 +116,7 @@ static json_t *layers_json(const struct vibe_engine *engine, size_t n)
         vibe_json_count(object, "resident_bytes", layer.resident_bytes);
         vibe_json_count(object, "streamed_bytes", layer.streamed_bytes);
         vibe_json_count(object, "transfers", (size_t)layer.transfers);
+        vibe_json_number(object, "device_waited_s", layer.device_waited_s);
         json_array_append_new(array, object);
     }
     return array;

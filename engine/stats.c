@@ -31,6 +31,17 @@ static void count_memory(struct vibe_engine_stats *out,
     out->vram_used = memory.used_peak;
 }
 
+/* What the device waited for copies of all layers. */
+static double waited_s(const struct vibe_streaming *streaming)
+{
+    double sum = 0;
+
+    for (size_t i = 0;
+         streaming->waited_s && i < streaming->n / VIBE_LM_MATRICES; i++)
+        sum += streaming->waited_s[i];
+    return sum;
+}
+
 /* What a frame takes at least: chunks that are not pinned are filled in beside
  * the copies of others. */
 static double least_frame_s(const struct vibe_engine *engine,
@@ -75,7 +86,7 @@ void vibe_engine_stats(const struct vibe_engine *engine,
         .transfers = count.transfers,
         .bytes = count.bytes,
         .waited_s = count.waited_s,
-        .device_waited_s = engine->models.streaming.stats.waited_s,
+        .device_waited_s = waited_s(&engine->models.streaming),
         .n_demoted = count.n_demoted,
         .layer_transfers = engine->models.streaming.stats.layer_transfers,
         .clears = engine->models.streaming.stats.clears,
@@ -121,6 +132,8 @@ void vibe_engine_layer_stats(const struct vibe_engine *engine, size_t layer,
     *out = (struct vibe_layer_stats){0};
     if (!offload)
         return;
+    if (engine->models.streaming.waited_s)
+        out->device_waited_s = engine->models.streaming.waited_s[layer];
     table = vibe_offload_table(offload);
     for (size_t i = 0; i < table->n_pieces; i++) {
         const struct vibe_piece *piece = &table->pieces[i];

@@ -34,8 +34,6 @@ static void count_layer(struct vibe_streaming *st, size_t layer)
         return;
     st->layer = layer;
     stats->layer_transfers++;
-    if (st->is_metered)
-        stats->waited_s = st->be->transfer->waited_s(st->be);
     if (!st->clear_interval || stats->layer_transfers % st->clear_interval)
         return;
     start_s = vibe_clock_s();
@@ -48,11 +46,16 @@ static int take(struct vibe_supply *supply, size_t number, size_t first,
                 const void **device, size_t *n, struct vibe_error *err)
 {
     struct vibe_streaming *st = of_supply(supply);
+    const size_t layer = number / VIBE_LM_MATRICES;
     struct vibe_taken taken;
-    const int rc = vibe_offload_take(st->offload, &taken, number, first, err);
+    int rc;
 
+    if (st->waited_s && first == 0)
+        st->be->transfer->waited(st->be, st->waited_s, st->n / VIBE_LM_MATRICES,
+                                 layer);
+    rc = vibe_offload_take(st->offload, &taken, number, first, err);
     if (taken.is_streamed)
-        count_layer(st, number / VIBE_LM_MATRICES);
+        count_layer(st, layer);
     *device = taken.device;
     *n = taken.n;
     return rc;
@@ -250,6 +253,19 @@ static int share(struct vibe_streaming *st, struct vibe_residency *table,
     return make_table(st, table, options, lent, err);
 }
 
+/* Have waits timed from the first one on. */
+static int meter(struct vibe_streaming *st, struct vibe_error *err)
+{
+    const size_t n_layers = st->n / VIBE_LM_MATRICES;
+
+    st->waited_s = calloc(n_layers, sizeof(*st->waited_s));
+    if (!st->waited_s)
+        return vibe_fail(err, VIBE_E_NOMEM, "no memory for times of %zu layers",
+                         n_layers);
+    st->be->transfer->waited(st->be, st->waited_s, n_layers, 0);
+    return VIBE_OK;
+}
+
 int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
                         const struct vibe_weights *w,
                         const struct vibe_lm_config *config,
@@ -266,7 +282,6 @@ int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
     int rc;
 
     st->be = be;
-    st->is_metered = options->is_metered;
     if (options->like && strcmp(options->like->be->name, be->name) == 0)
         offload.like = options->like->offload;
     st->clear_interval = options->clear_interval < 0 ? 0
@@ -277,6 +292,8 @@ int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
     st->store = (struct vibe_params_store){
         .offer = offer, .load = load, .user = st};
     rc = vibe_qwen2_offer(w, config, &st->store, err);
+    if (rc == VIBE_OK && options->is_metered)
+        rc = meter(st, err);
     be->purpose = VIBE_FOR_RING;
     if (rc == VIBE_OK)
         rc = share(st, &table, options, err);
@@ -308,5 +325,6 @@ void vibe_streaming_release(struct vibe_streaming *st)
     vibe_hybrid_free(st->hybrid);
     vibe_offload_free(st->offload);
     free(st->sources);
+    free(st->waited_s);
     *st = (struct vibe_streaming){0};
 }

@@ -40,7 +40,6 @@ struct vibe_streaming_options {
 struct vibe_streaming_stats {
     uint64_t layer_transfers, clears;
     double clear_s;                /* all of them */
-    double waited_s;               /* the device's for copies, if metered */
     struct vibe_share_rates rates; /* 0: not measured */
     double refused; /* share of the CPU's that was asked for; 0: none */
 };
@@ -53,7 +52,9 @@ struct vibe_streaming {
     struct vibe_offload *offload;
     struct vibe_hybrid *hybrid; /* NULL: nothing is lent to the CPU */
     uint64_t clear_interval;    /* 0: never */
-    int is_metered;
+    /* what the device waited for copies of each layer, [n / VIBE_LM_MATRICES];
+     * NULL unless metered */
+    double *waited_s;
     size_t layer; /* that was transferred last */
     struct vibe_streaming_stats stats;
     struct vibe_supply supply;      /* ops call it */

@@ -209,6 +209,7 @@ void vibe_engine_cpu_share(const struct vibe_engine *engine,
 struct vibe_layer_stats {
     size_t resident_bytes, streamed_bytes;
     uint64_t transfers;
+    double device_waited_s;
 };
 
 void vibe_engine_layer_stats(const struct vibe_engine *engine, size_t layer,

@@ -93,9 +93,15 @@ struct vibe_transfer {
     int (*call)(struct vibe_backend *be, void (*work)(void *user), void *user,
                 struct vibe_error *err);
 
-    /* Seconds that the compute queue has waited for events, of waits that are
-     * over; they are timed from the first call on.  By the thread that waits. */
-    double (*waited_s)(struct vibe_backend *be);
+    /*
+     * Add what the compute queue has waited for events, of waits that have
+     * ended since the last call, to those who waited; from now on waiter does.
+     * Waits are timed from the first call on.  By the thread that waits.
+     *
+     *   seconds   [n], n > waiter
+     */
+    void (*waited)(struct vibe_backend *be, double *seconds, size_t n,
+                   size_t waiter);
 
     /* Bytes of device memory that an allocation could still get. */
     size_t (*free_bytes)(struct vibe_backend *be);

@@ -164,6 +164,7 @@ static void another_chunk_is_a_new_start(void **state)
 static void what_computing_waits_for_copies_is_told(void **state)
 {
     struct fixture *f = *state;
+    double waited_s = 0;
 
     f->d.link_bps = 16;
     start(f, 3, 16);
@@ -171,7 +172,8 @@ static void what_computing_waits_for_copies_is_told(void **state)
     use(f, 1, 0.25);
     fake_sync(&f->d);
     /* a second for the first chunk, and what its use left of another */
-    assert_float_equal(fake_transfer.waited_s(fake_backend(&f->d)), 1.75, 1e-9);
+    fake_transfer.waited(fake_backend(&f->d), &waited_s, 1, 0);
+    assert_float_equal(waited_s, 1.75, 1e-9);
 }
 
 /*

@@ -24,7 +24,7 @@ struct fake_queue {
     struct fake_item *first, *last;
     double clock_s; /* when all that ran had ended */
     double busy_s;  /* copies, uses */
-    double wait_s;
+    double wait_s;  /* not told yet */
 };
 
 struct fake_device {

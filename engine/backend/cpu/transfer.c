@@ -77,10 +77,10 @@ static int cpu_call(struct vibe_backend *be, void (*work)(void *user),
 }
 
 /* What it would wait for is there when a call returns. */
-static double waited_s(struct vibe_backend *be)
+static void waited(struct vibe_backend *be, double *seconds, size_t n,
+                   size_t waiter)
 {
-    (void)be;
-    return 0.0;
+    (void)be, (void)seconds, (void)n, (void)waiter;
 }
 
 static size_t free_bytes(struct vibe_backend *be)
@@ -103,6 +103,6 @@ const struct vibe_transfer vibe_cpu_transfer = {
     .event_wait = event_wait,
     .event_destroy = event_destroy,
     .call = cpu_call,
-    .waited_s = waited_s,
+    .waited = waited,
     .free_bytes = free_bytes,
 };

@@ -9,13 +9,14 @@ enum { N_PAIRS = 1024 }; /* on their way; those beyond are not timed */
 
 struct pair {
     cudaEvent_t begin, end; /* made when first used */
+    size_t waiter;          /* of a wait */
 };
 
 struct vibe_cuda_spans {
     pthread_mutex_t lock; /* whoever fills buffers copies */
     struct pair pairs[N_PAIRS];
     size_t n, n_told; /* ever; span i is pairs[i % N_PAIRS] */
-    double told_s;    /* all that were told */
+    size_t waiter;    /* of waits to come */
 };
 
 static struct vibe_cuda_spans *open_spans(void)
@@ -91,21 +92,26 @@ cudaError_t vibe_cuda_wait(struct vibe_cuda *cuda, cudaEvent_t event)
     cudaError_t rc;
     struct pair *pair = begin(waits, cuda->compute, &rc);
 
+    if (pair)
+        pair->waiter = waits->waiter;
     if (rc == cudaSuccess)
         rc = cudaStreamWaitEvent(cuda->compute, event, 0);
     end(waits, pair, cuda->compute, &rc);
     return rc;
 }
 
-double vibe_cuda_waited_s(struct vibe_cuda *cuda)
+void vibe_cuda_waited(struct vibe_cuda *cuda, double *seconds, size_t n,
+                      size_t waiter)
 {
-    struct vibe_cuda_spans *waits = cuda->waits;
+    struct vibe_cuda_spans *waits;
     float ms = 0.0f;
 
-    if (!waits) {
-        cuda->waits = open_spans(); /* without memory nothing is told */
-        return 0.0;
-    }
+    if (!cuda->waits)
+        cuda->waits = open_spans();
+    waits = cuda->waits;
+    if (!waits)
+        return; /* without memory nothing is told */
+    waits->waiter = waiter;
     while (waits->n_told < waits->n) {
         const struct pair *pair = &waits->pairs[waits->n_told % N_PAIRS];
 
@@ -113,10 +119,10 @@ double vibe_cuda_waited_s(struct vibe_cuda *cuda)
             cudaGetLastError(); /* not yet is no error */
             break;
         }
-        waits->told_s += 1e-3 * (double)ms;
+        if (pair->waiter < n)
+            seconds[pair->waiter] += 1e-3 * (double)ms;
         waits->n_told++;
     }
-    return waits->told_s;
 }
 
 /* Both ends from the last mark 0 on; copies before it are at negative times.

@@ -65,7 +65,8 @@ cudaError_t vibe_cuda_send(struct vibe_cuda *cuda, void *device,
 
 /* Have the compute queue wait; how long it has since that was first asked. */
 cudaError_t vibe_cuda_wait(struct vibe_cuda *cuda, cudaEvent_t event);
-double vibe_cuda_waited_s(struct vibe_cuda *cuda);
+void vibe_cuda_waited(struct vibe_cuda *cuda, double *seconds, size_t n,
+                      size_t waiter);
 void vibe_cuda_spans_free(struct vibe_cuda_spans *spans);
 
 /* Is there a driver that knows this runtime, and a GPU?  VIBE_E_DEVICE. */

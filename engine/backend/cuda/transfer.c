@@ -131,9 +131,10 @@ static size_t free_bytes(struct vibe_backend *be)
     return vibe_cuda_free_bytes(vibe_cuda_of(be));
 }
 
-static double waited_s(struct vibe_backend *be)
+static void waited(struct vibe_backend *be, double *seconds, size_t n,
+                   size_t waiter)
 {
-    return vibe_cuda_waited_s(vibe_cuda_of(be));
+    vibe_cuda_waited(vibe_cuda_of(be), seconds, n, waiter);
 }
 
 const struct vibe_transfer vibe_cuda_transfer = {
@@ -147,6 +148,6 @@ const struct vibe_transfer vibe_cuda_transfer = {
     .event_wait = event_wait,
     .event_destroy = event_destroy,
     .call = call,
-    .waited_s = waited_s,
+    .waited = waited,
     .free_bytes = free_bytes,
 };
