@@ -282,7 +282,7 @@ cudaError_t vibe_cuda_block(const struct vibe_cuda *cuda,
                       (unsigned)vibe_cuda_stride(w->down.K)};
 
     if (is_many(cuda, &a.mixer))
-        return vibe_cuda_block_many(stream, &a);
+        return vibe_cuda_block_many(cuda, &a);
     if (x->C == 32)
         return launch_block<32>(stream, &a);
     return x->C == 64 ? launch_block<64>(stream, &a)

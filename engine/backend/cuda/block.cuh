@@ -27,8 +27,9 @@ struct block {
     unsigned up_stride, down_stride; /* elements from row to row */
 };
 
-/* ROWS_OF_MANY rows of a dialogue in a block of threads. */
-cudaError_t vibe_cuda_block_many(cudaStream_t stream, struct block *a);
+/* For so many rows that a block for each multiprocessor has work. */
+cudaError_t vibe_cuda_block_many(const struct vibe_cuda *cuda,
+                                 const struct block *a);
 
 #if __CUDA_ARCH__ >= 800
 

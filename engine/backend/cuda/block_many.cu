@@ -1,166 +1,372 @@
 /*
- * block_many.cu - a narrow block of a codec (block.cuh) with many rows, 64 of
- * one dialogue in a block of threads.
+ * block_many.cu - a narrow block of a codec (block.cuh) with many rows: each
+ * warp makes some on its own, 16 or 32 neighbours of a dialogue.
  *
- * First the columns that the rows read are normed in shared memory, each once,
- * and a warp mixes and norms its 16 rows.  Then the weights come through a ring
- * in shared memory, unit by unit, once for all warps; hidden channels stay in
- * registers.
+ * A lane has four channels of a run of eight rows while it mixes and norms
+ * them, all in registers; in shared memory they turn into operands, and then
+ * wait for what is added to them.  The weights are in shared memory once for
+ * all warps of a multiprocessor, unit by unit, all of them if they fit; hidden
+ * channels stay in registers.
  */
 #include "engine/backend/cuda/block.cuh"
 
-enum {
-    ROWS = ROWS_OF_MANY,
-    THREADS = 32 * ROWS / 16,
-    COLUMNS = ROWS + PAST,
-    STAGES = 3,
-};
+enum { RUN = 8, COLUMNS = RUN + PAST };
 
 template <unsigned C> struct shape {
     enum {
-        WIDTH = C / 4,        /* threads that mix a row */
-        AT_ONCE = 32 / WIDTH, /* rows that a warp mixes */
-        STRIDE = C + 4,       /* of a column; 8 lanes meet different banks */
-        /* of a row of up, likewise, and of down */
-        UP_STRIDE = C == 32 ? 32 : C + 32,
-        DOWN_STRIDE = UNITS,
+        WIDTH = C / 4,           /* lanes that mix a row */
+        RUNS = 32 / WIDTH,       /* that a warp mixes at once */
+        TILES = C == 32 ? 2 : 1, /* of 16 rows, of a warp */
+        ROWS = 16 * TILES,
+        TURNS = ROWS / RUN / RUNS,
         N_UNITS = 4 * C / UNITS,
-        BLOCKS = C == 128  ? 2
-                 : C == 64 ? 4
-                           : 5, /* of a multiprocessor */
+        STAGES = C == 128 ? 4 : N_UNITS, /* of the weights' ring */
+        IS_WHOLE = STAGES == N_UNITS,    /* all weights are there */
+        IS_APART = C == 32, /* rows from operands: there registers are short */
+        N_FOURS = ROWS * C / 4,                 /* of rows */
+        OF_WARP = N_FOURS * (1 + IS_APART) + 1, /* the last is their place */
+        WARPS = C == 128 ? 7 : 13,              /* at most, of a block */
     };
 };
 
-template <unsigned C> struct memory {
-    float column[COLUMNS][shape<C>::STRIDE];
-    struct __align__(128)
-    {
-        unsigned short up[UNITS][shape<C>::UP_STRIDE];
-        unsigned short down[C][shape<C>::DOWN_STRIDE];
-    }
-    stage[STAGES];
+/* Weights of a unit. */
+template <unsigned C> struct stage {
+    unsigned short up[UNITS][C]; /* see up_at */
+    unsigned short down[C][UNITS];
+};
+
+struct many {
+    struct block block;
+    unsigned of_dialogue, n; /* tasks, each the rows of a warp */
+};
+
+/* Where a task's rows begin; that of none is the last one's. */
+struct place {
+    unsigned b, t0;
 };
 
 #if __CUDA_ARCH__ >= 800
 
+template <unsigned C>
+__device__ static inline place place_of(const many &a, unsigned task)
+{
+    task = min(task, a.n - 1);
+    return {task / a.of_dialogue, task % a.of_dialogue * shape<C>::ROWS};
+}
+
+/* Where eight weights of a row of up begin: two rows that are read together
+ * meet in no bank. */
+template <unsigned C>
+__device__ static inline unsigned up_at(unsigned row, unsigned piece)
+{
+    return C == 32 ? piece * 8 : (piece ^ (row % 2 * 4)) * 8;
+}
+
 /* Start copying the weights of a unit. */
 template <unsigned C>
-__device__ static inline void fetch(memory<C> &shared, const struct block &a,
+__device__ static inline void fetch(stage<C> &to, const struct block &a,
                                     unsigned unit)
 {
     enum { PIECES = C / 8 }; /* of a row of up; a row of down has 4 */
-    auto &to = shared.stage[unit % STAGES];
     const unsigned first = unit * UNITS;
 
-    if (unit < shape<C>::N_UNITS) {
-#pragma unroll
-        for (unsigned i = threadIdx.x; i < UNITS * PIECES; i += THREADS)
-            copy_async<16>(&to.up[i / PIECES][i % PIECES * 8],
-                           a.up + (first + i / PIECES) * a.up_stride +
-                               i % PIECES * 8,
-                           true);
-#pragma unroll
-        for (unsigned i = threadIdx.x; i < C * 4; i += THREADS)
-            copy_async<16>(&to.down[i / 4][i % 4 * 8],
-                           a.down + i / 4 * a.down_stride + first + i % 4 * 8,
-                           true);
-    }
-    copies_end();
+    for (unsigned i = threadIdx.x; i < UNITS * PIECES; i += blockDim.x)
+        copy_async<16>(
+            &to.up[i / PIECES][up_at<C>(i / PIECES, i % PIECES)],
+            a.up + (first + i / PIECES) * a.up_stride + i % PIECES * 8, true);
+    for (unsigned i = threadIdx.x; i < C * 4; i += blockDim.x)
+        copy_async<16>(&to.down[i / 4][i % 4 * 8],
+                       a.down + i / 4 * a.down_stride + first + i % 4 * 8,
+                       true);
 }
 
-template <unsigned C> __device__ static inline float sum_of_row(float sum)
+/* factor_of for so many channels. */
+template <unsigned C>
+__device__ static inline float factor_for(float squares, const struct mixer &a)
+{
+    return rsqrtf(fmaf(squares, 1.0f / C, a.w.eps));
+}
+
+/* Sums over the lanes of a row. */
+template <unsigned C, unsigned N>
+__device__ static inline void add_lanes(float (&sums)[N])
 {
 #pragma unroll
     for (int k = shape<C>::WIDTH / 2; k > 0; k /= 2)
-        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, k);
-    return sum;
+#pragma unroll
+        for (unsigned i = 0; i < N; i++)
+            sums[i] += __shfl_xor_sync(0xFFFFFFFFu, sums[i], k);
 }
 
-/* Norm the columns that rows t0 on of dialogue b read, and keep the last.  Here
- * and below loops stay short: a block runs through them once, and would wait
- * for instructions. */
-template <unsigned C>
-__device__ static inline void norm_columns(memory<C> &shared,
+/* Column t of dialogue b, from the first of the past on; channel c. */
+__device__ static inline const float *column_at(const struct mixer &a,
+                                                unsigned b, unsigned t,
+                                                unsigned c)
+{
+    return (t < PAST ? row_at(a.past, b, t) : row_at(a.x, b, t - PAST)) + c;
+}
+
+/* The columns that rows t0 on of dialogue b read; past the last it is that
+ * again. */
+__device__ static inline void read_columns(vec<4> (&column)[COLUMNS],
                                            const struct mixer &a, unsigned b,
-                                           unsigned t0, const vec<4> &norm)
+                                           unsigned t0, unsigned c)
 {
-    enum { STEP = THREADS / shape<C>::WIDTH };
-    const unsigned c = threadIdx.x % shape<C>::WIDTH * 4;
-
-#pragma unroll 4
-    for (unsigned turn = 0; turn * STEP < COLUMNS; turn++) {
-        const unsigned i = turn * STEP + threadIdx.x / shape<C>::WIDTH;
-        const unsigned t = t0 + i; /* from the first of the past on */
-        const bool is_past = t < PAST;
-        vec<4> v = {};
-        float squares;
-
-        if (t < PAST + a.x.T)
-            v = read<4>(
-                (is_past ? row_at(a.past, b, t) : row_at(a.x, b, t - PAST)) +
-                c);
-        squares = sum_of_row<C>(add_squares<4>(0.0f, v));
-        if (!is_past)
-            v = scale<4>(v, factor_of(squares, a), norm);
-        if (i < COLUMNS)
-            write<4>(&shared.column[i][c], v);
-        if (i >= PAST && i < COLUMNS && t >= a.x.T && t < PAST + a.x.T)
-            write_out<4>(row_at(a.state, b, t - a.x.T) + c, v);
-    }
-}
-
-/* Mix this warp's rows to y, and norm them. */
-template <unsigned C>
-__device__ static inline void mix_rows(const memory<C> &shared,
-                                       const struct mixer &a, unsigned b,
-                                       unsigned t0, const weights<4> &w)
-{
-    const unsigned c = threadIdx.x % shape<C>::WIDTH * 4;
-    const unsigned first = threadIdx.x / 32 * 16 +
-                           threadIdx.x % 32 / shape<C>::WIDTH;
-
-#pragma unroll 2
-    for (unsigned i = 0; i < 16; i += shape<C>::AT_ONCE) {
-        const unsigned t = min(t0 + first + i, a.x.T - 1); /* or again */
-        vec<4> column[TAPS];
-        vec<4> y = read<4>(row_at(a.x, b, t) + c);
+    const unsigned t = t0 < a.x.T ? t0 : 0; /* else nobody's rows */
+    const unsigned stride = (unsigned)a.x.stride_t;
+    const float *x = row_at(a.x, b, t) + c;
+    const float *past = t ? x - PAST * stride : row_at(a.past, b, 0) + c;
+    const unsigned of_past = t ? stride : (unsigned)a.past.stride_t;
 
 #pragma unroll
-        for (unsigned j = 0; j < TAPS; j++)
-            column[j] = read<4>(&shared.column[t - t0 + j][c]);
-        y = mix<4>(y, column, w);
-        write_out<4>(row_at(a.y, b, t) + c, y);
-        write_out<4>(
-            row_at(a.normed, b, t) + c,
-            scale<4>(y, factor_of(sum_of_row<C>(add_squares<4>(0.0f, y)), a),
-                     w.next_norm));
+    for (unsigned j = 0; j < PAST; j++)
+        column[j] = read<4>(past + j * of_past);
+#pragma unroll
+    for (unsigned j = 0; j < RUN; j++)
+        column[PAST + j] = read<4>(x + min(j, a.x.T - 1 - t) * stride);
+}
+
+/* Keep the last columns of a dialogue, normed. */
+template <unsigned C>
+__device__ static inline void keep_state(const struct mixer &a, unsigned b)
+{
+    const unsigned c = threadIdx.x % shape<C>::WIDTH * 4;
+
+#pragma unroll 1
+    for (unsigned i = 0; i < PAST; i += shape<C>::RUNS) {
+        const unsigned j = i + threadIdx.x % 32 / shape<C>::WIDTH;
+        const unsigned t = a.x.T + min(j, PAST - 1);
+        vec<4> v = read<4>(column_at(a, b, t, c));
+        float squares[1] = {add_squares<4>(0.0f, v)};
+
+        add_lanes<C>(squares);
+        if (t >= PAST)
+            v = scale<4>(v, factor_for<C>(squares[0], a),
+                         read<4>(a.w.norm + c));
+        if (j < PAST)
+            write_out<4>(row_at(a.state, b, j) + c, v);
     }
+}
+
+/* Where four channels of a row are in a warp's shared memory: lanes that read
+ * four rows, every other one, meet in no bank. */
+template <unsigned C>
+__device__ static inline unsigned four_at(unsigned row, unsigned four)
+{
+    return row * (C / 4) + (four ^ (row / 2 % 4 * 2));
+}
+
+/* Mix a run of rows to y, and say by what they are normed. */
+template <unsigned C>
+__device__ static inline void mix_run(vec<4> (&y)[RUN], float (&factor)[RUN],
+                                      const struct mixer &a, unsigned b,
+                                      unsigned t0, unsigned row, float *rows,
+                                      const weights<4> &w)
+{
+    const unsigned four = threadIdx.x % shape<C>::WIDTH;
+    vec<4> column[COLUMNS];
+    float squares[COLUMNS];
+
+    read_columns(column, a, b, t0, four * 4);
+#pragma unroll
+    for (unsigned j = 0; j < COLUMNS; j++)
+        squares[j] = add_squares<4>(0.0f, column[j]);
+    add_lanes<C>(squares);
+#pragma unroll
+    for (unsigned j = 0; j < COLUMNS; j++) {
+        const vec<4> x = column[j];
+
+        if (t0 + j >= PAST)
+            column[j] = scale<4>(x, factor_for<C>(squares[j], a), w.norm);
+        if (j >= PAST) {
+            const unsigned i = j - PAST;
+
+            y[i] = mix<4>(x, *(const vec<4>(*)[TAPS])(column + i), w);
+            factor[i] = add_squares<4>(0.0f, y[i]);
+            if (shape<C>::IS_APART)
+                write<4>(rows + four_at<C>(row + i, four) * 4, y[i]);
+        }
+    }
+    add_lanes<C>(factor);
+#pragma unroll
+    for (unsigned i = 0; i < RUN; i++)
+        factor[i] = factor_for<C>(factor[i], a);
+}
+
+/* Where the high parts of four channels of two neighbouring rows are, and C / 4
+ * further the low ones; lanes read two pairs. */
+template <unsigned C>
+__device__ static inline unsigned pair_at(unsigned pair, unsigned four)
+{
+    return pair * (C / 2) + (four ^ (pair % 2));
+}
+
+/* Leave two neighbouring rows, normed, as an operand has them: rows i and i + 8
+ * of it. */
+template <unsigned C>
+__device__ static inline void leave_pair(uint4 *rows, unsigned pair,
+                                         unsigned four, const vec<4> &v0,
+                                         const vec<4> &v1)
+{
+    uint4 high, low;
+
+    split(high.x, low.x, make_float2(v0.e[0], v0.e[1]));
+    split(high.y, low.y, make_float2(v1.e[0], v1.e[1]));
+    split(high.z, low.z, make_float2(v0.e[2], v0.e[3]));
+    split(high.w, low.w, make_float2(v1.e[2], v1.e[3]));
+    rows[pair_at<C>(pair, four)] = high;
+    rows[pair_at<C>(pair, four) + C / 4] = low;
+}
+
+/* This lane's part of 16 rows as an operand. */
+template <unsigned C>
+__device__ static inline void take_rows(operand<C> &x, const uint4 *rows)
+{
+#pragma unroll
+    for (unsigned k = 0; k < C / 16; k++) {
+        const uint4 *from = rows +
+                            pair_at<C>(threadIdx.x % 32 / 4,
+                                       k / 2 * 8 + threadIdx.x % 4 * 2 + k % 2);
+
+        *(uint4 *)x.high[k] = from[0];
+        *(uint4 *)x.low[k] = from[C / 4];
+    }
+}
+
+/* Mix this warp's rows, from t0 on: normed they are its operands, and as they
+ * are they stay in its shared memory. */
+template <unsigned C>
+__device__ static inline void mix_rows(operand<C> (&x)[shape<C>::TILES],
+                                       uint4 *operands, uint4 *rows,
+                                       const struct mixer &a, place at,
+                                       const weights<4> &w)
+{
+    typedef shape<C> S;
+    const unsigned four = threadIdx.x % S::WIDTH;
+    const unsigned first = threadIdx.x % 32 / S::WIDTH * RUN;
+    vec<4> y[S::TURNS][RUN];
+
+#pragma unroll
+    for (unsigned turn = 0; turn < S::TURNS; turn++) {
+        const unsigned row = turn * S::RUNS * RUN + first;
+        float factor[RUN];
+
+        mix_run<C>(y[turn], factor, a, at.b, at.t0 + row, row, (float *)rows,
+                   w);
+        __syncwarp();
+#pragma unroll
+        for (unsigned i = 0; i < RUN && S::IS_APART; i++)
+            y[turn][i] = read<4>(
+                (const float *)&rows[four_at<C>(row + i, four)]);
+#pragma unroll
+        for (unsigned i = 0; i < RUN; i += 2)
+            leave_pair<C>(operands, (row + i) / 2, four,
+                          scale<4>(y[turn][i], factor[i], w.next_norm),
+                          scale<4>(y[turn][i + 1], factor[i + 1], w.next_norm));
+    }
+    __syncwarp();
+#pragma unroll
+    for (unsigned i = 0; i < S::TILES; i++)
+        take_rows<C>(x[i], operands + i * 16 * (C / 4));
+    __syncwarp();
+#pragma unroll
+    for (unsigned i = 0; i < S::TURNS * RUN && !S::IS_APART; i++)
+        write<4>((float *)&rows[four_at<C>(
+                     i / RUN * S::RUNS * RUN + first + i % RUN, four)],
+                 y[i / RUN][i % RUN]);
     __syncwarp();
 }
 
-/* Finish this warp's rows from t0 on. */
+/* Add what a unit gives to the sums of 16 rows. */
+template <unsigned C>
+__device__ static inline void add_unit(float (&sums)[C / 8][4],
+                                       const operand<C> &x,
+                                       const stage<C> &weights,
+                                       const float *bias)
+{
+    const unsigned q = threadIdx.x % 4;
+    float parts[4][4] = {};
+    operand<UNITS> hidden;
+    uint4 w[4];
+
+#pragma unroll
+    for (unsigned k = 0; k < C; k += 32) {
+#pragma unroll
+        for (unsigned j = 0; j < 4; j++) {
+            const unsigned row = row_of_unit(j);
+
+            w[j] = *(const uint4 *)&weights.up[row][up_at<C>(row, k / 8 + q)];
+        }
+        multiply32<C>(parts, x, k, w);
+    }
+    hidden = hidden_of(parts, bias);
+#pragma unroll
+    for (unsigned n = 0; n < C / 8; n += 4) {
+#pragma unroll
+        for (unsigned j = 0; j < 4; j++)
+            w[j] = *(const uint4 *)&weights
+                        .down[(n + j) * 8 + threadIdx.x % 32 / 4][q * 8];
+        multiply32<UNITS>(sums + n, hidden, 0, w);
+    }
+}
+
+/* Add all units, of which a ring that does not hold them all has some more on
+ * their way. */
+template <unsigned C>
+__device__ static inline void add_units(
+    float (&sums)[shape<C>::TILES][C / 8][4],
+    const operand<C> (&x)[shape<C>::TILES], stage<C> *ring,
+    const struct block &a)
+{
+    typedef shape<C> S;
+
+    if (S::IS_WHOLE) {
+        copies_wait<0>();
+        __syncthreads();
+    }
+#pragma unroll 1
+    for (unsigned unit = 0; unit < S::N_UNITS; unit++) {
+        const unsigned ahead = unit + S::STAGES - 1;
+
+        if (!S::IS_WHOLE) {
+            copies_wait<S::STAGES - 2>();
+            __syncthreads();
+            if (ahead < S::N_UNITS)
+                fetch<C>(ring[ahead % S::STAGES], a, ahead);
+            copies_end();
+        }
+#pragma unroll
+        for (unsigned i = 0; i < S::TILES; i++)
+            add_unit<C>(sums[i], x[i],
+                        ring[S::IS_WHOLE ? unit : unit % S::STAGES],
+                        a.up_bias + unit * UNITS);
+    }
+}
+
+/* Finish 16 rows from t0 on; from the first of them, mixed. */
 template <unsigned C>
 __device__ static inline void finish(const struct block &a,
-                                     const float (&sums)[C / 8][4], unsigned b,
-                                     unsigned t0)
+                                     const float (&sums)[C / 8][4],
+                                     const uint4 *rows, unsigned b, unsigned t0)
 {
-    const unsigned t = t0 + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+    const unsigned q = threadIdx.x % 4;
 
 #pragma unroll
     for (unsigned half = 0; half < 2; half++) {
-        float *row = row_at(a.mixer.y, b, t + 8 * half);
+        const unsigned m = threadIdx.x % 32 / 4 * 2 + half;
+        float *y = row_at(a.mixer.y, b, t0 + m) + q * 2;
 
-        if (t + 8 * half >= a.mixer.x.T)
+        if (t0 + m >= a.mixer.x.T)
             return;
 #pragma unroll
         for (unsigned n = 0; n < C / 8; n++) {
-            const unsigned c = n * 8 + threadIdx.x % 4 * 2;
+            const float2
+                *mixed = (const float2 *)&rows[four_at<C>(m, n * 2 + q / 2)];
             ending end;
 
-            end.load(a, c);
-            *(float2 *)(row + c) = end.finish(*(const float2 *)(row + c),
-                                              sums[n][2 * half],
-                                              sums[n][2 * half + 1]);
+            end.load(a, n * 8 + q * 2);
+            *(float2 *)(y + n * 8) = end.finish(mixed[q % 2], sums[n][2 * half],
+                                                sums[n][2 * half + 1]);
         }
     }
 }
@@ -168,82 +374,84 @@ __device__ static inline void finish(const struct block &a,
 #endif
 
 template <unsigned C>
-__global__ __launch_bounds__(THREADS, shape<C>::BLOCKS) void many_kernel(
-    const __grid_constant__ struct block a)
+__global__ __launch_bounds__(32 * shape<C>::WARPS, 1) void many_kernel(
+    const __grid_constant__ struct many a)
 {
 #if __CUDA_ARCH__ >= 800
-    extern __shared__ __align__(128) float4 extra[];
-    memory<C> &shared = *(memory<C> *)extra;
-    const unsigned row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
-    const unsigned k_lane = threadIdx.x % 4 * 8;
-    const unsigned b = blockIdx.y;
-    const unsigned t0 = blockIdx.x * ROWS;
-    float sums[C / 8][4] = {};
-    operand<C> x;
+    typedef shape<C> S;
+    extern __shared__ __align__(128) uint4 memory[];
+    stage<C> *ring = (stage<C> *)memory;
+    uint4 *operands = (uint4 *)(ring + S::STAGES) +
+                      threadIdx.x / 32 * S::OF_WARP;
+    uint4 *rows = operands + S::N_FOURS * S::IS_APART;
+    place &at = *(place *)(rows + S::N_FOURS);
+    const unsigned task = threadIdx.x / 32 * gridDim.x + blockIdx.x;
+    float sums[S::TILES][C / 8][4];
+    operand<C> x[S::TILES];
 
     let_next_start();
-#pragma unroll
-    for (unsigned i = 0; i < STAGES - 1; i++)
-        fetch<C>(shared, a, i);
-    {
-        const weights<4> w = load_weights<4>(a.mixer,
-                                             threadIdx.x % shape<C>::WIDTH * 4);
-
-        wait_for_inputs();
-        norm_columns<C>(shared, a.mixer, b, t0, w.norm);
-        __syncthreads();
-        mix_rows<C>(shared, a.mixer, b, t0, w);
-    }
-    load_x<C>(x, row_at(a.mixer.normed, b, min(t0 + row, a.mixer.x.T - 1)),
-              row_at(a.mixer.normed, b, min(t0 + row + 8, a.mixer.x.T - 1)));
 #pragma unroll 1
-    for (unsigned i = 0; i < shape<C>::N_UNITS; i++) {
-        const auto &unit = shared.stage[i % STAGES];
-        float parts[4][4] = {};
-        operand<UNITS> hidden;
-        uint4 w[4];
-
-        copies_wait<STAGES - 2>();
-        __syncthreads();
-        fetch<C>(shared, a, i + STAGES - 1);
-#pragma unroll
-        for (unsigned k = 0; k < C; k += 32) {
-#pragma unroll
-            for (unsigned j = 0; j < 4; j++)
-                w[j] = *(const uint4 *)&unit.up[row_of_unit(j)][k + k_lane];
-            multiply32<C>(parts, x, k, w);
-        }
-        hidden = hidden_of(parts, a.up_bias + i * UNITS);
-#pragma unroll
-        for (unsigned n = 0; n < C / 8; n += 4) {
-#pragma unroll
-            for (unsigned j = 0; j < 4; j++)
-                w[j] = *(const uint4 *)&unit
-                            .down[(n + j) * 8 + row % 8][k_lane];
-            multiply32<UNITS>(sums + n, hidden, 0, w);
-        }
+    for (unsigned i = 0; i < S::STAGES - !S::IS_WHOLE; i++) {
+        fetch<C>(ring[i], a.block, i);
+        copies_end();
     }
-    finish<C>(a, sums, b, t0);
+    {
+        const weights<4> w = load_weights<4>(a.block.mixer,
+                                             threadIdx.x % S::WIDTH * 4);
+        const place here = place_of<C>(a, task);
+
+        if (threadIdx.x % 32 == 0)
+            at = here;
+        wait_for_inputs();
+        mix_rows<C>(x, operands, rows, a.block.mixer, here, w);
+        if (__any_sync(0xFFFFFFFFu, here.t0 + S::ROWS >= a.block.mixer.x.T))
+            keep_state<C>(a.block.mixer, here.b);
+    }
+#pragma unroll
+    for (unsigned n = 0; n < S::TILES * C / 2; n++)
+        (&sums[0][0][0])[n] = 0.0f;
+    add_units<C>(sums, x, ring, a.block);
+    if (task >= a.n)
+        return;
+#pragma unroll
+    for (unsigned i = 0; i < S::TILES; i++)
+        finish<C>(a.block, sums[i], rows + i * 16 * (C / 4), at.b,
+                  at.t0 + i * 16);
 #endif
 }
 
+/* As few rounds of blocks as there can be, all of the same work. */
 template <unsigned C>
-static cudaError_t launch_block(cudaStream_t stream, struct block *a)
+static cudaError_t launch_block(const struct vibe_cuda *cuda,
+                                const struct block *block)
 {
+    typedef shape<C> S;
     const void *kernel = (const void *)many_kernel<C>;
-    const dim3 grid((a->mixer.x.T + ROWS - 1) / ROWS,
-                    a->mixer.n_rows / a->mixer.x.T);
-    cudaError_t rc = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(memory<C>));
+    const size_t of_warp = S::OF_WARP * sizeof(uint4);
+    const size_t weights = S::STAGES * sizeof(stage<C>);
+    const unsigned n_sm = (unsigned)cuda->n_sm;
+    struct many a = {*block, (block->mixer.x.T + S::ROWS - 1) / S::ROWS, 0};
+    unsigned most, n_blocks, n_warps;
+    cudaError_t rc;
 
+    a.n = block->mixer.n_rows / block->mixer.x.T * a.of_dialogue;
+    most = (unsigned)((shared_limit(cuda) - weights) / of_warp);
+    most = most < S::WARPS ? most : (unsigned)S::WARPS;
+    n_blocks = (a.n + n_sm * most - 1) / (n_sm * most) * n_sm;
+    n_warps = (a.n + n_blocks - 1) / n_blocks;
+    rc = cudaFuncSetAttribute(kernel,
+                              cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              (int)(weights + most * of_warp));
     if (rc != cudaSuccess)
         return rc;
-    return launch_waiting(kernel, grid, THREADS, sizeof(memory<C>), stream, a);
+    return launch_waiting(kernel, dim3(n_blocks), 32 * n_warps,
+                          weights + n_warps * of_warp, cuda->compute, &a);
 }
 
-cudaError_t vibe_cuda_block_many(cudaStream_t stream, struct block *a)
+cudaError_t vibe_cuda_block_many(const struct vibe_cuda *cuda,
+                                 const struct block *a)
 {
-    return a->mixer.C == 32   ? launch_block<32>(stream, a)
-           : a->mixer.C == 64 ? launch_block<64>(stream, a)
-                              : launch_block<128>(stream, a);
+    return a->mixer.C == 32   ? launch_block<32>(cuda, a)
+           : a->mixer.C == 64 ? launch_block<64>(cuda, a)
+                              : launch_block<128>(cuda, a);
 }
