@@ -328,16 +328,37 @@ void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
         s->be->ops->attention(s, y, qkv, kv, layer, rows, rope);
 }
 
-void vibe_window(struct vibe_stream *s, const struct vibe_tensor *win,
-                 const struct vibe_tensor *state,
-                 const struct vibe_tensor *past, const struct vibe_tensor *x)
+static void check_window(const struct vibe_tensor *win,
+                         const struct vibe_tensor *state,
+                         const struct vibe_tensor *past,
+                         const struct vibe_tensor *x)
 {
     assert(win->B == x->B && past->B == x->B && is_alike(state, past));
     assert(win->C == x->C && past->C == x->C);
     assert(win->T >= past->T + x->T);
     assert(is_plain(win) && is_plain(state) && is_plain(past) && is_plain(x));
+    (void)win, (void)state, (void)past, (void)x;
+}
+
+void vibe_window(struct vibe_stream *s, const struct vibe_tensor *win,
+                 const struct vibe_tensor *state,
+                 const struct vibe_tensor *past, const struct vibe_tensor *x)
+{
+    check_window(win, state, past, x);
     if (is_live(s))
         s->be->ops->window(s, win, state, past, x);
+}
+
+void vibe_conv(struct vibe_stream *s, const struct vibe_tensor *y,
+               const struct vibe_tensor *rows, const struct vibe_matrix *w,
+               const struct vibe_window *window)
+{
+    check_window(window->win, window->state, window->past, window->x);
+    check_product(y, rows, w, VIBE_STORE, NULL);
+    assert(rows->data == window->win->data && !w->supply);
+    assert(rows->stride_b == window->win->stride_b);
+    if (is_live(s))
+        s->be->ops->conv(s, y, rows, w, window);
 }
 
 static void check_mixer(const struct vibe_tensor *y,

@@ -134,6 +134,11 @@ struct vibe_norm {
 
 enum { VIBE_MIXER_TAPS = 7 };
 
+/* A chunk behind its past, as vibe_window takes them. */
+struct vibe_window {
+    const struct vibe_tensor *win, *state, *past, *x;
+};
+
 /* Weights of vibe_mixer, device memory. */
 struct vibe_mixer {
     const float *norm;         /* [C] */
@@ -256,6 +261,9 @@ struct vibe_ops {
     void (*window)(struct vibe_stream *s, const struct vibe_tensor *win,
                    const struct vibe_tensor *state,
                    const struct vibe_tensor *past, const struct vibe_tensor *x);
+    void (*conv)(struct vibe_stream *s, const struct vibe_tensor *y,
+                 const struct vibe_tensor *rows, const struct vibe_matrix *w,
+                 const struct vibe_window *window);
     void (*mixer)(struct vibe_stream *s, const struct vibe_tensor *y,
                   const struct vibe_tensor *normed,
                   const struct vibe_tensor *state,
@@ -414,6 +422,18 @@ void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
 void vibe_window(struct vibe_stream *s, const struct vibe_tensor *win,
                  const struct vibe_tensor *state,
                  const struct vibe_tensor *past, const struct vibe_tensor *x);
+
+/*
+ * A causal convolution: vibe_window, then y = W x + bias for overlapping rows
+ * of win, as vibe_linear (T = 1) or vibe_gemm.  What is in win behind x may
+ * stay as it was.
+ *
+ *   y     [B][T][N], overlaps neither win nor x
+ *   rows  [B][T][K], in window->win from its start
+ */
+void vibe_conv(struct vibe_stream *s, const struct vibe_tensor *y,
+               const struct vibe_tensor *rows, const struct vibe_matrix *w,
+               const struct vibe_window *window);
 
 /*
  * A causal depthwise convolution of normed columns, added to its input, and

@@ -438,6 +438,7 @@ size_t vibe_parity_run(struct vibe_backend *be, uint64_t seed,
         run_cases(lab, vibe_parity_products);
         run_cases(lab, vibe_parity_kept);
         run_cases(lab, vibe_parity_attention);
+        run_cases(lab, vibe_parity_conv);
         run_cases(lab, vibe_parity_rows);
     } else {
         run_cases(lab, vibe_parity_rounded);

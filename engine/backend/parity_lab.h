@@ -104,6 +104,7 @@ extern vibe_parity_case *const vibe_parity_rounded[];
 extern vibe_parity_case *const vibe_parity_kept[];
 extern vibe_parity_case *const vibe_parity_kept_rounded[];
 extern vibe_parity_case *const vibe_parity_attention[];
+extern vibe_parity_case *const vibe_parity_conv[];
 extern vibe_parity_case *const vibe_parity_rows[]; /* the others */
 
 #endif /* VIBE_BACKEND_PARITY_LAB_H */

@@ -119,12 +119,12 @@ void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
                                       conv->in);
     struct vibe_tensor window = vibe_dense(
         scratch->window, x->B, vibe_conv_window(conv, x->T), conv->in);
+    const struct vibe_window of = {&window, &now, &past, x};
     struct vibe_tensor rows = window; /* overlapping: [past | x] per output */
     struct vibe_tensor out = *y;
 
     assert(x->C == conv->in && y->C == conv->out && x->B == y->B);
     assert(y->T == vibe_conv_length(conv, x->T));
-    vibe_window(s, &window, &now, &past, x);
     if (conv->is_transposed) {
         /* all phases of a column are adjacent: y must be dense in time */
         assert(y->stride_t == y->C);
@@ -138,12 +138,7 @@ void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
         rows.C = conv->taps * conv->in;
         rows.stride_t = conv->stride * conv->in;
     }
-    /* T of one dialogue decides, so that a dialogue gets the same bits however
-     * many others run beside it */
-    if (rows.T == 1)
-        vibe_linear(s, &out, &rows, &conv->w, VIBE_STORE, NULL);
-    else
-        vibe_gemm(s, &out, &rows, &conv->w, VIBE_STORE, NULL);
+    vibe_conv(s, &out, &rows, &conv->w, &of);
 }
 
 void vibe_conv_block_forward(const struct vibe_conv_block *block,

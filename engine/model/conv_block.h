@@ -69,7 +69,7 @@ void vibe_conv_block_bind(struct vibe_loader *l, struct vibe_conv_block *block);
 /*
  * y = convolution of x.
  *
- *   y   [D][vibe_conv_length(T)][out]; may be the memory of x
+ *   y   [D][vibe_conv_length(T)][out], not overlapping x or the window
  *   x   [D][T][in]; where T is no multiple of the stride, zeros follow; may lie
  *       in the window as vibe_conv_input says
  */

@@ -385,6 +385,19 @@ static void window(struct vibe_stream *s, const struct vibe_tensor *win,
     vibe_cpu_keep_last(state, past, x);
 }
 
+static void conv(struct vibe_stream *s, const struct vibe_tensor *y,
+                 const struct vibe_tensor *rows, const struct vibe_matrix *w,
+                 const struct vibe_window *of)
+{
+    const struct vibe_ops *ops = s->be->ops;
+
+    ops->window(s, of->win, of->state, of->past, of->x);
+    if (rows->T == 1)
+        ops->linear(s, y, rows, w, VIBE_STORE, NULL);
+    else
+        ops->gemm(s, y, rows, w, VIBE_STORE, NULL);
+}
+
 /* y = x + mixed columns; normed has n(x) on entry. */
 static void mix_row(const struct vibe_tensor *y,
                     const struct vibe_tensor *normed,
@@ -488,6 +501,7 @@ void vibe_cpu_reference_init(struct vibe_ops *ops)
     ops->zero = zero;
     ops->attention = attention;
     ops->window = window;
+    ops->conv = conv;
     ops->mixer = mixer;
     ops->block = block;
     ops->solve = solve;

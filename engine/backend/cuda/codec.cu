@@ -1,8 +1,8 @@
 /* Streaming convolutions: the past in front of a chunk, depthwise taps. */
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/launch.cuh"
-#include "engine/backend/cuda/mixer.cuh"
 #include "engine/backend/cuda/reduce.cuh"
+#include "engine/backend/cuda/window.cuh"
 
 enum {
     THREADS = 256,
@@ -18,42 +18,17 @@ static bool is_even(const struct chunk &c)
            c.stride_t % 4 == 0;
 }
 
-struct window {
-    struct chunk win, state, past, x;
-    unsigned C;
-    unsigned there;   /* rows of win that are x already */
-    unsigned written; /* the others */
-    unsigned n;       /* vectors of win and state to write */
-};
-
-/* One thread writes a vector of win or of the state, which come from row t of
- * past, x and zeros. */
+/* One thread writes a vector. */
 template <unsigned V>
 __global__ __launch_bounds__(THREADS) void window_kernel(
     const __grid_constant__ struct window a)
 {
     const unsigned i = blockIdx.x * THREADS + threadIdx.x;
-    const unsigned c = i % (a.C / V) * V;
-    const unsigned row = i / (a.C / V) % (a.written + a.state.T);
-    const unsigned b = i / (a.C / V) / (a.written + a.state.T);
-    const bool is_state = row >= a.written;
-    const unsigned t = is_state         ? a.x.T + row - a.written
-                       : row < a.past.T ? row
-                                        : row + a.there;
-    vec<V> v = {};
 
     let_next_start();
     wait_for_inputs();
-    if (i >= a.n)
-        return;
-    if (t < a.past.T)
-        v = read<V>(row_at(a.past, b, t) + c);
-    else if (t < a.past.T + a.x.T)
-        v = read<V>(row_at(a.x, b, t - a.past.T) + c);
-    write<V>(
-        (is_state ? row_at(a.state, b, row - a.written) : row_at(a.win, b, t)) +
-            c,
-        v);
+    if (i < a.n)
+        write_window<V>(a, i);
 }
 
 cudaError_t vibe_cuda_window(cudaStream_t stream, const struct vibe_tensor *win,

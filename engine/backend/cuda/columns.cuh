@@ -15,6 +15,7 @@
 
 #include "engine/backend/cuda/epilogue.cuh"
 #include "engine/backend/cuda/tensor.cuh"
+#include "engine/backend/cuda/window.cuh"
 
 enum {
     UNIT = 32,  /* neighbours along K */
@@ -22,12 +23,13 @@ enum {
     MANY = 16,  /* the same for a K above LONG_K */
     LONG_K = 2048,
     GROUPS = 4, /* of slices; of a K up to SHORT_K one */
-    SHORT_K = 256,
+    SHORT_K = 512,
 };
 
 struct columns {
     const unsigned short *w; /* bf16 */
     struct view x;
+    struct source from; /* its edge lies between slices of every row */
     struct epilogue e;
     unsigned K, stride;        /* elements of a row of weights */
     unsigned slice;            /* elements of K, whole units */
@@ -49,6 +51,7 @@ static inline struct columns columns_of(const struct vibe_cuda *cuda,
 
     a.w = (const unsigned short *)p->w->part[0].data;
     a.x = view_of(p->x);
+    a.from = source_of(p, &a.x, 4);
     a.e = epilogue_of(p);
     a.K = K;
     a.stride = (unsigned)vibe_cuda_stride(K);

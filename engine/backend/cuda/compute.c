@@ -147,6 +147,7 @@ void vibe_cuda_compute_init(struct vibe_ops *ops)
     ops->zero = zero;
     ops->attention = vibe_cuda_attention;
     ops->window = window;
+    ops->conv = vibe_cuda_conv;
     ops->mixer = mixer;
     ops->block = block;
     ops->solve = solve;

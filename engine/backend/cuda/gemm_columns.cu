@@ -121,7 +121,7 @@ template <int N_WARPS, int H, int G> struct hand {
     enum { UNITS = tile<N_WARPS, H, G>::UNITS };
 
     uint4 w[UNITS][H][2];
-    unsigned rows[G]; /* where those of x begin, this lane's */
+    const float *x[G]; /* this lane's rows, in their slice */
     unsigned end;
 
     __device__ inline void load_units(const columns &a, unsigned n,
@@ -137,26 +137,29 @@ template <int N_WARPS, int H, int G> struct hand {
                                                   end);
     }
 
-    __device__ inline void find_rows(const columns &a, unsigned m)
-    {
-#pragma unroll
-        for (int g = 0; g < G; g++)
-            rows[g] = (unsigned)row_at(a.x, a.e.T,
-                                       min(m + 8 * g, a.n_rows - 1));
-    }
-
-    __device__ inline void load_x(float4 v[G][2], const float *x,
-                                  unsigned k) const
+    __device__ inline void find_rows(const columns &a, unsigned m,
+                                     unsigned first)
     {
 #pragma unroll
         for (int g = 0; g < G; g++) {
-            v[g][0] = load_four(x + rows[g], k, end);
-            v[g][1] = load_four(x + rows[g], k + 4, end);
+            sourced_row row;
+
+            row.find(a.from, a.x, a.e.T, min(m + 8 * g, a.n_rows - 1));
+            x[g] = row.from(first) - first;
+        }
+    }
+
+    __device__ inline void load_x(float4 v[G][2], unsigned k) const
+    {
+#pragma unroll
+        for (int g = 0; g < G; g++) {
+            v[g][0] = load_four(x[g], k, end);
+            v[g][1] = load_four(x[g], k + 4, end);
         }
     }
 
     /* Those from first on, with the x of some on its way. */
-    __device__ inline void multiply_units(float c[H][G][4], const view &x,
+    __device__ inline void multiply_units(float c[H][G][4], bool is_split,
                                           unsigned first) const
     {
         enum { AHEAD = tile<N_WARPS, H, G>::AHEAD };
@@ -165,14 +168,13 @@ template <int N_WARPS, int H, int G> struct hand {
 
 #pragma unroll
         for (int u = 0; u < AHEAD - 1; u++)
-            load_x(v[u], x.data, k + u * UNIT);
+            load_x(v[u], k + u * UNIT);
 #pragma unroll
         for (int u = 0; u < UNITS; u++) {
             if (first + u * UNIT >= end)
                 break;
-            load_x(v[(u + AHEAD - 1) % AHEAD], x.data,
-                   k + (u + AHEAD - 1) * UNIT);
-            multiply_unit<H, G>(c, w[u], v[u % AHEAD], x.is_split);
+            load_x(v[(u + AHEAD - 1) % AHEAD], k + (u + AHEAD - 1) * UNIT);
+            multiply_unit<H, G>(c, w[u], v[u % AHEAD], is_split);
         }
     }
 };
@@ -224,7 +226,7 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
     at.load_units(a, n0 + lane / 4, first);
     let_next_start();
     wait_for_inputs();
-    at.find_rows(a, m0 + lane / 4);
+    at.find_rows(a, m0 + lane / 4, first);
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         const unsigned p = i * THREADS + threadIdx.x;
@@ -232,11 +234,11 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
         if (p < PAIRS)
             pairs[i] = read_pair(a, m0 + p / ROW, n0 + p % ROW * 2);
     }
-    at.multiply_units(c, a.x, first);
+    at.multiply_units(c, a.x.is_split, first);
     for (first += shape::UNITS * UNIT; first < at.end;
          first += shape::UNITS * UNIT) {
         at.load_units(a, n0 + lane / 4, first);
-        at.multiply_units(c, a.x, first);
+        at.multiply_units(c, a.x.is_split, first);
     }
     leave_sums<shape::STRIDE, H, G>(sums + warp * WARP_SUMS, c);
     __syncthreads();
@@ -264,6 +266,9 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
         }
         store_pair(a, m0 + m, n0 + n, pairs[i], sum);
     }
+    leave_state<4>(
+        a.from, (blockIdx.y * gridDim.x + blockIdx.x) * THREADS + threadIdx.x,
+        gridDim.x * gridDim.y * THREADS);
 #endif
 }
 
@@ -302,6 +307,16 @@ static cudaError_t launch_columns(const struct vibe_cuda *cuda,
     if (eights > 1 && (eights + 1) / 2 * 2 * pairs >= enough)
         return launch_tiles<N_WARPS, 1, 2>(cuda, a);
     return launch_tiles<N_WARPS, 1, 1>(cuda, a);
+}
+
+int vibe_cuda_columns_read_window(const struct vibe_cuda *cuda,
+                                  const struct vibe_cuda_product *p)
+{
+    const struct columns a = columns_of(cuda, p);
+
+    return a.from.edge % a.slice == 0 &&
+           (a.x.stride_t % a.slice == 0 || a.x.stride_t >= a.from.edge) &&
+           !vibe_cuda_is_tiles(cuda, &a);
 }
 
 static size_t bytes_of_parts(const struct columns *a)

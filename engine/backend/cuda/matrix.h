@@ -43,7 +43,7 @@ void vibe_cuda_matrix_release(struct vibe_matrix *m, struct vibe_backend *be);
 /* Release the buffers that loading works through. */
 void vibe_cuda_staging_free(struct vibe_cuda *cuda);
 
-/* vibe_linear, vibe_gemm, and linear with a norm of x before it. */
+/* vibe_linear, vibe_gemm, vibe_conv, and linear with a norm of x before it. */
 void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *x, const struct vibe_matrix *w,
                       enum vibe_epilogue epilogue,
@@ -52,6 +52,9 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                     const struct vibe_tensor *x, const struct vibe_matrix *w,
                     enum vibe_epilogue epilogue,
                     const struct vibe_tensor *gate);
+void vibe_cuda_conv(struct vibe_stream *s, const struct vibe_tensor *y,
+                    const struct vibe_tensor *rows, const struct vibe_matrix *w,
+                    const struct vibe_window *window);
 void vibe_cuda_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
                            const struct vibe_tensor *x,
                            const struct vibe_norm *norm,
@@ -65,6 +68,8 @@ struct vibe_cuda_product {
     const struct vibe_tensor *gate; /* or NULL */
     const struct vibe_matrix *w;
     enum vibe_epilogue epilogue;
+    const struct vibe_window *window; /* whose rows x are, but for its past,
+                                         which is not in there; or NULL */
 };
 
 /* Whether rows lie evenly, those of one dialogue after those of another; how
@@ -144,12 +149,16 @@ cudaError_t vibe_cuda_ffma(const struct vibe_cuda *cuda,
 
 /* Likewise for bf16 weights and rows that are neither few nor many, such as the
  * columns of a codec, on tensor cores; the rows are all of x's.  Sums of parts
- * of K meet in partial, vibe_cuda_columns_bytes large. */
+ * of K meet in partial, vibe_cuda_columns_bytes large.  A window is taken, and
+ * its state left, where _read_window says so, there are no zeros behind x and
+ * all of it is aligned to 16 bytes. */
 size_t vibe_cuda_columns_bytes(const struct vibe_cuda *cuda,
                                const struct vibe_cuda_product *p);
 cudaError_t vibe_cuda_columns(const struct vibe_cuda *cuda,
                               const struct vibe_cuda_product *p,
                               float *partial);
+int vibe_cuda_columns_read_window(const struct vibe_cuda *cuda,
+                                  const struct vibe_cuda_product *p);
 
 /* For a matrix of a few rows, and for one of a few columns, that does not lie
  * in tiles. */

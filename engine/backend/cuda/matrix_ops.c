@@ -306,3 +306,43 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
     else
         vibe_cuda_latch(s, vibe_cuda_ffma(cuda, &p), "gemm");
 }
+
+/* Whether columns read a window's past and chunk where they are. */
+static int reads_window(const struct vibe_cuda *cuda,
+                        const struct vibe_cuda_product *p)
+{
+    const struct vibe_window *of = p->window;
+    const struct vibe_tensor *x = of->x;
+
+    return p->x->T >= PLAIN_T && is_columns(cuda, p) &&
+           of->win->T == of->past->T + x->T && x->stride_t == x->C &&
+           of->past->stride_t == x->C && is_even(x) && is_even(of->past) &&
+           is_even(of->state) && vibe_cuda_columns_read_window(cuda, p);
+}
+
+/* T of one dialogue says how, so that a dialogue gets the same bits however
+ * many others run beside it. */
+void vibe_cuda_conv(struct vibe_stream *s, const struct vibe_tensor *y,
+                    const struct vibe_tensor *rows, const struct vibe_matrix *w,
+                    const struct vibe_window *window)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+    const struct vibe_cuda_product p = {
+        .y = y,
+        .x = rows,
+        .w = w,
+        .epilogue = VIBE_STORE,
+        .window = window,
+    };
+
+    if (reads_window(cuda, &p)) {
+        multiply_columns(s, &p);
+        return;
+    }
+    vibe_cuda_latch(s,
+                    vibe_cuda_window(cuda->compute, window->win, window->state,
+                                     window->past, window->x),
+                    "window");
+    if (s->err.code == VIBE_OK)
+        vibe_cuda_gemm(s, y, rows, w, VIBE_STORE, NULL);
+}
