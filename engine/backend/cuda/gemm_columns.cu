@@ -21,9 +21,12 @@ template <int N_WARPS, int H, int G> struct tile {
         ROWS = 8 * G,
         STRIDE = OUTPUTS + PAD,
         IS_LARGE = N_WARPS == MANY && H * G > 1,
-        UNITS = G == 3 ? 2 : HELD / H / (IS_LARGE ? 2 : 1),
-        AHEAD = 4 - G, /* units whose x is on its way */
-        BLOCKS = N_WARPS == MANY || G == 2 ? 1 : 2, /* of a multiprocessor */
+        UNITS = G == 4   ? 1
+                : G == 3 ? 2
+                         : HELD / H / (IS_LARGE ? 2 : 1),
+        AHEAD = G == 4 ? 1 : 4 - G, /* units whose x is on its way */
+        /* of a multiprocessor */
+        BLOCKS = N_WARPS == MANY || G % 2 == 0 ? 1 : 2,
     };
 };
 
@@ -298,6 +301,9 @@ static cudaError_t launch_columns(const struct vibe_cuda *cuda,
     const unsigned eights = (a->n_rows + 7) / 8;
     const unsigned pairs = (a->e.N + 31) / 32;
 
+    if (N_WARPS == SLICES && a->slice == UNIT && eights > 3 &&
+        (eights + 3) / 4 * ((pairs + 1) / 2) >= enough)
+        return launch_tiles<SLICES, 4, 4>(cuda, a);
     if (N_WARPS == SLICES && eights > 2 && (eights + 2) / 3 * pairs >= enough)
         return launch_tiles<SLICES, 2, 3>(cuda, a);
     if (eights > 1 && (eights + 1) / 2 * pairs >= enough)
