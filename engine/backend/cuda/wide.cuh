@@ -201,6 +201,7 @@ static inline struct shares shares_of(const struct vibe_cuda *cuda,
         .n_sm = (size_t)cuda->n_sm,
         .limit = shared_limit(cuda) -
                  vibe_size_round(sizeof(struct pass), LINE_BYTES),
+        .best = {},
         .least_cost = SIZE_MAX,
     };
 
