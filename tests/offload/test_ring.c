@@ -233,7 +233,8 @@ static void the_ring_of_a_plan_never_idles(void **state)
                                       .head_step_reads = 925000000,
                                       .codec_reads = 1376000000,
                                       .steps = 10};
-    const struct vibe_plan_rates rates = {1e3 * read_bps, 1e3 * link_bps};
+    const struct vibe_plan_rates rates = {.read = 1e3 * read_bps,
+                                          .link = 1e3 * link_bps};
     const size_t bytes = VIBE_PLAN_CHUNK_BYTES *
                          vibe_plan_ring(&m, &rates, VIBE_PLAN_CHUNK_BYTES);
     const double bound = (double)CHUNKS * CHUNK / link_bps;

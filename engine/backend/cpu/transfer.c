@@ -80,7 +80,8 @@ static int cpu_call(struct vibe_backend *be, void (*work)(void *user),
 static void waited(struct vibe_backend *be, double *seconds, size_t n,
                    size_t waiter)
 {
-    (void)be, (void)seconds, (void)n, (void)waiter;
+    (void)be, (void)n;
+    seconds[waiter] += 0.0;
 }
 
 static size_t free_bytes(struct vibe_backend *be)
