@@ -11,7 +11,6 @@
 #include "engine/base/error.h"
 
 enum {
-    NAME_LENGTH = 64,           /* of an option, with its dashes */
     OPTIONS_FILE_MAX = 1 << 20, /* bytes; a person wrote it */
     PLACE_MAX = 160,            /* "opts:3: " */
 };
@@ -40,7 +39,7 @@ static const struct {
 /* Is name one of a row's spellings? */
 static int has_name(const struct vibe_option *row, const char *name)
 {
-    char spelling[NAME_LENGTH];
+    char spelling[VIBE_OPTION_NAME_MAX];
     const char *at = row->names;
 
     while (vibe_option_next_name(&at, spelling, sizeof(spelling)))
@@ -69,10 +68,10 @@ enum vibe_option_source vibe_options_source(const struct vibe_options *options,
 /* An option as it stands in a word: its row, and "--no-" or "=value". */
 struct spelled {
     const struct vibe_option *row;
-    char name[NAME_LENGTH]; /* with '-' for '_', without "=value" */
-    const char *value;      /* after the '=', or NULL */
-    int is_no;              /* spelled --no-x */
-    int n_letters;          /* -vv: 2 */
+    char name[VIBE_OPTION_NAME_MAX]; /* with '-' for '_', without "=value" */
+    const char *value;               /* after the '=', or NULL */
+    int is_no;                       /* spelled --no-x */
+    int n_letters;                   /* -vv: 2 */
 };
 
 /* "-vv" is the letter of a counted option, several times. */
@@ -111,7 +110,7 @@ static int read_name(struct spelled *out, const char *word)
     if (out->row || find_letters(out))
         return 1;
     if (strncmp(out->name, "--no-", 5) == 0) {
-        char positive[NAME_LENGTH];
+        char positive[VIBE_OPTION_NAME_MAX];
 
         snprintf(positive, sizeof(positive), "--%s", out->name + 5);
         out->row = find_row(positive);
@@ -173,7 +172,8 @@ static int may_set(struct parser *p, const struct vibe_option *row, int is_off)
         const struct vibe_option *other = &vibe_option_rows[i];
         int is_rival = i != self && row->team && other->team == row->team &&
                        is_active(p->out, i) && !is_off;
-        char place[PLACE_MAX], first[NAME_LENGTH], second[NAME_LENGTH];
+        char place[PLACE_MAX], first[VIBE_OPTION_NAME_MAX],
+            second[VIBE_OPTION_NAME_MAX];
 
         if ((is_rival || other->offset == row->offset) &&
             p->out->source[i] > source)
@@ -192,7 +192,7 @@ static int may_set(struct parser *p, const struct vibe_option *row, int is_off)
 static void warn_repeated(const struct parser *p, const struct vibe_option *row,
                           const char *name, const char *word)
 {
-    char msg[PLACE_MAX + NAME_LENGTH];
+    char msg[PLACE_MAX + VIBE_OPTION_NAME_MAX];
     size_t self = (size_t)(row - vibe_option_rows);
 
     if (p->out->source[self] != (unsigned char)p->source ||
@@ -209,7 +209,7 @@ static void warn_repeated(const struct parser *p, const struct vibe_option *row,
 static int set_word(struct parser *p, const struct vibe_option *row,
                     const char *name, const char *word)
 {
-    char label[PLACE_MAX + NAME_LENGTH], place[PLACE_MAX];
+    char label[PLACE_MAX + VIBE_OPTION_NAME_MAX], place[PLACE_MAX];
     int rc = may_set(p, row, 0);
 
     if (rc <= 0)
@@ -271,38 +271,12 @@ static int set_valued(struct parser *p, const struct spelled *s)
     return rc;
 }
 
-/* The known option that a misspelt one most resembles, or NULL. */
-static const char *suggest(const char *typed, char *buf, size_t size)
-{
-    char spelling[NAME_LENGTH];
-    size_t best = (size_t)-1;
-
-    for (size_t i = 0; i < vibe_option_n_rows; i++) {
-        const char *at = vibe_option_rows[i].names;
-
-        while (vibe_option_next_name(&at, spelling, sizeof(spelling))) {
-            size_t n = strlen(typed);
-            /* What was cut short is nearer than any misspelling. */
-            size_t distance = n > 5 && strncmp(spelling, typed, n) == 0
-                                  ? 1
-                                  : vibe_word_distance(typed, spelling);
-
-            if (spelling[1] != '-' || distance >= best ||
-                (distance > 1 && !vibe_word_is_near(typed, spelling)))
-                continue;
-            best = distance;
-            snprintf(buf, size, "%s", spelling);
-        }
-    }
-    return best == (size_t)-1 ? NULL : buf;
-}
-
 /* An option that there is not: word as it was typed, name as it was read. */
 static int fail_unknown(const struct parser *p, const char *word,
                         const char *name)
 {
-    char near[NAME_LENGTH], place[PLACE_MAX];
-    const char *suggestion = suggest(name, near, sizeof(near));
+    char near[VIBE_OPTION_NAME_MAX], place[PLACE_MAX];
+    const char *suggestion = vibe_option_suggest(name, near, sizeof(near));
 
     place_of(p, place, sizeof(place));
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
@@ -393,7 +367,7 @@ int vibe_options_apply_argv(struct vibe_options *out, size_t argc,
 static const char *env_name(const struct vibe_option *row, char *buf,
                             size_t size)
 {
-    char name[NAME_LENGTH];
+    char name[VIBE_OPTION_NAME_MAX];
 
     vibe_option_name(row, name, sizeof(name));
     if (row->stops || strncmp(name, "--", 2) != 0)
@@ -458,7 +432,7 @@ int vibe_options_apply_env(struct vibe_options *out,
 
     for (size_t i = 0; i < vibe_option_n_rows; i++) {
         const struct vibe_option *row = &vibe_option_rows[i];
-        char buf[NAME_LENGTH + 16];
+        char buf[VIBE_OPTION_NAME_MAX + 16];
         const char *name = env_name(row, buf, sizeof(buf));
         const char *value = name ? env_value(environment, name) : NULL;
         int is_list = row->kind == VIBE_OPT_WORDS ||

@@ -301,3 +301,28 @@ int vibe_option_store(struct vibe_options *out, const struct vibe_option *row,
     }
     return VIBE_OK;
 }
+
+const char *vibe_option_suggest(const char *typed, char *buf, size_t size)
+{
+    char spelling[VIBE_OPTION_NAME_MAX];
+    size_t best = (size_t)-1;
+
+    for (size_t i = 0; i < vibe_option_n_rows; i++) {
+        const char *at = vibe_option_rows[i].names;
+
+        while (vibe_option_next_name(&at, spelling, sizeof(spelling))) {
+            size_t n = strlen(typed);
+            /* What was cut short is nearer than any misspelling. */
+            size_t distance = n > 5 && strncmp(spelling, typed, n) == 0
+                                  ? 1
+                                  : vibe_word_distance(typed, spelling);
+
+            if (spelling[1] != '-' || distance >= best ||
+                (distance > 1 && !vibe_word_is_near(typed, spelling)))
+                continue;
+            best = distance;
+            snprintf(buf, size, "%s", spelling);
+        }
+    }
+    return best == (size_t)-1 ? NULL : buf;
+}

@@ -41,4 +41,11 @@ size_t vibe_word_distance(const char *a, const char *b);
 /* Is a misspelling so close to a word that it is worth asking? */
 int vibe_word_is_near(const char *typed, const char *word);
 
+/* Bytes of an option's name, with its dashes. */
+enum { VIBE_OPTION_NAME_MAX = 64 };
+
+/* Write the known option that a misspelt one most resembles to buf [size];
+ * returns buf, or NULL where there is none. */
+const char *vibe_option_suggest(const char *typed, char *buf, size_t size);
+
 #endif /* VIBE_CLI_OPTIONS_VALUE_H */
