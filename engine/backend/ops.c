@@ -385,17 +385,22 @@ void vibe_mixer(struct vibe_stream *s, const struct vibe_tensor *y,
         s->be->ops->mixer(s, y, normed, state, past, x, w);
 }
 
-void vibe_block(struct vibe_stream *s, const struct vibe_tensor *y,
-                const struct vibe_tensor *state, const struct vibe_tensor *past,
-                const struct vibe_tensor *x, const struct vibe_block *w,
-                const struct vibe_block_room *room)
+void vibe_blocks(struct vibe_stream *s, const struct vibe_block_call *calls,
+                 size_t n, const struct vibe_block_room *room)
 {
-    check_mixer(y, room->normed, state, past, x);
-    check_product(room->hidden, room->normed, &w->up, VIBE_GELU, NULL);
-    check_product(y, room->hidden, &w->down, VIBE_ADD, NULL);
-    assert(w->up.bias && w->down.bias && w->down.gamma);
-    if (is_live(s))
-        s->be->ops->block(s, y, state, past, x, w, room);
+    for (size_t i = 0; i < n; i++) {
+        const struct vibe_block_call *call = &calls[i];
+        const struct vibe_block *w = call->w;
+
+        check_mixer(&call->y, room->normed, &call->state, &call->past,
+                    &call->x);
+        check_product(room->hidden, room->normed, &w->up, VIBE_GELU, NULL);
+        check_product(&call->y, room->hidden, &w->down, VIBE_ADD, NULL);
+        assert(w->up.bias && w->down.bias && w->down.gamma);
+        assert(i == 0 || call->x.data == calls[i - 1].y.data);
+    }
+    if (is_live(s) && n > 0)
+        s->be->ops->blocks(s, calls, n, room);
 }
 
 void vibe_solve(struct vibe_stream *s, const struct vibe_solver *solver,

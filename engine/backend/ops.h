@@ -148,13 +148,19 @@ struct vibe_mixer {
     float eps;                 /* of both norms */
 };
 
-/* Weights of vibe_block. */
+/* Weights of a block, see vibe_blocks. */
 struct vibe_block {
     struct vibe_mixer mixer;
     struct vibe_matrix up, down; /* [H][C] with bias; [C][H], gamma too */
 };
 
-/* What a block may overwrite. */
+/* A block and what it works on; tensors as for vibe_mixer. */
+struct vibe_block_call {
+    const struct vibe_block *w;
+    struct vibe_tensor y, state, past, x;
+};
+
+/* What blocks may overwrite. */
 struct vibe_block_room {
     const struct vibe_tensor *normed, *hidden; /* [B][T][C], [B][T][H] */
 };
@@ -269,11 +275,8 @@ struct vibe_ops {
                   const struct vibe_tensor *state,
                   const struct vibe_tensor *past, const struct vibe_tensor *x,
                   const struct vibe_mixer *w);
-    void (*block)(struct vibe_stream *s, const struct vibe_tensor *y,
-                  const struct vibe_tensor *state,
-                  const struct vibe_tensor *past, const struct vibe_tensor *x,
-                  const struct vibe_block *w,
-                  const struct vibe_block_room *room);
+    void (*blocks)(struct vibe_stream *s, const struct vibe_block_call *calls,
+                   size_t n, const struct vibe_block_room *room);
     void (*solve)(struct vibe_stream *s, const struct vibe_solver *solver,
                   const struct vibe_solver_coef *coef,
                   const struct vibe_tensor *u, const struct vibe_norm *norm,
@@ -453,14 +456,16 @@ void vibe_mixer(struct vibe_stream *s, const struct vibe_tensor *y,
                 const struct vibe_tensor *x, const struct vibe_mixer *w);
 
 /*
- * A block of a codec: vibe_mixer to y and room->normed, then
- * y += gamma * (W2 gelu(W1 normed + b1) + b2), as vibe_linear (T = 1) or
- * vibe_gemm would one after the other.  Tensors as for vibe_mixer.
+ * Blocks of a codec, n of them, one after the other.  Each is vibe_mixer to y
+ * and room->normed, then y += gamma * (W2 gelu(W1 normed + b1) + b2), as
+ * vibe_linear (T = 1) or vibe_gemm would one after the other.
+ *
+ *   calls   the x of each is the y of the one before, which is overwritten or
+ *           not; all of one shape.  Memory may come again as soon as what was
+ *           in it is of no more use
  */
-void vibe_block(struct vibe_stream *s, const struct vibe_tensor *y,
-                const struct vibe_tensor *state, const struct vibe_tensor *past,
-                const struct vibe_tensor *x, const struct vibe_block *w,
-                const struct vibe_block_room *room);
+void vibe_blocks(struct vibe_stream *s, const struct vibe_block_call *calls,
+                 size_t n, const struct vibe_block_room *room);
 
 /*
  * One step of a solver, from the last rows of the network that guides it:

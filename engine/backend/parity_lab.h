@@ -12,7 +12,7 @@
 #include "engine/backend/parity.h"
 
 enum vibe_side { VIBE_REFERENCE, VIBE_TESTED, VIBE_SIDES };
-enum { VIBE_LAB_TENSORS = 16, VIBE_LAB_BUFFERS = 16, VIBE_LAB_MATRICES = 4 };
+enum { VIBE_LAB_TENSORS = 24, VIBE_LAB_BUFFERS = 24, VIBE_LAB_MATRICES = 4 };
 enum { VIBE_LAB_HOSTS = 32 };
 
 struct vibe_lab {

@@ -225,11 +225,19 @@ static const struct block many_blocks[] = {{4230, 32, VIBE_BF16},
                                            {4163, 64, VIBE_BF16},
                                            {4224, 128, VIBE_BF16}};
 
+/* Blocks one after the other. */
+static const struct {
+    size_t B, T, C, H;
+} chains[] = {
+    {1, 1, 64, 96},   {2, 1, 64, 128},  {1, 17, 32, 128},  {2, 75, 32, 128},
+    {1, 50, 64, 256}, {3, 37, 64, 256}, {1, 45, 128, 512}, {2, 29, 128, 512},
+};
+
 static void make_ffn(struct vibe_lab *lab, struct vibe_block both[VIBE_SIDES],
-                     size_t C, enum vibe_dtype dtype)
+                     size_t C, size_t H, enum vibe_dtype dtype)
 {
     const struct vibe_lab_matrix up = {.dtype = dtype,
-                                       .N = 4 * C,
+                                       .N = H,
                                        .K = C,
                                        .in = C,
                                        .n_parts = 1,
@@ -237,8 +245,8 @@ static void make_ffn(struct vibe_lab *lab, struct vibe_block both[VIBE_SIDES],
                                        .has_bias = 1};
     const struct vibe_lab_matrix down = {.dtype = dtype,
                                          .N = C,
-                                         .K = 4 * C,
-                                         .in = 4 * C,
+                                         .K = H,
+                                         .in = H,
                                          .n_parts = 1,
                                          .n_scales = dtype == VIBE_F8_E4M3,
                                          .has_bias = 1,
@@ -271,19 +279,80 @@ static void run_block(struct vibe_lab *lab, size_t T, size_t C,
     vibe_lab_tensor(lab, normed, VIBE_FILL_POISON, 2, T, C);
     vibe_lab_tensor(lab, hidden, VIBE_FILL_POISON, 2, T, 4 * C);
     make_mixer(lab, mixer, C);
-    make_ffn(lab, w, C, dtype);
+    make_ffn(lab, w, C, 4 * C, dtype);
     for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
         const struct vibe_block_room room = {&normed[side], &hidden[side]};
+        const struct vibe_block_call call = {&w[side], y[side], state[side],
+                                             past[side], x[side]};
 
         normed[side].is_for_products = hidden[side].is_for_products = 1;
         w[side].mixer = mixer[side];
-        vibe_block(&lab->s[side], &y[side], &state[side], &past[side], &x[side],
-                   &w[side], &room);
+        vibe_blocks(&lab->s[side], &call, 1, &room);
     }
     /* of every product 2^-17 is lost, here of all at once twice over */
     vibe_lab_compare(lab, "block", y, 8.0 * size * 0x1p-17, "2x%zu of %zu %s",
                      T, C, vibe_dtype_name(dtype));
     vibe_lab_compare(lab, "block", state, norm_bound(C), "state of %zu", C);
+    vibe_lab_clear(lab);
+}
+
+enum { CHAIN = 3 };
+
+/* Blocks that share their large matrices, and tensors of their own for each of
+ * two ways. */
+static void make_chain(struct vibe_lab *lab, struct vibe_block w[CHAIN],
+                       struct vibe_block_call calls[2][CHAIN],
+                       const struct vibe_tensor *x, size_t H)
+{
+    const size_t p = VIBE_MIXER_TAPS - 1;
+    struct vibe_block ffn[VIBE_SIDES];
+
+    make_ffn(lab, ffn, x->C, H, VIBE_BF16);
+    for (size_t i = 0; i < CHAIN && !lab->err.code; i++) {
+        struct vibe_tensor past[VIBE_SIDES], state[VIBE_SIDES], y[VIBE_SIDES];
+        struct vibe_mixer mixer[VIBE_SIDES];
+
+        make_mixer(lab, mixer, x->C);
+        w[i] = ffn[VIBE_TESTED];
+        w[i].mixer = mixer[VIBE_TESTED];
+        vibe_lab_tensor(lab, past, VIBE_FILL_RANDOM, x->B, p, x->C);
+        for (int way = 0; way < 2; way++) {
+            vibe_lab_tensor(lab, state, VIBE_FILL_POISON, x->B, p, x->C);
+            vibe_lab_tensor(lab, y, VIBE_FILL_POISON, x->B, x->T, x->C);
+            calls[way][i] = (struct vibe_block_call){
+                &w[i], y[VIBE_TESTED], state[VIBE_TESTED], past[VIBE_TESTED],
+                i > 0 ? calls[way][i - 1].y : *x};
+        }
+    }
+}
+
+/* Blocks together have the bits of one after the other. */
+static void run_chain(struct vibe_lab *lab, size_t B, size_t T, size_t C,
+                      size_t H)
+{
+    struct vibe_tensor x[VIBE_SIDES], normed[VIBE_SIDES], hidden[VIBE_SIDES];
+    struct vibe_block w[CHAIN];
+    struct vibe_block_call calls[2][CHAIN];
+    const struct vibe_block_room room = {&normed[VIBE_TESTED],
+                                         &hidden[VIBE_TESTED]};
+
+    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, B, T, C);
+    vibe_lab_tensor(lab, normed, VIBE_FILL_POISON, B, T, C);
+    vibe_lab_tensor(lab, hidden, VIBE_FILL_POISON, B, T, H);
+    if (!lab->err.code)
+        make_chain(lab, w, calls, &x[VIBE_TESTED], H);
+    if (!lab->err.code) {
+        normed[VIBE_TESTED].is_for_products = 1;
+        hidden[VIBE_TESTED].is_for_products = 1;
+        vibe_blocks(&lab->s[VIBE_TESTED], calls[0], CHAIN, &room);
+        for (size_t i = 0; i < CHAIN; i++)
+            vibe_blocks(&lab->s[VIBE_TESTED], &calls[1][i], 1, &room);
+        vibe_lab_same(lab, "blocks", &calls[0][CHAIN - 1].y,
+                      &calls[1][CHAIN - 1].y, "%zux%zu of %zu", B, T, C);
+    }
+    for (size_t i = 0; i < CHAIN && !lab->err.code; i++)
+        vibe_lab_same(lab, "blocks", &calls[0][i].state, &calls[1][i].state,
+                      "state %zu of %zux%zu of %zu", i, B, T, C);
     vibe_lab_clear(lab);
 }
 
@@ -296,6 +365,9 @@ static void block(struct vibe_lab *lab)
         if (!lab->err.code && lab->be[VIBE_TESTED]->is_cuda)
             run_block(lab, many_blocks[i].T, many_blocks[i].C,
                       many_blocks[i].dtype);
+    for (size_t i = 0; i < sizeof(chains) / sizeof(*chains); i++)
+        if (!lab->err.code)
+            run_chain(lab, chains[i].B, chains[i].T, chains[i].C, chains[i].H);
 }
 
 static const struct {

@@ -141,24 +141,32 @@ void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
     vibe_conv(s, &out, &rows, &conv->w, &of);
 }
 
-void vibe_conv_block_forward(const struct vibe_conv_block *block,
-                             struct vibe_stream *s, const struct vibe_tensor *y,
-                             const struct vibe_tensor *x,
-                             const struct vibe_conv_memory *memory,
-                             const struct vibe_conv_scratch *scratch)
+struct vibe_block_call vibe_conv_block_call(
+    const struct vibe_conv_block *block, const struct vibe_tensor *y,
+    const struct vibe_tensor *x, const struct vibe_conv_memory *memory)
 {
-    size_t n_past = VIBE_MIXER_TAPS - 1;
-    struct vibe_tensor now = part_of(&memory->now, block->state_at, n_past,
-                                     block->C);
-    struct vibe_tensor past = part_of(&memory->past, block->state_at, n_past,
-                                      block->C);
-    struct vibe_tensor normed = vibe_dense(scratch->normed, x->B, x->T,
-                                           block->C);
+    const size_t n_past = VIBE_MIXER_TAPS - 1;
+
+    return (struct vibe_block_call){
+        .w = &block->w,
+        .y = *y,
+        .state = part_of(&memory->now, block->state_at, n_past, block->C),
+        .past = part_of(&memory->past, block->state_at, n_past, block->C),
+        .x = *x,
+    };
+}
+
+void vibe_conv_blocks_forward(struct vibe_stream *s,
+                              const struct vibe_block_call *calls, size_t n,
+                              const struct vibe_conv_scratch *scratch)
+{
+    const struct vibe_tensor *x = &calls->x;
+    struct vibe_tensor normed = vibe_dense(scratch->normed, x->B, x->T, x->C);
     struct vibe_tensor hidden = vibe_dense(scratch->hidden, x->B, x->T,
-                                           4 * block->C);
+                                           4 * x->C);
     const struct vibe_block_room room = {.normed = &normed, .hidden = &hidden};
 
     normed.is_for_products = 1;
     hidden.is_for_products = 1;
-    vibe_block(s, y, &now, &past, x, &block->w, &room);
+    vibe_blocks(s, calls, n, &room);
 }

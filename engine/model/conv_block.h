@@ -82,11 +82,15 @@ void vibe_conv_forward(const struct vibe_conv *conv, struct vibe_stream *s,
  * y = x + gamma * mixer(norm(x)); y += ffn_gamma * ffn(ffn_norm(y)).
  *
  *   y, x   [D][T][C], rows dense, not overlapping
+ *
+ * A call borrows the block; vibe_conv_blocks_forward does n of them, see
+ * vibe_blocks.
  */
-void vibe_conv_block_forward(const struct vibe_conv_block *block,
-                             struct vibe_stream *s, const struct vibe_tensor *y,
-                             const struct vibe_tensor *x,
-                             const struct vibe_conv_memory *memory,
-                             const struct vibe_conv_scratch *scratch);
+struct vibe_block_call vibe_conv_block_call(
+    const struct vibe_conv_block *block, const struct vibe_tensor *y,
+    const struct vibe_tensor *x, const struct vibe_conv_memory *memory);
+void vibe_conv_blocks_forward(struct vibe_stream *s,
+                              const struct vibe_block_call *calls, size_t n,
+                              const struct vibe_conv_scratch *scratch);
 
 #endif /* VIBE_MODEL_CONV_BLOCK_H */

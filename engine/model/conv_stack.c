@@ -9,7 +9,12 @@
 
 #include "engine/base/size.h"
 
-enum { END_TAPS = 7, STATE_ALIGN = 4, SCRATCH_ALIGN = 16 };
+enum {
+    END_TAPS = 7,
+    STATE_ALIGN = 4,
+    SCRATCH_ALIGN = 16,
+    BLOCKS_AT_ONCE = 8,
+};
 
 /* Give a layer its part of the state, where vectors of 4 channels begin. */
 static size_t take_state(struct vibe_conv_stack *stack, size_t rows, size_t C)
@@ -241,19 +246,23 @@ static void run_stage(struct vibe_conv_stack *stack, struct vibe_stream *s,
         .normed = stack->normed,
         .hidden = stack->hidden,
     };
+    struct vibe_block_call calls[BLOCKS_AT_ONCE];
 
     for (size_t j = 0; j <= n; j++) {
         float *to = stack->columns[!*side];
         const struct vibe_tensor y = j < n ? vibe_dense(to, x->B, T, conv->out)
                                            : vibe_conv_input(next, to, x->B, T);
+        const size_t at = (j + BLOCKS_AT_ONCE - 1) % BLOCKS_AT_ONCE;
 
         if (j == 0)
             vibe_conv_forward(conv, s, &y, x, memory, &scratch);
         else
-            vibe_conv_block_forward(&stack->block[stage][j - 1], s, &y, x,
-                                    memory, &scratch);
+            calls[at] = vibe_conv_block_call(&stack->block[stage][j - 1], &y, x,
+                                             memory);
         *x = y;
         *side = !*side;
+        if (j > 0 && (j == n || at + 1 == BLOCKS_AT_ONCE))
+            vibe_conv_blocks_forward(s, calls, at + 1, &scratch);
     }
 }
 

@@ -432,21 +432,24 @@ static void mixer(struct vibe_stream *s, const struct vibe_tensor *y,
     rmsnorm(s, normed, y, w->next_norm, w->eps);
 }
 
-static void block(struct vibe_stream *s, const struct vibe_tensor *y,
-                  const struct vibe_tensor *state,
-                  const struct vibe_tensor *past, const struct vibe_tensor *x,
-                  const struct vibe_block *w,
-                  const struct vibe_block_room *room)
+static void blocks(struct vibe_stream *s, const struct vibe_block_call *calls,
+                   size_t n, const struct vibe_block_room *room)
 {
     const struct vibe_ops *ops = s->be->ops;
 
-    ops->mixer(s, y, room->normed, state, past, x, &w->mixer);
-    if (x->T == 1) {
-        ops->linear(s, room->hidden, room->normed, &w->up, VIBE_GELU, NULL);
-        ops->linear(s, y, room->hidden, &w->down, VIBE_ADD, NULL);
-    } else {
-        ops->gemm(s, room->hidden, room->normed, &w->up, VIBE_GELU, NULL);
-        ops->gemm(s, y, room->hidden, &w->down, VIBE_ADD, NULL);
+    for (size_t i = 0; i < n; i++) {
+        const struct vibe_block_call *call = &calls[i];
+        const struct vibe_block *w = call->w;
+
+        ops->mixer(s, &call->y, room->normed, &call->state, &call->past,
+                   &call->x, &w->mixer);
+        if (call->x.T == 1) {
+            ops->linear(s, room->hidden, room->normed, &w->up, VIBE_GELU, NULL);
+            ops->linear(s, &call->y, room->hidden, &w->down, VIBE_ADD, NULL);
+        } else {
+            ops->gemm(s, room->hidden, room->normed, &w->up, VIBE_GELU, NULL);
+            ops->gemm(s, &call->y, room->hidden, &w->down, VIBE_ADD, NULL);
+        }
     }
 }
 
@@ -503,7 +506,7 @@ void vibe_cpu_reference_init(struct vibe_ops *ops)
     ops->window = window;
     ops->conv = conv;
     ops->mixer = mixer;
-    ops->block = block;
+    ops->blocks = blocks;
     ops->solve = solve;
     ops->noise = noise;
 }

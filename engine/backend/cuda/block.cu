@@ -262,29 +262,17 @@ static bool is_many(const struct vibe_cuda *cuda, const struct mixer *a)
 }
 
 cudaError_t vibe_cuda_block(const struct vibe_cuda *cuda,
-                            const struct vibe_tensor *y,
-                            const struct vibe_tensor *state,
-                            const struct vibe_tensor *past,
-                            const struct vibe_tensor *x,
-                            const struct vibe_block *w,
+                            const struct vibe_block_call *call,
                             const struct vibe_tensor *normed)
 {
     cudaStream_t stream = cuda->compute;
-    struct block a = {{chunk_of(y), chunk_of(normed), chunk_of(state),
-                       chunk_of(past), chunk_of(x), w->mixer, (unsigned)x->C,
-                       (unsigned)(x->B * x->T), 1, false},
-                      (const unsigned short *)w->up.part[0].data,
-                      (const unsigned short *)w->down.part[0].data,
-                      w->up.bias,
-                      w->down.bias,
-                      w->down.gamma,
-                      (unsigned)vibe_cuda_stride(w->up.K),
-                      (unsigned)vibe_cuda_stride(w->down.K)};
+    const size_t C = call->x.C;
+    struct block a = block_of(call, normed);
 
     if (is_many(cuda, &a.mixer))
         return vibe_cuda_block_many(cuda, &a);
-    if (x->C == 32)
+    if (C == 32)
         return launch_block<32>(stream, &a);
-    return x->C == 64 ? launch_block<64>(stream, &a)
-                      : launch_block<128>(stream, &a);
+    return C == 64 ? launch_block<64>(stream, &a)
+                   : launch_block<128>(stream, &a);
 }

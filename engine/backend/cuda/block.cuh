@@ -27,6 +27,25 @@ struct block {
     unsigned up_stride, down_stride; /* elements from row to row */
 };
 
+static inline struct block block_of(const struct vibe_block_call *call,
+                                    const struct vibe_tensor *normed)
+{
+    const struct vibe_block *w = call->w;
+    const struct block a = {{chunk_of(&call->y), chunk_of(normed),
+                             chunk_of(&call->state), chunk_of(&call->past),
+                             chunk_of(&call->x), w->mixer, (unsigned)call->x.C,
+                             (unsigned)(call->x.B * call->x.T), 1, false},
+                            (const unsigned short *)w->up.part[0].data,
+                            (const unsigned short *)w->down.part[0].data,
+                            w->up.bias,
+                            w->down.bias,
+                            w->down.gamma,
+                            (unsigned)vibe_cuda_stride(w->up.K),
+                            (unsigned)vibe_cuda_stride(w->down.K)};
+
+    return a;
+}
+
 /* For so many rows that a block for each multiprocessor has work. */
 cudaError_t vibe_cuda_block_many(const struct vibe_cuda *cuda,
                                  const struct block *a);

@@ -89,29 +89,41 @@ static int is_narrow(const struct vibe_cuda *cuda, const struct vibe_tensor *x,
            is_plain_bf16(&w->up) && is_plain_bf16(&w->down);
 }
 
-static void block(struct vibe_stream *s, const struct vibe_tensor *y,
-                  const struct vibe_tensor *state,
-                  const struct vibe_tensor *past, const struct vibe_tensor *x,
-                  const struct vibe_block *w,
+static int is_even_call(const struct vibe_block_call *call)
+{
+    return is_even(&call->y) && is_even(&call->state) && is_even(&call->past) &&
+           is_even(&call->x);
+}
+
+static void block(struct vibe_stream *s, const struct vibe_block_call *call,
                   const struct vibe_block_room *room)
 {
-    if (is_narrow(vibe_cuda_of(s->be), x, w) && is_even(y) && is_even(state) &&
-        is_even(past) && is_even(x) && is_even(room->normed)) {
-        vibe_cuda_latch(s,
-                        vibe_cuda_block(vibe_cuda_of(s->be), y, state, past, x,
-                                        w, room->normed),
-                        "block");
+    const struct vibe_block *w = call->w;
+
+    if (is_narrow(vibe_cuda_of(s->be), &call->x, w) && is_even_call(call) &&
+        is_even(room->normed)) {
+        vibe_cuda_latch(
+            s, vibe_cuda_block(vibe_cuda_of(s->be), call, room->normed),
+            "block");
         return;
     }
-    mixer(s, y, room->normed, state, past, x, &w->mixer);
-    if (x->T == 1) {
+    mixer(s, &call->y, room->normed, &call->state, &call->past, &call->x,
+          &w->mixer);
+    if (call->x.T == 1) {
         vibe_cuda_linear(s, room->hidden, room->normed, &w->up, VIBE_GELU,
                          NULL);
-        vibe_cuda_linear(s, y, room->hidden, &w->down, VIBE_ADD, NULL);
+        vibe_cuda_linear(s, &call->y, room->hidden, &w->down, VIBE_ADD, NULL);
     } else {
         vibe_cuda_gemm(s, room->hidden, room->normed, &w->up, VIBE_GELU, NULL);
-        vibe_cuda_gemm(s, y, room->hidden, &w->down, VIBE_ADD, NULL);
+        vibe_cuda_gemm(s, &call->y, room->hidden, &w->down, VIBE_ADD, NULL);
     }
+}
+
+static void blocks(struct vibe_stream *s, const struct vibe_block_call *calls,
+                   size_t n, const struct vibe_block_room *room)
+{
+    for (size_t i = 0; i < n && s->err.code == VIBE_OK; i++)
+        block(s, &calls[i], room);
 }
 
 static void solve(struct vibe_stream *s, const struct vibe_solver *solver,
@@ -149,7 +161,7 @@ void vibe_cuda_compute_init(struct vibe_ops *ops)
     ops->window = window;
     ops->conv = vibe_cuda_conv;
     ops->mixer = mixer;
-    ops->block = block;
+    ops->blocks = blocks;
     ops->solve = solve;
     ops->noise = noise;
 }

@@ -121,11 +121,7 @@ cudaError_t vibe_cuda_find_kernel(void);
 /* The op for rows of 32, 64 or 128 channels, all aligned to 16 bytes, H = 4 C
  * and bf16 weights without scales, on tensor cores. */
 cudaError_t vibe_cuda_block(const struct vibe_cuda *cuda,
-                            const struct vibe_tensor *y,
-                            const struct vibe_tensor *state,
-                            const struct vibe_tensor *past,
-                            const struct vibe_tensor *x,
-                            const struct vibe_block *w,
+                            const struct vibe_block_call *call,
                             const struct vibe_tensor *normed);
 
 /* Read n_bytes, a multiple of 16, and leave a trace of them in *out. */
