@@ -7,6 +7,7 @@
 #include "engine/base/error.h"
 #include "engine/base/size.h"
 #include "engine/base/team.h"
+#include "engine/format/finite.h"
 #include "engine/format/pack.h"
 #include "engine/format/quant.h"
 #include "engine/format/weights.h"
@@ -83,6 +84,7 @@ struct job {
     const struct vibe_recoded *checked; /* while errors are */
     struct vibe_recode_error *errors;   /* [tasks] */
     int is_out_of_memory;               /* set by any of them */
+    int is_damaged;                     /* likewise: not all is finite */
 };
 
 static float *take_wide(struct job *job, size_t i)
@@ -128,12 +130,14 @@ static void quantise_task(void *user, size_t i)
         return;
     if (out->dtype == VIBE_BF16)
         round_bf16(to, wide, n * K);
-    else
+    else if (vibe_finite_f32(wide, n * K))
         vibe_quant_rows(to,
                         out->dtype == VIBE_I4
                             ? out->group_scale + first * (K / out->group)
                             : out->scale + first,
                         out->dtype, out->group, wide, n, K);
+    else
+        __atomic_store_n(&job->is_damaged, 1, __ATOMIC_RELAXED);
     free(wide);
 }
 
@@ -246,6 +250,11 @@ int vibe_recode(struct vibe_recoded *out, const struct vibe_weight *w,
         ((to == VIBE_F8_E4M3 || to == VIBE_I8) && !out->scale))
         return no_memory(w, to, err);
     vibe_team_run(threads, n_tasks(&job.rows), quantise_task, &job);
+    if (job.is_damaged)
+        return vibe_fail(err, VIBE_E_FORMAT,
+                         "%s: tensor %s holds NaN or infinity, expected finite "
+                         "weights to make %s of",
+                         w->file, w->name, vibe_dtype_name(to));
     return job.is_out_of_memory ? no_memory(w, to, err) : VIBE_OK;
 }
 

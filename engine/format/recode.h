@@ -44,6 +44,8 @@ enum vibe_dtype vibe_recode_dtype(const struct vibe_weight *w,
  *   threads   to work with
  *
  * Errors: VIBE_E_NOMEM
+ *         VIBE_E_FORMAT   a weight is not finite, and to has no such code; msg
+ *                         names file and tensor
  */
 int vibe_recode(struct vibe_recoded *out, const struct vibe_weight *w,
                 enum vibe_dtype to, size_t group, int threads,

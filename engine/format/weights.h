@@ -91,9 +91,7 @@ enum vibe_weight_dtype vibe_weights_kept(const struct vibe_weights *w,
  *
  *   weight   as found; becomes the other, or is untouched on error
  *   name     original name
- *   to       see vibe_recode
- *
- * Errors: VIBE_E_NOMEM
+ *   to       see vibe_recode, also for errors
  */
 int vibe_weights_recode(const struct vibe_weights *w,
                         struct vibe_weight *weight, const char *name,

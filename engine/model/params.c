@@ -11,6 +11,8 @@
 
 #include "engine/backend/ops.h"
 #include "engine/base/size.h"
+#include "engine/base/team.h"
+#include "engine/format/finite.h"
 #include "engine/format/quant.h"
 #include "engine/format/recode.h"
 #include "engine/format/weights.h"
@@ -159,12 +161,18 @@ static void keep(struct vibe_loader *l, struct vibe_weight *found,
                  const char *name, enum vibe_layout layout)
 {
     static const float one = 1.0f;
+    const int is_tally = !is_checking(l) && l->params->be->is_tally;
     enum vibe_dtype to = dtype_for(found, vibe_weights_kept(l->w, name),
                                    layout);
 
-    if (l->rc || to == found->dtype || (is_checking(l) && !l->store))
+    if (l->rc || (is_checking(l) && !l->store))
         return;
-    if (!is_checking(l) && l->params->be->is_tally)
+    if (to == found->dtype) {
+        if (to == VIBE_F8_E4M3 && !is_checking(l) && !is_tally)
+            l->rc = vibe_finite_check_f8(found, vibe_team_size(), l->err);
+        return;
+    }
+    if (is_tally)
         *found = (struct vibe_weight){
             .dtype = to,
             .scale = to == VIBE_F8_E4M3 || to == VIBE_I8 ? &one : NULL,

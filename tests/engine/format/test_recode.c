@@ -159,12 +159,32 @@ static void int4_falls_back_where_groups_do_not_fit(void **state)
     assert_int_equal(vibe_recode_dtype(&f->w, VIBE_WEIGHTS_AUTO), VIBE_BF16);
 }
 
+static void what_has_no_code_is_refused_by_name(void **state)
+{
+    static const enum vibe_dtype dtypes[] = {VIBE_F8_E4M3, VIBE_I8, VIBE_I4};
+    static const uint16_t wild[] = {0x7FC0, 0xFF80}; /* NaN, -infinity */
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < 6; i++) {
+        struct vibe_error err = {0};
+
+        f->bf16[(ROWS - 1) * COLUMNS + i] = wild[i % 2];
+        vibe_recoded_release(&f->got);
+        assert_int_equal(vibe_recode(&f->got, &f->w, dtypes[i / 2],
+                                     VIBE_QUANT_GROUP, THREADS, &err),
+                         VIBE_E_FORMAT);
+        assert_non_null(strstr(err.msg, "f: tensor w holds NaN or infinity"));
+        f->bf16[(ROWS - 1) * COLUMNS + i] = 0;
+    }
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(rows_are_quantised_as_by_themselves),
     VIBE_TEST(packed_and_back_is_the_same),
     VIBE_TEST(quantised_weights_can_be_recoded),
     VIBE_TEST(measure_tells_signal_from_noise),
     VIBE_TEST(int4_falls_back_where_groups_do_not_fit),
+    VIBE_TEST(what_has_no_code_is_refused_by_name),
 };
 
 VIBE_TEST_MAIN(tests)

@@ -167,11 +167,24 @@ static void parts_are_stacked_with_their_biases(void **state)
     vibe_tensor_release(&in, f->be);
 }
 
+static void a_float8_that_is_nan_is_refused_by_name(void **state)
+{
+    static const unsigned char codes[] = {0x38, 0x7E, 0xFF, 0};
+    struct fixture *f = *state;
+
+    f->items[1].dtype = VIBE_F8_E4M3;
+    f->items[1].data = codes;
+
+    assert_int_equal(load(f), VIBE_E_FORMAT);
+    assert_non_null(strstr(f->err.msg, "tensor model.m.a.weight holds NaN"));
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(nothing_is_loaded_before_all_is_checked),
     VIBE_TEST(a_bias_of_another_length_is_refused),
     VIBE_TEST(vectors_are_loaded_in_place),
     VIBE_TEST(parts_are_stacked_with_their_biases),
+    VIBE_TEST(a_float8_that_is_nan_is_refused_by_name),
 };
 
 VIBE_TEST_MAIN(tests)
