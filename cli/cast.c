@@ -48,8 +48,7 @@ enum vibe_exit vibe_cast_open(struct vibe_cast *out,
         return VIBE_EXIT_OK;
     out->clips = calloc(words->n, sizeof(*out->clips));
     if (!out->clips)
-        return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
-                             "no memory for %zu voices", words->n);
+        return vibe_cli_fail_memory(why, "voices");
     for (; out->n < words->n; out->n++) {
         struct vibe_clip *clip = &out->clips[out->n];
 
@@ -185,8 +184,7 @@ enum vibe_exit vibe_cast_bind(struct vibe_cast *cast,
         if (status == VIBE_EXIT_OK)
             status = bind_ids(cast, *voices, ids, n, name, why);
     } else {
-        status = vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
-                               "no memory for %zu voices", n);
+        status = vibe_cli_fail_memory(why, "voices");
     }
     free(ids);
     return status;
@@ -250,8 +248,7 @@ static enum vibe_exit read_clip(struct vibe_clip *clip,
         void *grown = realloc(all->items, capacity * sizeof(*all->items));
 
         if (!grown)
-            return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
-                                 "no memory for %zu voices", capacity);
+            return vibe_cli_fail_memory(why, "voices");
         all->items = grown;
         all->capacity = capacity;
     }

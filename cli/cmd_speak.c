@@ -144,7 +144,7 @@ static enum vibe_exit print_plan(struct vibe_run *run,
     enum vibe_exit status;
 
     if (!n_tokens)
-        return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "out of memory");
+        return vibe_cli_fail_memory(why, "scripts");
     status = vibe_request_check_all(engine, run->cli->options, &run->jobs,
                                     n_tokens, why);
     for (size_t i = 0; i < run->jobs.n && status == VIBE_EXIT_OK; i++) {
@@ -269,7 +269,7 @@ static enum vibe_exit open_state(struct vibe_run *run, struct vibe_failure *why)
     enum vibe_exit status;
 
     if (!folder)
-        return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "out of memory");
+        return vibe_cli_fail_memory(why, "scripts");
     if (vibe_folder_make(folder, &why->err) != VIBE_OK)
         status = vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, folder);
     else
@@ -300,7 +300,7 @@ static enum vibe_exit open_run(struct vibe_run *run, uint64_t seed,
     };
     run->report = vibe_report_open();
     if (status == VIBE_EXIT_OK && !run->report)
-        status = vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "out of memory");
+        status = vibe_cli_fail_memory(why, "scripts");
     if (status == VIBE_EXIT_OK && run->jobs.is_batch && !o->is_dry_run)
         status = open_state(run, why);
     return status;

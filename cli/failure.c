@@ -33,6 +33,11 @@ enum vibe_exit vibe_cli_fail_by(struct vibe_failure *why, enum vibe_exit io,
     return why->status;
 }
 
+enum vibe_exit vibe_cli_fail_memory(struct vibe_failure *why, const char *what)
+{
+    return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "no memory for %s", what);
+}
+
 enum vibe_exit vibe_cli_fail_device(struct vibe_failure *why, int index,
                                     const char *reason)
 {

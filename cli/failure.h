@@ -40,6 +40,9 @@ enum vibe_exit vibe_cli_fail(struct vibe_failure *why, enum vibe_exit status,
 enum vibe_exit vibe_cli_fail_by(struct vibe_failure *why, enum vibe_exit io,
                                 const char *file);
 
+/* "no memory for voices" of the host. */
+enum vibe_exit vibe_cli_fail_memory(struct vibe_failure *why, const char *what);
+
 /* The GPU cannot be had: "--device cuda:1: only 1 GPU". */
 enum vibe_exit vibe_cli_fail_device(struct vibe_failure *why, int index,
                                     const char *reason);

@@ -38,3 +38,47 @@ char *vibe_folder_of(const char *path)
     return slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path))
                  : strdup(".");
 }
+
+/* The longest folder of path[*n] that is there, without links; *n becomes its
+ * length in path. */
+static char *find_folder(const char *path, size_t *n)
+{
+    char *copy = strdup(path);
+    char *real = NULL;
+
+    while (copy && !real && *n > 0) {
+        while (*n > 0 && copy[*n - 1] != '/')
+            --*n;
+        copy[*n] = '\0'; /* keeps the slash */
+        real = realpath(*n ? copy : ".", NULL);
+        while (!real && *n > 0 && copy[*n - 1] == '/')
+            --*n;
+    }
+    free(copy);
+    return real ? real : strdup("."); /* somebody has removed this one */
+}
+
+char *vibe_folder_place(const char *path)
+{
+    size_t n = strlen(path);
+    char *folder = find_folder(path, &n);
+    char *place = folder ? malloc(strlen(folder) + strlen(path) + 2) : NULL;
+    char *end;
+
+    if (place) {
+        end = stpcpy(place, strcmp(folder, "/") ? folder : "");
+        for (const char *in = path + n; *in; in += strspn(in, "/")) {
+            const size_t part = strcspn(in, "/");
+
+            if (part == 2 && strncmp(in, "..", 2) == 0)
+                while (end > place && *--end != '/')
+                    ;
+            else if (part != 1 || *in != '.')
+                end = stpncpy(stpcpy(end, "/"), in, part);
+            in += part;
+        }
+        *end = '\0';
+    }
+    free(folder);
+    return place;
+}

@@ -24,11 +24,6 @@ static int is_sound(const char *path)
             memcmp(head, "OggS", 4) == 0);
 }
 
-static enum vibe_exit fail_memory(struct vibe_failure *why)
-{
-    return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "no memory for scripts");
-}
-
 /* Standard input ends where it ends: a second script would be empty. */
 static enum vibe_exit check_stdin(const struct vibe_jobs *jobs,
                                   const struct vibe_options *o,
@@ -55,7 +50,7 @@ static enum vibe_exit set_source(struct vibe_source *source, const char *path,
     source->name = name ? name : is_stdin ? "standard input" : path;
     source->stem = vibe_names_stem(!path ? "text" : is_stdin ? "stdin" : path);
     source->id = source->stem;
-    return source->stem ? VIBE_EXIT_OK : fail_memory(why);
+    return source->stem ? VIBE_EXIT_OK : vibe_cli_fail_memory(why, "scripts");
 }
 
 static enum vibe_exit list_batch(struct vibe_jobs *jobs,
@@ -73,7 +68,7 @@ static enum vibe_exit list_batch(struct vibe_jobs *jobs,
         return status;
     jobs->sources = calloc(manifest->n, sizeof(*jobs->sources));
     if (!jobs->sources)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "scripts");
     while (jobs->n_sources < manifest->n && status == VIBE_EXIT_OK) {
         struct vibe_entry *entry = &manifest->entries[jobs->n_sources];
         struct vibe_source *source = &jobs->sources[jobs->n_sources++];
@@ -105,7 +100,7 @@ static enum vibe_exit list_sources(struct vibe_jobs *jobs,
                              "STR");
     jobs->sources = calloc(n, sizeof(*jobs->sources));
     if (!jobs->sources)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "scripts");
     while (jobs->n_sources < n && status == VIBE_EXIT_OK) {
         struct vibe_source *source = &jobs->sources[jobs->n_sources];
         const char *path = o->text ? NULL : o->scripts.items[jobs->n_sources];
@@ -125,7 +120,7 @@ static enum vibe_exit list_jobs(struct vibe_jobs *jobs,
 
     jobs->items = calloc(jobs->n_sources * n_takes, sizeof(*jobs->items));
     if (!jobs->items)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "scripts");
     for (; jobs->n < jobs->n_sources * n_takes; jobs->n++) {
         struct vibe_source *source = &jobs->sources[jobs->n / n_takes];
         const struct vibe_entry *entry = source->entry;
@@ -226,7 +221,7 @@ static enum vibe_exit find_cast(struct vibe_source *source,
         return VIBE_EXIT_OK;
     source->cast = calloc(1, sizeof(*source->cast));
     if (!source->cast)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "scripts");
     return vibe_cast_open(source->cast, &source->entry->voices, why);
 }
 
@@ -289,7 +284,7 @@ static enum vibe_exit for_sources(
             return status;
         source->problem = strdup(why->err.msg);
         if (!source->problem)
-            return fail_memory(why);
+            return vibe_cli_fail_memory(why, "scripts");
         *why = (struct vibe_failure){0};
     }
     return VIBE_EXIT_OK;

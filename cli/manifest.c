@@ -30,11 +30,6 @@ struct reader {
     struct vibe_entry *entry; /* of the line */
 };
 
-static enum vibe_exit fail_memory(struct vibe_failure *why)
-{
-    return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "no memory for a batch");
-}
-
 /* A new entry, which is then that of the line; NULL without memory. */
 static struct vibe_entry *add_entry(struct reader *r)
 {
@@ -75,7 +70,7 @@ static enum vibe_exit set_string(struct reader *r, char **field,
         strlen(json_string_value(value)) != json_string_length(value))
         return fail_field(r, key, "a string that is not empty", value);
     *field = strdup(json_string_value(value));
-    return *field ? VIBE_EXIT_OK : fail_memory(r->why);
+    return *field ? VIBE_EXIT_OK : vibe_cli_fail_memory(r->why, "a batch");
 }
 
 static enum vibe_exit set_path(struct reader *r, const char *key,
@@ -137,7 +132,7 @@ static enum vibe_exit set_voices(struct reader *r, const char *key,
     r->entry->has_voices = 1;
     voices->items = calloc(n + 1, sizeof(*voices->items));
     if (!voices->items)
-        return fail_memory(r->why);
+        return vibe_cli_fail_memory(r->why, "a batch");
     for (; voices->n < n; voices->n++) {
         const char *word = json_string_value(json_array_get(value, voices->n));
 
@@ -145,7 +140,7 @@ static enum vibe_exit set_voices(struct reader *r, const char *key,
             return fail_field(r, key, expected, value);
         voices->items[voices->n] = strdup(word);
         if (!voices->items[voices->n])
-            return fail_memory(r->why);
+            return vibe_cli_fail_memory(r->why, "a batch");
     }
     return VIBE_EXIT_OK;
 }
@@ -239,7 +234,7 @@ static enum vibe_exit check_entry(struct reader *r, struct vibe_entry *entry,
     else if (!entry->id && asprintf(&entry->id, "%zu", line) < 0)
         entry->id = NULL;
     if (!entry->id)
-        return fail_memory(r->why);
+        return vibe_cli_fail_memory(r->why, "a batch");
     if (!is_good_id(entry->id))
         return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
                              "%s: \"%s\" cannot name a file: give it an "
@@ -260,10 +255,10 @@ static enum vibe_exit read_line(struct reader *r, const char *text, size_t n,
     struct vibe_entry *entry = add_entry(r);
 
     if (!entry)
-        return fail_memory(r->why);
+        return vibe_cli_fail_memory(r->why, "a batch");
     if (asprintf(&entry->place, "%s:%zu", r->name, line) < 0) {
         entry->place = NULL;
-        return fail_memory(r->why);
+        return vibe_cli_fail_memory(r->why, "a batch");
     }
     object = json_loadb(text, n, JSON_REJECT_DUPLICATES, &error);
     is_json = object != NULL;
@@ -310,7 +305,7 @@ static enum vibe_exit read_lines(struct reader *r, FILE *file)
             status = read_line(r, text + mark, (size_t)n - mark, line);
     }
     if (n < 0)
-        status = fail_memory(r->why);
+        status = vibe_cli_fail_memory(r->why, "a batch");
     if (status == VIBE_EXIT_OK && ferror(file))
         status = vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name, "%s: %s",
                                r->name, strerror(errno));
@@ -324,12 +319,12 @@ static enum vibe_exit add_script(struct reader *r, const char *path)
     struct vibe_entry *entry = add_entry(r);
 
     if (!entry)
-        return fail_memory(r->why);
+        return vibe_cli_fail_memory(r->why, "a batch");
     entry->place = strdup(path);
     entry->path = strdup(path);
     entry->id = vibe_names_stem(path);
     if (!entry->place || !entry->path || !entry->id)
-        return fail_memory(r->why);
+        return vibe_cli_fail_memory(r->why, "a batch");
     return VIBE_EXIT_OK;
 }
 
@@ -360,7 +355,7 @@ static enum vibe_exit read_matches(struct reader *r, const char *pattern,
     struct stat st;
 
     if (glob(pattern, GLOB_NOSORT, NULL, &found) == GLOB_NOSPACE)
-        status = fail_memory(r->why);
+        status = vibe_cli_fail_memory(r->why, "a batch");
     /* by bytes: the order must not be the locale's, which tasks of a cluster
      * need not share */
     if (found.gl_pathc > 0)
@@ -382,7 +377,7 @@ static enum vibe_exit read_folder(struct reader *r, const char *path)
     enum vibe_exit status;
 
     if (!pattern)
-        return fail_memory(r->why);
+        return vibe_cli_fail_memory(r->why, "a batch");
     while (n > 0 && path[n - 1] == '/')
         n--;
     for (size_t i = 0; i < n; i++) {
@@ -412,7 +407,7 @@ static enum vibe_exit check_ids(const struct vibe_manifest *m,
     enum vibe_exit status = VIBE_EXIT_OK;
 
     if (!sorted)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "a batch");
     for (size_t i = 0; i < m->n; i++)
         sorted[i] = &m->entries[i];
     qsort(sorted, m->n, sizeof(void *), by_id);
@@ -467,7 +462,7 @@ enum vibe_exit vibe_manifest_parse(struct vibe_manifest *out, const char *name,
 
     *out = (struct vibe_manifest){.name = name_of(name)};
     if (!out->name)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "a batch");
     status = read_lines(&r, file);
     return status == VIBE_EXIT_OK ? check_all(out, name, why) : status;
 }
@@ -504,7 +499,7 @@ enum vibe_exit vibe_manifest_read(struct vibe_manifest *out, const char *source,
         return read_manifest(out, source, why);
     *out = (struct vibe_manifest){.name = name_of(source)};
     if (!out->name)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "a batch");
     status = is_there ? read_folder(&r, source) : read_matches(&r, source, 0);
     return status == VIBE_EXIT_OK ? check_all(out, source, why) : status;
 }

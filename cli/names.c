@@ -86,7 +86,7 @@ static enum vibe_exit find_one(struct vibe_words *out, const char *dir,
     if (asprintf(&path, "%s/%s", dir, found) < 0 ||
         vibe_words_add(out, path, NULL) != VIBE_OK) {
         free(path);
-        return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "out of memory");
+        return vibe_cli_fail_memory(why, "names");
     }
     return VIBE_EXIT_OK;
 }

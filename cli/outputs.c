@@ -17,12 +17,6 @@ static const char *const words[N_WORDS] = {
     [WORD_TAKE] = "{take}", [WORD_INDEX] = "{index}",
 };
 
-static enum vibe_exit fail_memory(struct vibe_failure *why)
-{
-    return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
-                         "no memory for a file name");
-}
-
 /* The word that a pattern goes on with, or N_WORDS. */
 static enum word find_word(const char *pattern)
 {
@@ -149,46 +143,23 @@ static enum vibe_exit name_job(struct vibe_job *job, const char *pattern,
     if (apart)
         job->output = expand(apart, job);
     free(apart);
-    return job->output ? VIBE_EXIT_OK : fail_memory(why);
+    return job->output ? VIBE_EXIT_OK
+                       : vibe_cli_fail_memory(why, "a file name");
 }
 
-/* A file that is to be made, however its path is spelled. */
+/* A file that is to be made. */
 struct named {
     const char *path; /* borrowed */
     const char *who;  /* makes it */
-    char *key;        /* owned */
+    char *place;      /* where, see folder.h; owned */
     size_t index;
 };
 
-/* A path without "." and empty components; owned. */
-static char *plain_path(const char *path)
-{
-    char *plain = strdup(path);
-    char *out = plain;
-
-    for (const char *in = path; plain && *in;) {
-        const size_t n = strcspn(in, "/");
-        const int is_noise = (n == 0 && in != path) ||
-                             (n == 1 && *in == '.' && in[1] == '/');
-
-        if (!is_noise) {
-            memmove(out, in, n);
-            out += n;
-            if (in[n])
-                *out++ = '/';
-        }
-        in += n + (in[n] == '/');
-    }
-    if (plain)
-        *out = '\0';
-    return plain;
-}
-
-static int by_key(const void *a, const void *b)
+static int by_place(const void *a, const void *b)
 {
     const struct named *x = a;
     const struct named *y = b;
-    const int order = strcmp(x->key, y->key);
+    const int order = strcmp(x->place, y->place);
 
     return order ? order : (x->index > y->index) - (x->index < y->index);
 }
@@ -204,11 +175,11 @@ static enum vibe_exit add_named(struct named *list, size_t *n, const char *path,
     *named = (struct named){
         .path = path,
         .who = who,
-        .key = plain_path(path),
+        .place = vibe_folder_place(path),
         .index = *n,
     };
-    if (!named->key)
-        return fail_memory(why);
+    if (!named->place)
+        return vibe_cli_fail_memory(why, "a file name");
     ++*n;
     return VIBE_EXIT_OK;
 }
@@ -223,7 +194,7 @@ static enum vibe_exit check_distinct(const struct vibe_jobs *jobs,
     enum vibe_exit status = VIBE_EXIT_OK;
 
     if (!named)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "a file name");
     for (size_t i = 0; i < jobs->n && status == VIBE_EXIT_OK; i++)
         status = add_named(named, &n, jobs->items[i].output,
                            jobs->items[i].source->name, why);
@@ -231,15 +202,15 @@ static enum vibe_exit check_distinct(const struct vibe_jobs *jobs,
         status = add_named(named, &n, o->report, "--report", why);
     if (status == VIBE_EXIT_OK)
         status = add_named(named, &n, o->trace, "--trace", why);
-    qsort(named, n, sizeof(*named), by_key);
+    qsort(named, n, sizeof(*named), by_place);
     for (size_t i = 1; i < n && status == VIBE_EXIT_OK; i++)
-        if (strcmp(named[i - 1].key, named[i].key) == 0)
+        if (strcmp(named[i - 1].place, named[i].place) == 0)
             status = vibe_cli_fail(why, VIBE_EXIT_USAGE, named[i].path,
                                    "%s and %s would both be written to %s",
                                    named[i - 1].who, named[i].who,
                                    named[i].path);
     for (size_t i = 0; i < n; i++)
-        free(named[i].key);
+        free(named[i].place);
     free(named);
     return status;
 }
@@ -277,7 +248,7 @@ enum vibe_exit vibe_outputs_name(struct vibe_jobs *jobs,
     pattern = options->output ? strdup(options->output)
                               : default_pattern(jobs, options->output_dir);
     if (!pattern)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "a file name");
     for (size_t i = 0; i < jobs->n && status == VIBE_EXIT_OK; i++)
         status = name_job(&jobs->items[i], pattern, (int)options->takes, why);
     free(pattern);

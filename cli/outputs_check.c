@@ -9,12 +9,6 @@
 #include "cli/folder.h"
 #include "cli/outputs.h"
 
-static enum vibe_exit fail_memory(struct vibe_failure *why)
-{
-    return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
-                         "no memory for a file name");
-}
-
 /* A file of this run that must not be overwritten. */
 struct input {
     dev_t device;
@@ -60,7 +54,7 @@ static enum vibe_exit list_inputs(struct inputs *out,
         n += 1 + jobs->sources[i].n_voices;
     *out = (struct inputs){.items = calloc(n, sizeof(*out->items))};
     if (!out->items)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "a file name");
     for (size_t i = 0; i < jobs->n_sources; i++) {
         const struct vibe_source *source = &jobs->sources[i];
 
@@ -132,12 +126,29 @@ static enum vibe_exit make_folder_of(const char *output,
     enum vibe_exit status = VIBE_EXIT_OK;
 
     if (!folder)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "a file name");
     if (access(folder, F_OK) != 0 &&
         vibe_folder_make(folder, &why->err) != VIBE_OK)
         status = vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, folder);
     free(folder);
     return status;
+}
+
+/* What why->err says of a job's file, which a line of the manifest may name. */
+static enum vibe_exit fail_output(const struct vibe_job *job,
+                                  struct vibe_failure *why)
+{
+    const struct vibe_entry *entry = job->source->entry;
+    const int is_named = entry && entry->output;
+    const struct vibe_error err = why->err;
+    enum vibe_exit status = vibe_exit_of(err.code, VIBE_EXIT_OUTPUT);
+
+    if (err.code == VIBE_E_UNSUPPORTED) /* of the options, not a file */
+        status = is_named ? VIBE_EXIT_INPUT : VIBE_EXIT_USAGE;
+    if (is_named)
+        return vibe_cli_fail(why, status, job->output, "%s: \"output\": %s",
+                             entry->place, err.msg);
+    return vibe_cli_fail(why, status, job->output, "%s", err.msg);
 }
 
 static enum vibe_exit check_job(struct vibe_jobs *jobs, struct vibe_job *job,
@@ -152,10 +163,8 @@ static enum vibe_exit check_job(struct vibe_jobs *jobs, struct vibe_job *job,
         return why->status;
     if (aim == VIBE_JOBS_WRITE || (!is_absent && !jobs->is_batch))
         rc = vibe_writer_check(job->output, &jobs->writer, &why->err);
-    if (rc == VIBE_E_UNSUPPORTED)
-        rc = why->err.code = VIBE_E_ARG; /* of the options, not a file */
     if (rc != VIBE_OK)
-        return vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, job->output);
+        return fail_output(job, why);
     return check_existing(inputs, job, cli, jobs->is_batch, why);
 }
 

@@ -20,9 +20,7 @@ enum vibe_exit vibe_queue_init(struct vibe_queue *q, struct vibe_run *run,
         .run = run,
         .waiting = calloc(run->jobs.n + 1, sizeof(struct vibe_take *)),
     };
-    return q->waiting ? VIBE_EXIT_OK
-                      : vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
-                                      "no memory for %zu scripts", run->jobs.n);
+    return q->waiting ? VIBE_EXIT_OK : vibe_cli_fail_memory(why, "scripts");
 }
 
 void vibe_queue_release(struct vibe_queue *q)
@@ -182,7 +180,7 @@ static enum vibe_exit prepare_voices(struct vibe_run *run,
     int rc = VIBE_OK;
 
     if (!requests)
-        return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL, "out of memory");
+        return vibe_cli_fail_memory(why, "scripts");
     for (size_t i = 0; i < run->jobs.n; i++) {
         const struct vibe_job *job = &run->jobs.items[i];
 

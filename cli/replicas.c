@@ -127,8 +127,7 @@ enum vibe_exit vibe_replicas_open(struct vibe_replicas **out,
         all->helpers = calloc(n, sizeof(*all->helpers));
     if (!all || !all->helpers) {
         free(all);
-        return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
-                             "no memory for %zu engines", n);
+        return vibe_cli_fail_memory(why, "engines");
     }
     pthread_mutex_init(&all->lock, NULL);
     pthread_cond_init(&all->changed, NULL);

@@ -24,12 +24,6 @@ struct vibe_state {
     json_t *lines; /* the last of each file, by its name */
 };
 
-static enum vibe_exit fail_memory(struct vibe_failure *why)
-{
-    return vibe_cli_fail(why, VIBE_EXIT_MEMORY, NULL,
-                         "no memory for the state of a batch");
-}
-
 static enum vibe_exit fail_errno(struct vibe_failure *why, const char *path)
 {
     return vibe_cli_fail(why, VIBE_EXIT_OUTPUT, path, "%s: %s", path,
@@ -56,7 +50,7 @@ static enum vibe_exit read_lines(struct vibe_state *state, const char *path,
         json_decref(line);
     }
     if (n < 0)
-        status = fail_memory(why);
+        status = vibe_cli_fail_memory(why, "the state of a batch");
     else if (n > 0)
         status = vibe_cli_fail(why, VIBE_EXIT_OUTPUT, path,
                                "%s: a line of more than %d MiB, expected the "
@@ -77,9 +71,9 @@ static enum vibe_exit read_all(struct vibe_state *state, const char *folder,
 
     /* a name with wildcards matches more, which does no harm */
     if (asprintf(&pattern, "%s/%s*.state.jsonl", folder, name) < 0)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "the state of a batch");
     if (glob(pattern, 0, NULL, &found) == GLOB_NOSPACE)
-        status = fail_memory(why);
+        status = vibe_cli_fail_memory(why, "the state of a batch");
     for (size_t i = 0; i < found.gl_pathc && status == VIBE_EXIT_OK; i++)
         if (strcmp(found.gl_pathv[i], state->path) != 0)
             status = read_lines(state, found.gl_pathv[i], why);
@@ -144,7 +138,7 @@ enum vibe_exit vibe_state_open(struct vibe_state **out, const char *folder,
 
     *out = NULL;
     if (!state)
-        return fail_memory(why);
+        return vibe_cli_fail_memory(why, "the state of a batch");
     state->fd = -1;
     state->lines = json_object();
     if (vibe_shard_find(options, &shard, &n_shards, why) != VIBE_EXIT_OK) {
@@ -153,7 +147,7 @@ enum vibe_exit vibe_state_open(struct vibe_state **out, const char *folder,
     }
     state->path = path_of(folder, name, options, shard, n_shards);
     if (!state->path || !state->lines) {
-        status = fail_memory(why);
+        status = vibe_cli_fail_memory(why, "the state of a batch");
         goto out;
     }
     status = lock_file(state, why);

@@ -92,7 +92,15 @@ broken unknown_word "bad.jsonl:2: '{sede}' is not one of {id}, {stem}, {seed}, {
 printf '{"text": "x", "output": "other.wav"}\n{"text": "y", "output": "same.wav"}\n{"text": "z", "output": "./same.wav"}\n' >bad.jsonl
 fails same_output 2 "bad.jsonl:2 and bad.jsonl:3 would both be written to ./same.wav" \
     "${speak[@]}" --batch bad.jsonl
+mkdir -p there && ln -sfn there link
+for path in there/../same.wav nowhere/../same.wav "$PWD/same.wav" link/../same.wav; do
+    printf '{"text": "y", "output": "same.wav"}\n{"text": "z", "output": "%s"}\n' "$path" >bad.jsonl
+    fails "same_output_as_${path/#$PWD/}" 2 "bad.jsonl:1 and bad.jsonl:2 would both be written to $path" \
+        "${speak[@]}" --batch bad.jsonl
+done
 ok nothing_was_made test ! -e bad -a ! -e same.wav
+broken output_of_no_kind 'bad.jsonl:2: "output": x.xyz: unknown extension '"'.xyz' (have wav, flac, ogg, opus, mp3, raw)" \
+    '{"text": "x", "output": "x.xyz"}'
 printf '{"text": \n' >bad.jsonl
 run "${speak[@]}" --batch bad.jsonl
 ok torn_line_is_named grep -q '^vibevoice: bad.jsonl:1: expected a JSON object on one line: ' err

@@ -1,0 +1,82 @@
+#include "cli/folder.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/support/scratch.h"
+#include "tests/support/vibe_test.h"
+
+static struct vibe_scratch scratch;
+
+static int setup(void **state)
+{
+    (void)state;
+    return vibe_scratch_enter(&scratch) || mkdir("real", 0777) ||
+           mkdir("real/in", 0777) || symlink("real/in", "link");
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return vibe_scratch_leave(&scratch);
+}
+
+static void paths_of_one_place_are_equal(void **state)
+{
+    static const char *const same[][2] = {
+        {"a.wav", "./a.wav"},
+        {"a.wav", ".//a.wav"},
+        {"a.wav", "real/../a.wav"},
+        {"a.wav", "new/../a.wav"},
+        {"a.wav", "new/.././a.wav"},
+        {"real/a.wav", "link/../a.wav"},
+        {"real/in/a.wav", "link/a.wav"},
+        {"real/in/x/y/a.wav", "link/x//y/z/../a.wav"},
+        {"/a.wav", "/../../a.wav"},
+        {"/nowhere/a.wav", "//nowhere/./b/../a.wav"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(same) / sizeof(*same); i++) {
+        char *a = vibe_folder_place(same[i][0]);
+        char *b = vibe_folder_place(same[i][1]);
+
+        assert_non_null(a);
+        assert_string_equal(a, b);
+        free(a);
+        free(b);
+    }
+}
+
+static void a_place_is_absolute(void **state)
+{
+    char *place = vibe_folder_place("new/a.wav");
+    char *here = realpath(".", NULL);
+
+    (void)state;
+    assert_memory_equal(place, here, strlen(here));
+    assert_string_equal(place + strlen(here), "/new/a.wav");
+    free(place);
+    free(here);
+}
+
+static void a_link_that_is_to_be_replaced_is_a_place_of_its_own(void **state)
+{
+    char *link = vibe_folder_place("link");
+    char *to = vibe_folder_place("real/in");
+
+    (void)state;
+    assert_string_not_equal(link, to);
+    free(link);
+    free(to);
+}
+
+static const struct CMUnitTest tests[] = {
+    VIBE_TEST(paths_of_one_place_are_equal),
+    VIBE_TEST(a_place_is_absolute),
+    VIBE_TEST(a_link_that_is_to_be_replaced_is_a_place_of_its_own),
+};
+
+VIBE_TEST_MAIN(tests)
