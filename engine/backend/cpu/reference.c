@@ -8,11 +8,34 @@
 #include "engine/base/float8.h"
 
 /* Rows of x that share one reading of a row of W. */
-enum { GROUP = 4, CHUNK = VIBE_CPU_EXPAND_K, LANES = 8, MAX_HEAD_DIM = 1024 };
+enum { GROUP = 32, CHUNK = VIBE_CPU_EXPAND_K, LANES = 8 };
+enum { MAX_HEAD_DIM = 1024, HEADS = 8 /* at once */ };
 
 static double silu(double z)
 {
     return z / (1.0 + exp(-z));
+}
+
+/* lanes[j % LANES] += w[j] * x[j], j < n. */
+static void add_products(double lanes[LANES], const float *w, const float *x,
+                         size_t n)
+{
+    size_t j = 0;
+
+    for (; j + LANES <= n; j += LANES)
+        for (size_t lane = 0; lane < LANES; lane++)
+            lanes[lane] += (double)w[j + lane] * x[j + lane];
+    for (; j < n; j++)
+        lanes[j % LANES] += (double)w[j] * x[j];
+}
+
+static double sum_of(const double lanes[LANES])
+{
+    double sum = 0.0;
+
+    for (size_t lane = 0; lane < LANES; lane++)
+        sum += lanes[lane];
+    return sum;
 }
 
 /* out[i] = scale * dot(W[n], x[first + i]) + bias[n], i < count <= GROUP. */
@@ -30,20 +53,12 @@ static void dot_rows(double out[GROUP], const struct vibe_matrix *w, size_t n,
         size_t n_k = w->K - k < CHUNK ? w->K - k : CHUNK;
 
         vibe_cpu_expand_row(chunk, &row, w->K, k, n_k);
-        for (size_t i = 0; i < count; i++) {
-            const float *xs = vibe_cpu_row(x, first + i) + k;
-
-            for (size_t j = 0; j < n_k; j++)
-                lanes[i][j % LANES] += (double)chunk[j] * xs[j];
-        }
+        for (size_t i = 0; i < count; i++)
+            add_products(lanes[i], chunk, vibe_cpu_row(x, first + i) + k, n_k);
     }
-    for (size_t i = 0; i < count; i++) {
-        double sum = 0.0;
-
-        for (size_t j = 0; j < LANES; j++)
-            sum += lanes[i][j];
-        out[i] = sum * row.scale + (w->bias ? w->bias[at_bias] : 0.0f);
-    }
+    for (size_t i = 0; i < count; i++)
+        out[i] = sum_of(lanes[i]) * row.scale +
+                 (w->bias ? w->bias[at_bias] : 0.0f);
 }
 
 /* Finish output n of row m; z_up belongs to a pair only. */
@@ -295,38 +310,61 @@ void vibe_cpu_rope(struct vibe_stream *s, const struct vibe_tensor *qkv,
     }
 }
 
-/* softmax(q k / sqrt(head_dim)) v over positions 0 .. last, for one head. */
-static void attend(float *y, const float *q, const struct vibe_kv *kv,
-                   size_t seq, size_t layer, size_t head, size_t last)
+/* Query heads that share a reading of keys and values. */
+struct heads {
+    double top[HEADS], total[HEADS];
+    double sum[HEADS][MAX_HEAD_DIM];
+};
+
+static double score_of(const float *q, const float *key, size_t head_dim)
 {
-    size_t hd = kv->head_dim;
-    double top = -INFINITY, total = 0.0;
-    double sum[MAX_HEAD_DIM] = {0};
-    float row[MAX_HEAD_DIM];
+    double lanes[LANES] = {0};
 
-    /* First the largest score, then the weighted sum; scores are computed
-     * twice instead of kept. */
-    for (int pass = 0; pass < 2; pass++) {
-        for (size_t p = 0; p <= last; p++) {
-            double score = 0.0, weight;
+    add_products(lanes, q, key, head_dim);
+    return sum_of(lanes) / sqrt((double)head_dim);
+}
 
-            read_kv(row, kv, (struct place){seq, layer, 0, head, p});
-            for (size_t i = 0; i < hd; i++)
-                score += (double)q[i] * row[i];
-            score /= sqrt((double)hd);
-            if (pass == 0) {
-                top = fmax(top, score);
-                continue;
-            }
-            weight = exp(score - top);
-            total += weight;
-            read_kv(row, kv, (struct place){seq, layer, 1, head, p});
-            for (size_t i = 0; i < hd; i++)
-                sum[i] += weight * row[i];
-        }
+/* What position at.pos adds to n heads whose largest scores are known. */
+static void add_position(struct heads *heads, const float *q, size_t n,
+                         const struct vibe_kv *kv, struct place at)
+{
+    const size_t hd = kv->head_dim;
+    float key[MAX_HEAD_DIM], value[MAX_HEAD_DIM];
+
+    read_kv(key, kv, at);
+    at.which = 1;
+    read_kv(value, kv, at);
+    for (size_t h = 0; h < n; h++) {
+        double weight = exp(score_of(q + h * hd, key, hd) - heads->top[h]);
+
+        heads->total[h] += weight;
+        for (size_t i = 0; i < hd; i++)
+            heads->sum[h][i] += weight * value[i];
     }
-    for (size_t i = 0; i < hd; i++)
-        y[i] = (float)(sum[i] / total);
+}
+
+/* y[n][head_dim] = softmax(q k / sqrt(head_dim)) v over positions 0 .. last,
+ * n <= HEADS of one head of keys.  First the largest scores, then the weighted
+ * sums; scores are computed twice instead of kept. */
+static void attend(float *y, const float *q, size_t n, const struct vibe_kv *kv,
+                   struct place at, size_t last)
+{
+    const size_t hd = kv->head_dim;
+    struct heads heads = {0};
+    float key[MAX_HEAD_DIM];
+
+    for (size_t h = 0; h < n; h++)
+        heads.top[h] = -INFINITY;
+    for (at.pos = 0; at.pos <= last; at.pos++) {
+        read_kv(key, kv, at);
+        for (size_t h = 0; h < n; h++)
+            heads.top[h] = fmax(heads.top[h], score_of(q + h * hd, key, hd));
+    }
+    for (at.pos = 0; at.pos <= last; at.pos++)
+        add_position(&heads, q, n, kv, at);
+    for (size_t h = 0; h < n; h++)
+        for (size_t i = 0; i < hd; i++)
+            y[h * hd + i] = (float)(heads.sum[h][i] / heads.total[h]);
 }
 
 static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -337,19 +375,24 @@ static void attention(struct vibe_stream *s, const struct vibe_tensor *y,
     size_t hd = kv->head_dim;
     size_t n_heads = y->C / hd;
     size_t group = n_heads / kv->n_kv_heads;
-    size_t n_tasks = y->B * y->T * n_heads;
-    int threads = vibe_cpu_team(s, n_tasks * hd * 64);
+    size_t n_tasks = y->B * y->T * kv->n_kv_heads;
+    int threads = vibe_cpu_team(s, n_tasks * group * hd * 64);
 
     assert(hd <= MAX_HEAD_DIM);
     vibe_cpu_rope(s, qkv, kv, layer, rows, rope);
 #pragma omp parallel for num_threads(threads)
     for (size_t task = 0; task < n_tasks; task++) {
-        size_t m = task / n_heads;
-        size_t h = task % n_heads;
+        size_t m = task / kv->n_kv_heads;
+        size_t head = task % kv->n_kv_heads;
         size_t last = (size_t)rows->pos[m / y->T] + m % y->T;
+        struct place at = {(size_t)rows->seq[m / y->T], layer, 0, head, 0};
 
-        attend(vibe_cpu_row(y, m) + h * hd, vibe_cpu_row(qkv, m) + h * hd, kv,
-               (size_t)rows->seq[m / y->T], layer, h / group, last);
+        for (size_t h = 0; h < group; h += HEADS) {
+            size_t column = (head * group + h) * hd;
+
+            attend(vibe_cpu_row(y, m) + column, vibe_cpu_row(qkv, m) + column,
+                   group - h < HEADS ? group - h : HEADS, kv, at, last);
+        }
     }
 }
 
