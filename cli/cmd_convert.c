@@ -22,6 +22,12 @@ static void print_json(const char *model, const char *out)
     vibe_json_print(object);
 }
 
+/* May weights that are to be kept so become others? */
+static int changes(enum vibe_weight_dtype as)
+{
+    return as != VIBE_WEIGHTS_AUTO && as != VIBE_WEIGHTS_F32;
+}
+
 enum vibe_exit vibe_cmd_convert(struct vibe_cli *cli, struct vibe_failure *why)
 {
     const struct vibe_options *o = cli->options;
@@ -32,12 +38,14 @@ enum vibe_exit vibe_cmd_convert(struct vibe_cli *cli, struct vibe_failure *why)
     if (!model)
         return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
                              "no model: use --model PATH or VIBEVOICE_MODEL");
-    if (precision.lm == VIBE_WEIGHTS_AUTO &&
-        precision.head == VIBE_WEIGHTS_AUTO &&
-        precision.codec == VIBE_WEIGHTS_AUTO)
+    if (!changes(precision.lm) && !changes(precision.head) &&
+        !changes(precision.codec))
         return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
                              "--convert needs --dtype, --head-dtype or "
-                             "--codec-dtype: into what?");
+                             "--codec-dtype: into what?%s",
+                             precision.lm == VIBE_WEIGHTS_F32
+                                 ? " (float32 leaves weights as they are)"
+                                 : "");
     vibe_signals_arm();
     rc = vibe_convert(model, o->convert, &precision, vibe_signals_pending,
                       &why->err);

@@ -120,19 +120,26 @@ static void print_plan_object(const struct vibe_job *job, size_t n_tokens)
     vibe_json_print(object);
 }
 
+static const char *plural(size_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
 static void print_plan_line(const struct vibe_job *job, size_t n_tokens)
 {
     const struct vibe_source *source = job->source;
+    const size_t n_turns = source->script.n_turns;
+    const size_t n_speakers = vibe_script_speakers(&source->script, NULL, 0);
 
+    printf("%s -> %s: ", source->name, job->output);
     if (source->problem)
-        printf("%s -> %s: cannot be spoken: %s\n", source->name, job->output,
-               source->problem);
+        printf("cannot be spoken: %s\n", source->problem);
     else
-        printf("%s -> %s: %zu turns, %zu speakers, %zu voices, prompt of %zu "
+        printf("%zu turn%s, %zu speaker%s, %zu voice%s, prompt of %zu "
                "tokens%s\n",
-               source->name, job->output, source->script.n_turns,
-               vibe_script_speakers(&source->script, NULL, 0), source->n_voices,
-               n_tokens, job->is_skipped ? ", skipped" : "");
+               n_turns, plural(n_turns), n_speakers, plural(n_speakers),
+               source->n_voices, plural(source->n_voices), n_tokens,
+               job->is_skipped ? ", skipped" : "");
 }
 
 /* --dry-run: what would be done, a file a line. */

@@ -1,5 +1,6 @@
 #include "cli/jobs.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,14 +148,14 @@ static void release_job(struct vibe_job *job)
 }
 
 /* Keep the jobs of one shard: every n-th, so that the shards are alike. */
-static enum vibe_exit keep_shard(struct vibe_jobs *jobs,
-                                 const struct vibe_options *o,
+static enum vibe_exit keep_shard(struct vibe_jobs *jobs, struct vibe_cli *cli,
                                  struct vibe_failure *why)
 {
     int64_t shard = 1;
     int64_t n_shards = 1;
     size_t kept = 0;
-    enum vibe_exit status = vibe_shard_find(o, &shard, &n_shards, why);
+    enum vibe_exit status = vibe_shard_find(cli->options, &shard, &n_shards,
+                                            why);
 
     for (size_t i = 0; i < jobs->n && status == VIBE_EXIT_OK; i++) {
         if (i % (size_t)n_shards + 1 == (size_t)shard)
@@ -162,9 +163,14 @@ static enum vibe_exit keep_shard(struct vibe_jobs *jobs,
         else
             release_job(&jobs->items[i]);
     }
-    if (status == VIBE_EXIT_OK)
-        jobs->n = kept;
-    return status;
+    if (status != VIBE_EXIT_OK)
+        return status;
+    if (kept == 0)
+        vibe_log(&cli->log, VIBE_LOG_INFO,
+                 "part %" PRId64 " of %" PRId64 " has none of %zu files",
+                 shard, n_shards, jobs->n);
+    jobs->n = kept;
+    return VIBE_EXIT_OK;
 }
 
 static int by_steps(const void *a, const void *b)
@@ -305,7 +311,7 @@ static enum vibe_exit list_all(struct vibe_jobs *jobs, struct vibe_cli *cli,
     if (status == VIBE_EXIT_OK && aim != VIBE_JOBS_READ)
         status = vibe_outputs_name(jobs, o, why);
     if (status == VIBE_EXIT_OK)
-        status = keep_shard(jobs, o, why);
+        status = keep_shard(jobs, cli, why);
     return status;
 }
 

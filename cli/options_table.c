@@ -480,21 +480,6 @@ const struct vibe_option vibe_option_rows[] = {
         .help = "the same as --cpu-layers auto",
     },
     {
-        .names = "--stats",
-        .group = VIBE_GROUP_INSPECT,
-        .kind = VIBE_OPT_FLAG,
-        .offset = AT(is_stats),
-        .help = "at the end say what was streamed, how fast, and how much "
-                "memory was used",
-    },
-    {
-        .names = "--profile",
-        .group = VIBE_GROUP_INSPECT,
-        .kind = VIBE_OPT_FLAG,
-        .offset = AT(is_profile),
-        .help = "--stats, and what was streamed of each layer",
-    },
-    {
         .names = "--plan",
         .group = VIBE_GROUP_INSPECT,
         .kind = VIBE_OPT_FLAG,
@@ -879,6 +864,21 @@ const struct vibe_option vibe_option_rows[] = {
         .offset = AT(verbosity),
         .team = VIBE_TEAM_LOUDNESS,
         .help = "say more; -vv says still more",
+    },
+    {
+        .names = "--stats",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_stats),
+        .help = "at the end say what was streamed, how fast, and how much "
+                "memory was used",
+    },
+    {
+        .names = "--profile",
+        .group = VIBE_GROUP_MESSAGES,
+        .kind = VIBE_OPT_FLAG,
+        .offset = AT(is_profile),
+        .help = "--stats, and what was streamed of each layer",
     },
     {
         .names = "--color",

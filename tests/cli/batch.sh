@@ -172,6 +172,8 @@ for i in 1 2; do
     ok "shard_$i" test "$rc" = 0
 done
 ok shards_make_the_whole diff <(cd shards && cksum ./*.wav) <(cd folder && cksum ./*.wav)
+run "${speak[@]}" --batch in -d shards --shard 9/9
+ok shard_without_scripts grep -qx "vibevoice: part 9 of 9 has none of 3 files" err
 run "${speak[@]}" --batch in -d shards --resume
 ok the_whole_knows_its_shards test ! -s out
 rm -r shards

@@ -5,6 +5,8 @@
 
 model=$root/demo/model
 fails convert_into_what 2 "--convert needs --dtype, --head-dtype or --codec-dtype: into what?" --model "$model" --convert x.safetensors
+fails convert_into_float32 2 "--convert needs --dtype, --head-dtype or --codec-dtype: into what? (float32 leaves weights as they are)" \
+    --model "$model" --convert x.safetensors --dtype float32
 fails convert_needs_a_folder 4 "/nowhere/x.safetensors: No such file or directory" --model "$model" --dtype int8 --convert /nowhere/x.safetensors
 cd "$tmp" || exit 1
 cp "$model"/*.json .

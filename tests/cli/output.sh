@@ -86,7 +86,7 @@ ok overwrite_is_silent_about_it sh -c '! grep -q exists err'
 # A dry run checks all of it and makes none of it.
 run "${speak[@]}" a.txt b.txt -d dry --dry-run
 ok dry_run_says_what_would_be test "$rc" = 0 -a "$(wc -l <out)" = 2
-ok dry_run_names_files grep -qE '^a.txt -> dry/a_generated.wav: 1 turns, 1 speakers, 0 voices, prompt of [0-9]+ tokens$' out
+ok dry_run_names_files grep -qE '^a.txt -> dry/a_generated.wav: 1 turn, 1 speaker, 0 voices, prompt of [0-9]+ tokens$' out
 ok dry_run_makes_nothing test ! -e dry
 fails dry_run_finds_errors 4 "none/x.wav: No such directory" "${speak[@]}" a.txt -o none/x.wav --dry-run
 
