@@ -58,26 +58,37 @@ static char *find_folder(const char *path, size_t *n)
     return real ? real : strdup("."); /* somebody has removed this one */
 }
 
+/* Go on from a folder by what a path says: place has room for both. */
+static void walk(char *place, const char *path)
+{
+    char *end = place + strlen(place);
+
+    for (; *path; path += strspn(path, "/")) {
+        const size_t n = strcspn(path, "/");
+
+        if (n == 2 && strncmp(path, "..", 2) == 0)
+            while (end > place && *--end != '/')
+                ;
+        else if (n > 0 && (n != 1 || *path != '.'))
+            end = stpncpy(stpcpy(end, "/"), path, n);
+        path += n;
+    }
+    *end = '\0';
+}
+
 char *vibe_folder_place(const char *path)
 {
     size_t n = strlen(path);
-    char *folder = find_folder(path, &n);
-    char *place = folder ? malloc(strlen(folder) + strlen(path) + 2) : NULL;
-    char *end;
+    char *place = realpath(path, NULL);
+    char *folder;
 
+    if (place)
+        return place;
+    folder = find_folder(path, &n);
+    place = folder ? malloc(strlen(folder) + strlen(path) + 2) : NULL;
     if (place) {
-        end = stpcpy(place, strcmp(folder, "/") ? folder : "");
-        for (const char *in = path + n; *in; in += strspn(in, "/")) {
-            const size_t part = strcspn(in, "/");
-
-            if (part == 2 && strncmp(in, "..", 2) == 0)
-                while (end > place && *--end != '/')
-                    ;
-            else if (part != 1 || *in != '.')
-                end = stpncpy(stpcpy(end, "/"), in, part);
-            in += part;
-        }
-        *end = '\0';
+        strcpy(place, strcmp(folder, "/") ? folder : "");
+        walk(place, path + n);
     }
     free(folder);
     return place;

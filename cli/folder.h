@@ -13,10 +13,9 @@ int vibe_folder_make(const char *path, struct vibe_error *err);
  * memory. */
 char *vibe_folder_of(const char *path);
 
-/* Where a file is to be: the same for two paths if they spell one place, also
- * through links and folders that are yet to be made.  A link in place of the
- * file itself is not followed: who renames to it replaces it.  Owned, NULL
- * without memory. */
+/* Where a file is to be: the same for two paths that spell one place, also
+ * through links and folders that are yet to be made.  Owned, NULL without
+ * memory. */
 char *vibe_folder_place(const char *path);
 
 #endif /* VIBE_CLI_FOLDER_H */
