@@ -442,6 +442,7 @@ size_t vibe_parity_run(struct vibe_backend *be, uint64_t seed,
         run_cases(lab, vibe_parity_rows);
     } else {
         run_cases(lab, vibe_parity_rounded);
+        run_cases(lab, vibe_parity_packed_rounded);
         run_cases(lab, vibe_parity_kept_rounded);
     }
 

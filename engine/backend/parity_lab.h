@@ -99,6 +99,7 @@ void vibe_lab_clear(struct vibe_lab *lab);
 /* The cases, one function per op; the last is NULL. */
 typedef void vibe_parity_case(struct vibe_lab *lab);
 extern vibe_parity_case *const vibe_parity_products[]; /* linear, gemm */
+extern vibe_parity_case *const vibe_parity_packed_rounded[];
 extern vibe_parity_case *const vibe_parity_pieces[];
 extern vibe_parity_case *const vibe_parity_rounded[];
 extern vibe_parity_case *const vibe_parity_kept[];

@@ -265,8 +265,29 @@ static void packed(struct vibe_lab *lab)
     }
 }
 
-/* With many columns of a codec: slices of one unit, of several, and uneven ones;
- * K that teams of warps share, and blocks. */
+/* As rows of prompts come to a library that rounds them: the same products of
+ * both, in pieces or whole. */
+static void packed_rounded(struct vibe_lab *lab)
+{
+    static const struct product cases[] = {
+        {1, 65, VIBE_STORE, DENSE, {.N = 1040, .K = 1024, .n_parts = 1}},
+        {1, 129, VIBE_SWIGLU, DENSE, {.N = 1032, .K = 1032, .n_parts = 2}},
+        {2, 130, VIBE_STORE, DENSE, {.N = 530, .K = 2056, .n_parts = 3}},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct product p = cases[i];
+
+        p.w.dtype = VIBE_BF16;
+        p.w.has_bias = 1;
+        p.w.is_pair = p.epilogue == VIBE_SWIGLU;
+        if (!lab->err.code)
+            run_packed(lab, &p);
+    }
+}
+
+/* With many columns of a codec: slices of one unit, of several, and uneven
+ * ones; K that teams of warps share, and blocks. */
 static const struct product columns[] = {
     {24, 26, VIBE_GELU, DENSE, {.N = 1101, .K = 324, .has_bias = 1}},
     {40, 16, VIBE_ADD, DENSE, {.N = 570, .K = 2120, .has_gamma = 1}},
@@ -458,3 +479,4 @@ static void convolution(struct vibe_lab *lab)
 vibe_parity_case *const vibe_parity_products[] = {
     linear, every_row_count, packed, linear_norm, gemm, convolution, NULL,
 };
+vibe_parity_case *const vibe_parity_packed_rounded[] = {packed_rounded, NULL};
