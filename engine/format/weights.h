@@ -15,6 +15,11 @@
  *                NAME.scale_weight F16 [n][K / 64 or K / 128]
  *   packed bf16  NAME.weight U8 [bytes] as in format/pack.h
  *
+ * float8 and int8 may have one scale for all rows, and scales of any float
+ * dtype.  Those that other programs call NAME.weight_scale or
+ * NAME.weight_scale_inv, of shape [], [1], [n] or [n][1], are the same; scales
+ * of blocks are refused.
+ *
  * A shard may hold tensors that the index does not list: they count like the
  * others.  The index's total_size is not looked at.
  */

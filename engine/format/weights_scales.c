@@ -22,9 +22,22 @@ static int ends_with(const char *text, const char *tail)
     return n >= m && strcmp(text + n - m, tail) == 0;
 }
 
+/* What ends the name of a scale: ours, and what other programs write of float8
+ * and int8; _inv is multiplied by, too, for all its name. */
+static const char *tail_of_scale(const char *name)
+{
+    static const char *const tails[] = {".scale_weight", ".weight_scale",
+                                        ".weight_scale_inv"};
+
+    for (size_t i = 0; i < sizeof(tails) / sizeof(*tails); i++)
+        if (ends_with(name, tails[i]))
+            return tails[i];
+    return NULL;
+}
+
 int vibe_weights_is_scale(const struct vibe_weights_entry *e)
 {
-    return ends_with(e->name, ".scale_weight");
+    return tail_of_scale(e->name) != NULL;
 }
 
 /*
@@ -98,7 +111,7 @@ static int attach_groups(struct vibe_weights *w,
     return rc;
 }
 
-/* Give the weight beside a scale_weight its scale; others have none. */
+/* Give the weight beside a scale its scale; others have none. */
 static int attach_scale(struct vibe_weights *w,
                         const struct vibe_weights_entry *scale,
                         struct vibe_error *err)
@@ -110,12 +123,17 @@ static int attach_scale(struct vibe_weights *w,
     size_t rows;
     int rc;
 
-    if (snprintf(name, sizeof(name), "%.*s.weight",
-                 (int)(strlen(scale->name) - strlen(".scale_weight")),
-                 scale->name) < (int)sizeof(name))
+    if (snprintf(
+            name, sizeof(name), "%.*s.weight",
+            (int)(strlen(scale->name) - strlen(tail_of_scale(scale->name))),
+            scale->name) < (int)sizeof(name))
         e = vibe_weights_find(w, name);
     if (!e)
         return VIBE_OK;
+    if (e->scale || e->group_scale)
+        return vibe_fail(err, VIBE_E_FORMAT,
+                         "%s: %.80s is a second scale of one weight", file,
+                         t->name);
     rows = e->n_dims ? e->shape[0] : 1;
     if (e->tensor->is_known && e->dtype == VIBE_U8 && is_float(t) &&
         e->n_dims == 2 && t->n_dims == 2)

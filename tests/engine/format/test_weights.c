@@ -286,6 +286,48 @@ static void scale_per_row_is_honoured(void **state)
     }
 }
 
+static void scales_of_other_programs_are_honoured(void **state)
+{
+    static const char *const names[] = {"lin.weight_scale",
+                                        "lin.weight_scale_inv"};
+    struct weights_fixture *f = *state;
+    const size_t shape[] = {2, 3};
+    const float scales[] = {2.0f, 0.5f};
+    const float want[] = {2, 4, 6, 2, 2.5f, 3};
+
+    for (size_t i = 0; i < 2; i++) {
+        write_pair(f, (struct vibe_safetensors_item){.name = names[i],
+                                                     .dtype = VIBE_F32,
+                                                     .n_dims = 2,
+                                                     .shape = {2, 1},
+                                                     .data = scales});
+        weights_open(f);
+        assert_int_equal(
+            vibe_weights_f32(f->w, &f->f32, "lin.weight", shape, 2, &f->err),
+            VIBE_OK);
+        assert_memory_equal(f->f32, want, sizeof(want));
+        assert_int_equal(vibe_weights_count(f->w), 1);
+        free(f->f32);
+        f->f32 = NULL;
+        vibe_weights_free(f->w);
+        f->w = NULL;
+    }
+}
+
+static void a_second_scale_is_refused(void **state)
+{
+    struct weights_fixture *f = *state;
+    const struct vibe_safetensors_item items[] = {
+        weights_matrix("lin.weight", 2, 3),
+        weights_matrix("lin.scale_weight", 2, 1),
+        weights_matrix("lin.weight_scale", 2, 1),
+    };
+
+    weights_write(f, "model.safetensors", items, 3);
+    weights_assert_refused(f, VIBE_E_FORMAT,
+                           "lin.weight_scale is a second scale of one weight");
+}
+
 static void scale_of_another_shape_is_refused(void **state)
 {
     struct weights_fixture *f = *state;
@@ -550,6 +592,8 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(f32_leaves_null_where_there_is_no_such_tensor),
     VIBE_TEST(scale_of_one_value_is_honoured),
     VIBE_TEST(scale_per_row_is_honoured),
+    VIBE_TEST(scales_of_other_programs_are_honoured),
+    VIBE_TEST(a_second_scale_is_refused),
     VIBE_TEST(scale_of_another_shape_is_refused),
     VIBE_TEST(scale_must_be_finite),
     VIBE_TEST(scale_must_be_a_float),
