@@ -143,15 +143,15 @@ static size_t part_shape(size_t shape[3], const struct vibe_matrix_names *names,
     return names->layout == VIBE_LAYOUT_LINEAR ? 2 : 3;
 }
 
-/* What a matrix is to be kept in, as far as its layout lets it. */
+/* What a matrix is to be kept in.  Convolutions stay, as they do in a file that
+ * is converted: rows of transposed ones share columns of it, and all are
+ * repacked element by element. */
 static enum vibe_dtype dtype_for(const struct vibe_weight *found,
                                  enum vibe_weight_dtype as,
                                  enum vibe_layout layout)
 {
-    if (layout == VIBE_LAYOUT_CONV_TRANSPOSE && as != VIBE_WEIGHTS_BF16)
-        return found->dtype; /* its rows share columns of the file */
-    if (layout == VIBE_LAYOUT_CONV && as > VIBE_WEIGHTS_F8_E4M3)
-        return found->dtype; /* they are repacked element by element */
+    if (layout != VIBE_LAYOUT_LINEAR && as != VIBE_WEIGHTS_BF16)
+        return found->dtype;
     return vibe_recode_dtype(found, as);
 }
 

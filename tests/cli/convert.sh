@@ -26,11 +26,14 @@ speak() {
     run "$@" --text "Speaker 1: Hello." --max-frames 4 --seed 3 -y
 }
 for dtype in float8_e4m3fn int8 int4 bf16-packed; do
-    run --model "$model" --dtype $dtype --head-dtype $dtype --convert $dtype.safetensors
+    as="--dtype $dtype --head-dtype $dtype --codec-dtype $dtype"
+    # shellcheck disable=SC2086
+    run --model "$model" $as --convert $dtype.safetensors
     ok "${dtype}_is_written" test "$(cat out)" = $dtype.safetensors
     ok "${dtype}_leaves_no_part" test ! -e $dtype.safetensors.part
     speak --model $dtype.safetensors -o file.wav
-    speak --model "$model" --dtype $dtype --head-dtype $dtype -o loaded.wav
+    # shellcheck disable=SC2086
+    speak --model "$model" $as -o loaded.wav
     ok "${dtype}_speaks_as_when_recoded" cmp file.wav loaded.wav
 done
 run --model "$model" --dtype int8 --convert again.safetensors --json
