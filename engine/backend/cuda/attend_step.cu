@@ -17,10 +17,8 @@
 enum {
     WARPS = HEADS, /* a warp turns a head */
     THREADS = 32 * WARPS,
+    MAX_DEPTH = 3, /* tiles that a warp holds, where they fit */
 };
-
-/* Tiles of a warp that are held, where they fit. */
-template <typename T> constexpr unsigned MAX_DEPTH = is_f8<T> ? 3 : 2;
 
 #if __CUDA_ARCH__ >= 800
 
@@ -181,18 +179,21 @@ __device__ static inline void fetch(tile<T, HD, TILE> *to, const struct step &a,
     copies_end();
 }
 
-/* Start copying this warp's first tiles. */
+/* Start copying this warp's first tiles, which its lanes look for at once. */
 template <typename T, unsigned HD>
 __device__ static inline void begin_tiles(desk<T, HD> *d, const struct step &a,
                                           const struct part &p)
 {
     const unsigned warp = this_thread() / 32;
+    const unsigned lane = this_thread() % 32;
+    const char *of_lane = locate(a, p, p.first + warp + lane * WARPS);
     tile<T, HD, TILE> *tile = ring_of(d, a.depth, warp);
 
 #pragma unroll 1
     for (unsigned i = 0; i < a.depth; i++, tile++) {
         const unsigned at = p.first + warp + i * WARPS;
-        const char *keys = locate(a, p, at);
+        const char *keys = (const char *)__shfl_sync(
+            0xFFFFFFFFu, (unsigned long long)of_lane, i);
 
 #pragma unroll 1
         for (unsigned part = 0; part < 2; part++)
@@ -250,10 +251,10 @@ __device__ static inline void add_tiles(work<HD> &w, desk<T, HD> *d,
 }
 
 /* Where a head's channel c is in what a warp leaves of its sums. */
-template <unsigned HD>
+template <typename T, unsigned HD>
 __device__ static inline unsigned place(unsigned head, unsigned c)
 {
-    return head * HD + (c ^ head / 2 * 16 % HD);
+    return head * HD + (c ^ head / 2 * (is_f8<T> ? 16 : 8) % HD);
 }
 
 /* Leave sums, tops and weights where its tiles were. */
@@ -278,7 +279,7 @@ __device__ static inline void leave(desk<T, HD> *d, unsigned depth,
         for (unsigned i = 0; i < 4; i++) {
             const unsigned c = k * 16 + channel_of_row<T>(lane / 4 + i / 2 * 8);
 
-            sums[place<HD>(head + i % 2, c)] = w.sum[k][i];
+            sums[place<T, HD>(head + i % 2, c)] = w.sum[k][i];
         }
 }
 
@@ -287,7 +288,7 @@ template <typename T, unsigned HD>
 __device__ static inline quad gather(desk<T, HD> *d, unsigned depth, unsigned i)
 {
     const unsigned head = i / (HD / 4);
-    const unsigned at = place<HD>(head, i % (HD / 4) * 4);
+    const unsigned at = place<T, HD>(head, i % (HD / 4) * 4);
     quad q = {make_float4(0.0f, 0.0f, 0.0f, 0.0f), -INFINITY, 0.0f};
 
 #pragma unroll
@@ -450,21 +451,32 @@ __global__ __launch_bounds__(THREADS, 2) void step_kernel(
 #endif
 }
 
-/* As many parts as keep three quarters of the multiprocessors busy with one long
- * past: on the others the next kernel's weights are read meanwhile. */
-static unsigned parts_of(const struct vibe_cuda *cuda, const struct vibe_kv *kv)
+/*
+ * Parts of one long past, for all its KV heads: as many as can begin at once,
+ * ahead of the row.  The product that makes the row has a block for 16 outputs,
+ * two on a multiprocessor.  What these leave free, if it is half of the
+ * multiprocessors, is enough, but for a few that other rows need; else three
+ * quarters, for on the others the next kernel's weights are read meanwhile.
+ */
+static unsigned parts_of(const struct vibe_cuda *cuda,
+                         const struct vibe_tensor *qkv,
+                         const struct vibe_kv *kv)
 {
-    const unsigned n = 3 * (unsigned)cuda->n_sm /
-                       (4 * (unsigned)kv->n_kv_heads);
+    const unsigned n_sm = (unsigned)cuda->n_sm;
+    const unsigned busy = ((unsigned)qkv->C + 31) / 32;
+    const unsigned begin = busy <= n_sm / 2 ? 15 * (n_sm - busy) / 16
+                                            : 3 * n_sm / 4;
+    const unsigned n = begin / (unsigned)kv->n_kv_heads;
     const unsigned tiles = (unsigned)(kv->max_blocks * kv->block_tokens) / TILE;
 
     return max(1u, min(min(n, (unsigned)MAX_PARTS), tiles / LEAST));
 }
 
 size_t vibe_cuda_attend_step_mail(const struct vibe_cuda *cuda,
+                                  const struct vibe_tensor *qkv,
                                   const struct vibe_kv *kv)
 {
-    return kv->n_seqs * kv->n_kv_heads * parts_of(cuda, kv) * HEADS *
+    return kv->n_seqs * kv->n_kv_heads * parts_of(cuda, qkv, kv) * HEADS *
            kv->head_dim / 4 * sizeof(struct letter);
 }
 
@@ -509,7 +521,7 @@ static cudaError_t launch_step(const struct vibe_cuda *cuda, struct step *a)
     if (rc != cudaSuccess)
         return rc;
     a->scale *= UNIT<T>;
-    a->depth = MAX_DEPTH<T>;
+    a->depth = MAX_DEPTH;
     while (a->depth > 1 && sizeof(desk<T, HD>) + a->depth * ring > (size_t)room)
         a->depth--;
     shared = sizeof(desk<T, HD>) + a->depth * ring;
@@ -543,7 +555,7 @@ cudaError_t vibe_cuda_attend_step(const struct vibe_cuda *cuda,
                      1.44269504f / sqrtf((float)kv->head_dim),
                      group_of(qkv, kv),
                      (unsigned)qkv->B,
-                     parts_of(cuda, kv),
+                     parts_of(cuda, qkv, kv),
                      1,
                      (struct letter *)mail};
 

@@ -41,7 +41,7 @@ void vibe_cuda_attention(struct vibe_stream *s, const struct vibe_tensor *y,
 
     /* for steps that come after a prompt too, lest it grows in a capture */
     if (is_tensor)
-        bytes = vibe_cuda_attend_step_mail(cuda, kv);
+        bytes = vibe_cuda_attend_step_mail(cuda, qkv, kv);
     else
         bytes = vibe_cuda_attend_scratch(qkv, kv);
     if (bytes)

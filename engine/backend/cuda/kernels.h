@@ -93,6 +93,7 @@ cudaError_t vibe_cuda_attend_prompt(cudaStream_t stream,
                                     const struct vibe_kv *kv, size_t layer,
                                     const struct vibe_rows *rows);
 size_t vibe_cuda_attend_step_mail(const struct vibe_cuda *cuda,
+                                  const struct vibe_tensor *qkv,
                                   const struct vibe_kv *kv);
 cudaError_t vibe_cuda_attend_step(const struct vibe_cuda *cuda,
                                   const struct vibe_tensor *y,
