@@ -87,7 +87,7 @@ char *vibe_folder_place(const char *path)
     folder = find_folder(path, &n);
     place = folder ? malloc(strlen(folder) + strlen(path) + 2) : NULL;
     if (place) {
-        strcpy(place, strcmp(folder, "/") ? folder : "");
+        stpcpy(place, strcmp(folder, "/") ? folder : "");
         walk(place, path + n);
     }
     free(folder);

@@ -167,8 +167,8 @@ static enum vibe_exit keep_shard(struct vibe_jobs *jobs, struct vibe_cli *cli,
         return status;
     if (kept == 0)
         vibe_log(&cli->log, VIBE_LOG_INFO,
-                 "part %" PRId64 " of %" PRId64 " has none of %zu files",
-                 shard, n_shards, jobs->n);
+                 "part %" PRId64 " of %" PRId64 " has none of %zu files", shard,
+                 n_shards, jobs->n);
     jobs->n = kept;
     return VIBE_EXIT_OK;
 }
