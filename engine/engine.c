@@ -21,6 +21,7 @@
 #include "engine/prompt.h"
 #include "engine/text/tokenizer.h"
 #include "engine/voice.h"
+#include "offload/host.h"
 
 enum { READERS = 4 }; /* threads of --memory-mode beefy */
 
@@ -123,9 +124,11 @@ static int open_backend(struct vibe_engine *e,
         .kv = o->precision.kv,
         .notice = {.tell = o->on_notice, .user = o->user},
     };
+    const struct vibe_held held = vibe_host_hold();
     struct vibe_error why = {0};
     int rc = vibe_backend_open(&e->backend, &options, &why);
 
+    vibe_host_let_go(held);
     if (rc != VIBE_OK && o->device == VIBE_DEVICE_AUTO) {
         /* a build without CUDA is no news to whoever built it */
         if (why.code != VIBE_E_UNSUPPORTED)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include "offload/host.h"
@@ -155,4 +156,23 @@ size_t vibe_host_free_below(const char *root)
 size_t vibe_host_free(void)
 {
     return vibe_host_free_below("");
+}
+
+struct vibe_held vibe_host_hold(void)
+{
+    const size_t most = (size_t)32 << 30;
+    const size_t left = left_of_addresses("");
+    struct vibe_held held = {.bytes = left / 4 < most ? left / 4 : most};
+
+    if (left == SIZE_MAX || !held.bytes)
+        return (struct vibe_held){0};
+    held.at = mmap(NULL, held.bytes, PROT_NONE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return held.at == MAP_FAILED ? (struct vibe_held){0} : held;
+}
+
+void vibe_host_let_go(struct vibe_held held)
+{
+    if (held.at)
+        munmap(held.at, held.bytes);
 }

@@ -113,6 +113,53 @@ static void a_limit_of_addresses_counts_too(void **state)
     assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
 }
 
+/* Bytes of addresses that this process uses. */
+static size_t own_addresses(void)
+{
+    FILE *f = fopen("/proc/self/statm", "r");
+    unsigned long pages = 0;
+
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%lu", &pages), 1);
+    fclose(f);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* In the process's own address space: what is held is seen by its size. */
+static void some_of_limited_addresses_are_held(void **state)
+{
+    const size_t most = (size_t)32 << 30;
+    struct rlimit before, less;
+    struct vibe_held held;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    less = before;
+    less.rlim_cur = (rlim_t)1 << 40;
+    if (before.rlim_cur != RLIM_INFINITY || own_addresses() > less.rlim_cur / 2)
+        skip(); /* there is a limit already, or a sanitizer's shadow */
+    held = vibe_host_hold();
+    assert_null(held.at);
+    vibe_host_let_go(held);
+
+    if (setrlimit(RLIMIT_AS, &less))
+        skip();
+    held = vibe_host_hold();
+    assert_non_null(held.at);
+    assert_int_equal(held.bytes, most);
+    vibe_host_let_go(held);
+
+    less.rlim_cur = (rlim_t)own_addresses() + 64 * MIB;
+    assert_int_equal(setrlimit(RLIMIT_AS, &less), 0);
+    held = vibe_host_hold();
+    assert_non_null(held.at);
+    assert_in_range(held.bytes, 8 * MIB, 16 * MIB);
+    assert_true(own_addresses() + 56 * MIB > less.rlim_cur);
+    vibe_host_let_go(held);
+    assert_true(own_addresses() + 60 * MIB < less.rlim_cur);
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+}
+
 static void free_memory_is_some_of_what_there_is(void **state)
 {
     const size_t all = (size_t)sysconf(_SC_PHYS_PAGES) *
@@ -129,6 +176,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(a_group_above_counts_too),
     VIBE_TEST(the_first_version_of_groups_is_known),
     VIBE_TEST(a_limit_of_addresses_counts_too),
+    VIBE_TEST(some_of_limited_addresses_are_held),
     VIBE_TEST(free_memory_is_some_of_what_there_is),
 };
 
