@@ -16,19 +16,24 @@
 struct speed {
     struct vibe_bench bench;
     size_t bytes;   /* of weights, a frame */
-    double bound_s; /* bytes / bandwidth; 0: unknown */
+    double bound_s; /* by bytes and bandwidths; 0: unknown */
     size_t n_dialogues;
     double rtf; /* seconds of work for a second of speech, of all */
 };
 
-static void sum_up(struct speed *speed, size_t hop)
+static void sum_up(struct speed *speed, const struct vibe_engine *engine,
+                   size_t hop)
 {
     const struct vibe_bench *b = &speed->bench;
+    struct vibe_engine_stats stats;
 
     for (size_t i = 0; i < VIBE_N_STAGES; i++)
         speed->bytes += b->stage_bytes[i];
     if (b->bandwidth > 0)
         speed->bound_s = (double)speed->bytes / b->bandwidth;
+    vibe_engine_stats(engine, &stats);
+    if (stats.frame_s > speed->bound_s) /* what is streamed takes longer */
+        speed->bound_s = stats.frame_s;
     speed->rtf = b->frame_s * VIBE_SAMPLE_RATE /
                  (double)(hop * speed->n_dialogues);
 }
@@ -40,7 +45,7 @@ static double frames_per_s(const struct speed *speed)
                : 0;
 }
 
-/* One line of the table; share is of the read bandwidth. */
+/* One line of the table; its share is of that bandwidth. */
 static void print_line(const char *name, double s, size_t bytes,
                        double bandwidth)
 {
@@ -69,6 +74,8 @@ static void print_speed(const struct speed *speed, const char *device,
                    b->stage_bytes[i], b->bandwidth);
     printf("%-12s %10.3f\n", "host", 1e3 * b->host_s);
     print_line("frame", b->frame_s, speed->bytes, b->bandwidth);
+    if (b->link_bytes) /* in the same time, and of what the link can */
+        print_line("link", b->frame_s, b->link_bytes, b->link_bandwidth);
     printf("\nread bandwidth %.1f GB/s (probed), bound %.3f ms\n",
            1e-9 * b->bandwidth, 1e3 * speed->bound_s);
     printf("RTF %.4f, %.1f x real time, %.1f dialogue frames/s\n", speed->rtf,
@@ -116,6 +123,8 @@ static void print_speed_json(const struct speed *speed, const char *device,
     vibe_json_number(object, "frame_ms", 1e3 * b->frame_s);
     vibe_json_count(object, "bytes", speed->bytes);
     vibe_json_number(object, "bandwidth", b->bandwidth);
+    vibe_json_count(object, "link_bytes", b->link_bytes);
+    vibe_json_number(object, "link_bandwidth", b->link_bandwidth);
     vibe_json_number(object, "bound_ms", 1e3 * speed->bound_s);
     vibe_json_count(object, "dialogues", speed->n_dialogues);
     vibe_json_number(object, "frames_per_s", frames_per_s(speed));
@@ -164,7 +173,7 @@ enum vibe_exit vibe_cmd_speed(struct vibe_cli *cli, struct vibe_failure *why)
         vibe_engine_free(engine);
         return vibe_cli_fail_by(why, VIBE_EXIT_INPUT, NULL);
     }
-    sum_up(&speed, info.hop);
+    sum_up(&speed, engine, info.hop);
     if (o->is_json)
         print_speed_json(&speed, info.device, o);
     else

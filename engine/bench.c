@@ -77,16 +77,28 @@ static int warm_up(struct vibe_generator *g, struct vibe_error *err)
     return rc;
 }
 
+/* Of weights, from the host since the start. */
+static uint64_t copied_bytes(const struct vibe_generator *g)
+{
+    struct vibe_offload_stats stats = {0};
+
+    if (g->models->streaming.offload)
+        vibe_offload_count(g->models->streaming.offload, &stats);
+    return stats.bytes;
+}
+
 static int time_frames(struct vibe_generator *g, struct vibe_bench *out,
                        double *times, size_t n, struct vibe_error *err)
 {
     struct vibe_backend *be = g->models->be;
     struct vibe_device_reading before, after;
     struct vibe_memory first, last;
+    uint64_t copied;
     double begin_s;
     int rc = warm_up(g, err);
 
     be->ops->memory(be, &first);
+    copied = copied_bytes(g);
     be->ops->meter(be, &before);
     begin_s = vibe_clock_s();
     for (size_t i = 0; i < n && rc == VIBE_OK; i++) {
@@ -97,6 +109,7 @@ static int time_frames(struct vibe_generator *g, struct vibe_bench *out,
     }
     be->ops->meter(be, &after);
     be->ops->memory(be, &last);
+    out->link_bytes = (size_t)(copied_bytes(g) - copied) / n;
     out->memory_used = after.memory_used;
     out->memory_total = after.memory_total;
     out->vram_first = first.used;
@@ -296,6 +309,8 @@ int vibe_engine_bench(struct vibe_engine *engine, struct vibe_bench *out,
         count_bytes(engine, out, (size_t)steps);
         out->rss_bytes = peak_rss();
         out->bandwidth = be->ops->probe_bandwidth(be);
+        if (out->link_bytes)
+            out->link_bandwidth = engine->plan.rates.link;
     }
     free(times);
     return rc;

@@ -17,7 +17,7 @@ ok says_what_memory_is_used grep -qE '^device memory: [0-9]+ MB of [1-9][0-9]* M
 
 run -m "$model" --test-speed --frames 3 --steps 2 --json
 ok json_is_one_line test "$(wc -l <"$tmp/out")" = 1
-for key in stages host_ms frame_ms bytes bandwidth bound_ms of_bound rtf \
+for key in stages host_ms frame_ms bytes bandwidth link_bytes bound_ms of_bound rtf \
     vram_peak_bytes vram_first_bytes vram_last_bytes memory_used_bytes \
     memory_total_bytes energy_j; do
     ok "json_has_$key" grep -q "\"$key\":" "$tmp/out"
