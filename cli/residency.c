@@ -79,7 +79,7 @@ const char *vibe_residency_way(const char *path)
     static const char *const ways[][2] = {
         {"direct", "from pinned memory"},
         {"bounce", "through pinned buffers"},
-        {"disk", "read from the file each time: there is less memory"},
+        {"disk", "from the file each time, for want of memory"},
         {"pageable", "from pageable memory, slowly"},
     };
 

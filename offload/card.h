@@ -10,7 +10,7 @@
 
 struct vibe_card {
     const char *name; /* "RTX 3060" */
-    size_t bytes;     /* of memory */
+    size_t bytes;     /* of memory that a program can have */
     struct vibe_plan_rates rates;
 };
 

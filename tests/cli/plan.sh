@@ -101,10 +101,11 @@ cells() { # SIZE LAYERS WEIGHTS; prints the rest of that row, blanks squeezed
     grep -E "^. +$2  $3 " "$tmp/$1.table" | sed -E 's/^.{20}//' | tr -s ' '
 }
 # 13.05 GB of layers, 2.6 of head and codec, 1.2 to 1.5 of everything else; the
-# times are what those bytes take on the cards, 3060 and 3080
-ok large_model_takes grep -qE "(15.[789]|16.0) GiB 0 MiB" <<<"$(cells 7b 28.0 'as stored')"
+# times are what those bytes take on the cards, 3060 and 3080; a card of 16 GB
+# leaves programs 15.7 GiB, and one of 10 GB 9.78
+ok large_model_takes grep -qE "(15.[789]|16.0) GiB 0 MiB [0-9-]+ - - - [23][0-9]$" <<<"$(cells 7b 28.0 'as stored')"
 ok large_model_streams grep -qE "(10.[6789]|11.0) GiB 5.2 GiB [0-9-]+ 2[67][0-9] " <<<"$(cells 7b 16.0 'as stored')"
-ok large_model_fits_in_float8 grep -qE "(9.[789]|10.0) GiB 0 MiB [0-9-]+ 5[5-9] 2[5-9] " <<<"$(cells 7b 28.0 float8)"
+ok large_model_fits_in_float8 grep -qE "(9.[89]|10.0) GiB 0 MiB [0-9-]+ 5[5-9] - 7[0-9] " <<<"$(cells 7b 28.0 float8)"
 ok a_cpu_streams_nothing test "$(awk '/as stored/ {print $7 != "-"}' "$tmp/7b.table" | sort -u)" = 1
 ok small_model_fits_everywhere grep -qE "(4.[89]|5.[012]) GiB 0 MiB [0-9-]+ (1[89]|20) [0-9]+ [0-9]+ [0-9]+$" <<<"$(cells 1.5b 28.0 'as stored')"
 
