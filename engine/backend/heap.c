@@ -196,6 +196,19 @@ int vibe_heap_give(struct vibe_heap *heap, void *memory)
     return 0;
 }
 
+void *vibe_heap_largest(const struct vibe_heap *heap, size_t *bytes)
+{
+    void *memory = NULL;
+
+    *bytes = 0;
+    for (const struct span *span = heap->spans; span; span = span->next)
+        if (span->bytes > *bytes) {
+            *bytes = span->bytes;
+            memory = span->memory;
+        }
+    return memory;
+}
+
 void vibe_heap_count(const struct vibe_heap *heap, struct vibe_memory *out)
 {
     *out = heap->count;

@@ -50,6 +50,9 @@ void *vibe_heap_take(struct vibe_heap *heap, size_t bytes,
 /* Returns 1 where memory is none of this heap's; NULL is nobody's. */
 int vibe_heap_give(struct vibe_heap *heap, void *memory);
 
+/* The largest span, or NULL where there is none; *bytes is its size. */
+void *vibe_heap_largest(const struct vibe_heap *heap, size_t *bytes);
+
 /* Bytes in use by purpose, their sum and its peak, and the sum of all spans
  * and its peak. */
 void vibe_heap_count(const struct vibe_heap *heap, struct vibe_memory *out);

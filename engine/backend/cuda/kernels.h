@@ -125,9 +125,9 @@ cudaError_t vibe_cuda_block(const struct vibe_cuda *cuda,
                             const struct vibe_block_call *call,
                             const struct vibe_tensor *normed);
 
-/* Read n_bytes, a multiple of 16, and leave a trace of them in *out. */
+/* Read n_bytes, a multiple of 32 KiB; *out may be anything afterwards. */
 cudaError_t vibe_cuda_read_all(cudaStream_t stream, const void *data,
-                               size_t n_bytes, unsigned *out, int n_sm);
+                               size_t n_bytes, unsigned *out);
 
 /*
  * Store a few bytes of the host's, taken when the call returns, without a copy

@@ -136,6 +136,23 @@ static void a_full_device_gives_nothing(void **state)
     assert_non_null(vibe_heap_take(f->heap, 64 * MIB, VIBE_FOR_LM));
 }
 
+static void the_largest_span_is_found(void **state)
+{
+    struct fixture *f = *state;
+    size_t bytes = 1;
+    char *piece;
+
+    assert_null(vibe_heap_largest(f->heap, &bytes));
+    assert_int_equal(bytes, 0);
+    vibe_heap_take(f->heap, 1, VIBE_FOR_LM);
+    assert_int_equal(vibe_heap_reserve(f->heap, 8 * MIB), 0);
+    vibe_heap_take(f->heap, 3 * MIB, VIBE_FOR_LM);
+    piece = vibe_heap_take(f->heap, 2 * MIB, VIBE_FOR_LM);
+    assert_ptr_equal((char *)vibe_heap_largest(f->heap, &bytes) + 3 * MIB,
+                     piece);
+    assert_int_equal(bytes, 8 * MIB);
+}
+
 static void other_memory_is_not_its_own(void **state)
 {
     struct fixture *f = *state;
@@ -151,6 +168,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(what_is_given_back_is_taken_again),
     VIBE_TEST(empty_spans_go_back_unless_reserved),
     VIBE_TEST(a_full_device_gives_nothing),
+    VIBE_TEST(the_largest_span_is_found),
     VIBE_TEST(other_memory_is_not_its_own),
 };
 
