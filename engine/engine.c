@@ -326,10 +326,8 @@ static int load(struct vibe_engine *e, const struct vibe_engine_options *o,
     if (rc == VIBE_OK && e->models.streaming.offload)
         vibe_kvcache_limit(e->generator->cache, e->plan.plan.kv,
                            vibe_streaming_make_room, &e->models.streaming);
-    if (rc == VIBE_OK && e->fronts) {
+    if (rc == VIBE_OK && e->fronts)
         rc = vibe_fronts_load(e->fronts, e, err);
-        e->stream.is_eager = 1; /* its layers are on several devices */
-    }
     return rc;
 }
 

@@ -329,7 +329,10 @@ void vibe_hand_over(struct vibe_stream *to, void *dst, struct vibe_stream *from,
  * Run body, which enqueues the same ops on the same tensors every time.  A GPU
  * calls it once, captures what it enqueues and replays that from then on; the
  * CPU calls it every time.  body may copy to pinned host memory
- * (transfer.h) but not allocate, write, check or free.
+ * (transfer.h) but not allocate, write, check or free.  What it hands over to
+ * streams of other devices comes back to s; all that was on those before has
+ * been handed over or waited for.  It is called every time, too, where one of
+ * two such devices cannot see the other's memory.
  *
  *   graph   NULL before the first run; vibe_graph_free forgets what was
  *           captured, as when tensors or steps change

@@ -12,6 +12,12 @@
 #include "engine/backend/backend.h"
 #include "engine/backend/ops.h"
 
+enum {
+    VIBE_CUDA_COUNTERS = 65536,
+    VIBE_CUDA_MIN_CC = 75,
+    VIBE_CUDA_FRIENDS = 16,
+};
+
 struct vibe_cuda {
     struct vibe_backend base; /* first: a backend is cast to this */
     struct vibe_ops ops;
@@ -37,7 +43,9 @@ struct vibe_cuda {
     cudaEvent_t marks[VIBE_MARKS]; /* made when first recorded */
     double mark0_s;                /* host time of marks[0] */
     cudaEvent_t handed; /* what was copied to another device has left */
-    uint64_t friends;   /* bits of devices whose memory it may see */
+    struct vibe_cuda *friends[VIBE_CUDA_FRIENDS]; /* that rows pass through */
+    size_t n_friends;
+    int has_strangers; /* among them, whose memory it cannot see */
     struct vibe_cuda_staging *staging; /* memory.c; NULL until a load */
     struct vibe_nvml *nvml; /* info.c; NULL also where it is absent */
     int has_looked_for_nvml;
@@ -45,8 +53,6 @@ struct vibe_cuda {
     struct vibe_notice notice;
     struct vibe_cuda_lt *lt; /* lt.c; NULL until it was looked for */
 };
-
-enum { VIBE_CUDA_COUNTERS = 65536, VIBE_CUDA_MIN_CC = 75 };
 
 static inline struct vibe_cuda *vibe_cuda_of(const struct vibe_backend *be)
 {

@@ -1,14 +1,21 @@
 /* Queues: waiting, bytes to and from the device, captured work. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/backend/cuda/device.h"
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/heap.h"
 #include "engine/base/clock.h"
 
+/* Memory of a device that kernels of a frame write to. */
+struct place {
+    const void *scratch, *mail, *expanded;
+};
+
 struct vibe_graph {
     cudaGraphExec_t exec;
-    const void *scratch, *mail, *expanded; /* that its kernels write to */
+    struct place places[1 + VIBE_CUDA_FRIENDS]; /* its device's, its friends' */
+    size_t n;
 };
 
 static int stream_init(struct vibe_stream *s, struct vibe_error *err)
@@ -89,18 +96,53 @@ static double mark_s(struct vibe_stream *s, size_t i)
     return cuda->mark0_s + 1e-3 * (double)ms;
 }
 
-/* Let copies go from device to device, not through the host, where they can;
- * the giver's device is the current one. */
-static void befriend(struct vibe_cuda *giver, const struct vibe_cuda *taker)
+/* Have memory of another device, of its pool too, seen from this one: without
+ * that, copies go through the host and cannot be captured. */
+static int can_see(const struct vibe_cuda *cuda, const struct vibe_cuda *other)
 {
-    const uint64_t bit = (uint64_t)1 << (taker->device & 63);
+    const struct cudaMemAccessDesc access = {
+        .location = {.type = cudaMemLocationTypeDevice, .id = cuda->device},
+        .flags = cudaMemAccessFlagsProtReadWrite,
+    };
+    cudaError_t rc;
 
-    if (giver->friends & bit)
-        return;
-    giver->friends |= bit;
-    if (giver->device != taker->device &&
-        cudaDeviceEnablePeerAccess(taker->device, 0) != cudaSuccess)
-        cudaGetLastError();
+    if (cuda->device == other->device)
+        return 1;
+    rc = cudaDeviceEnablePeerAccess(other->device, 0);
+    if (rc == cudaSuccess || rc == cudaErrorPeerAccessAlreadyEnabled)
+        rc = other->pool ? cudaMemPoolSetAccess(other->pool, &access, 1)
+                         : cudaSuccess;
+    cudaGetLastError(); /* it is an answer */
+    return rc == cudaSuccess;
+}
+
+/* Count who hands rows over or takes them among a device's friends. */
+static cudaError_t befriend(struct vibe_cuda *cuda, struct vibe_cuda *other)
+{
+    cudaError_t rc;
+
+    for (size_t i = 0; i < cuda->n_friends; i++)
+        if (cuda->friends[i] == other)
+            return cudaSuccess;
+    if (cuda->n_friends == VIBE_CUDA_FRIENDS)
+        return cudaErrorInvalidValue;
+    rc = cudaSetDevice(cuda->device);
+    if (rc != cudaSuccess)
+        return rc;
+    cuda->friends[cuda->n_friends++] = other;
+    if (!can_see(cuda, other))
+        cuda->has_strangers = 1;
+    return cudaSuccess;
+}
+
+static cudaError_t copy_over(const struct vibe_cuda *taker, void *dst,
+                             const struct vibe_cuda *giver, const void *src,
+                             size_t bytes)
+{
+    if (taker->has_strangers || giver->has_strangers)
+        return cudaMemcpyPeerAsync(dst, taker->device, src, giver->device,
+                                   bytes, giver->compute);
+    return cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, giver->compute);
 }
 
 /* The copy is enqueued where its bytes are made; who takes them waits. */
@@ -109,16 +151,17 @@ static void stream_hand_over(struct vibe_stream *to, void *dst,
                              size_t bytes)
 {
     struct vibe_cuda *giver = vibe_cuda_of(from->be);
-    const struct vibe_cuda *taker = vibe_cuda_of(to->be);
-    cudaError_t rc = cudaSetDevice(giver->device);
+    struct vibe_cuda *taker = vibe_cuda_of(to->be);
+    cudaError_t rc = befriend(taker, giver);
 
     if (rc == cudaSuccess)
-        befriend(giver, taker);
+        rc = befriend(giver, taker);
+    if (rc == cudaSuccess)
+        rc = cudaSetDevice(giver->device);
     if (rc == cudaSuccess && !giver->handed)
         rc = cudaEventCreateWithFlags(&giver->handed, cudaEventDisableTiming);
     if (rc == cudaSuccess)
-        rc = cudaMemcpyPeerAsync(dst, taker->device, src, giver->device, bytes,
-                                 giver->compute);
+        rc = copy_over(taker, dst, giver, src, bytes);
     if (rc == cudaSuccess)
         rc = cudaEventRecord(giver->handed, giver->compute);
     if (rc == cudaSuccess)
@@ -218,16 +261,47 @@ static cudaError_t capture(struct vibe_stream *s, cudaGraphExec_t *exec,
     return end;
 }
 
+static struct place place_of(const struct vibe_cuda *cuda)
+{
+    return (struct place){
+        .scratch = cuda->scratch,
+        .mail = cuda->mail,
+        .expanded = cuda->expanded,
+    };
+}
+
+/* Rows may pass through friends: what is captured enters their queues when
+ * something is handed over, and leaves them when that comes back. */
+static void note_places(struct vibe_graph *graph, const struct vibe_cuda *cuda)
+{
+    graph->n = 1 + cuda->n_friends;
+    graph->places[0] = place_of(cuda);
+    for (size_t i = 0; i < cuda->n_friends; i++)
+        graph->places[1 + i] = place_of(cuda->friends[i]);
+}
+
+/* Scratch that has grown since is somewhere else. */
+static int is_stale(const struct vibe_graph *graph,
+                    const struct vibe_cuda *cuda)
+{
+    struct vibe_graph now;
+
+    note_places(&now, cuda);
+    return now.n != graph->n || memcmp(now.places, graph->places,
+                                       now.n * sizeof(now.places[0])) != 0;
+}
+
 static void graph_run(struct vibe_stream *s, struct vibe_graph **graph,
                       void (*body)(void *user), void *user)
 {
     const struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     cudaError_t rc = cudaSuccess;
 
-    /* scratch that has grown since is somewhere else */
-    if (*graph &&
-        ((*graph)->scratch != cuda->scratch || (*graph)->mail != cuda->mail ||
-         (*graph)->expanded != cuda->expanded))
+    if (cuda->has_strangers) {
+        body(user);
+        return;
+    }
+    if (*graph && is_stale(*graph, cuda))
         vibe_graph_free(s, graph);
     if (!*graph) {
         struct vibe_graph *made = calloc(1, sizeof(*made));
@@ -242,9 +316,7 @@ static void graph_run(struct vibe_stream *s, struct vibe_graph **graph,
             vibe_cuda_latch(s, rc, "capturing a frame");
             return;
         }
-        made->scratch = cuda->scratch;
-        made->mail = cuda->mail;
-        made->expanded = cuda->expanded;
+        note_places(made, cuda);
         *graph = made;
     }
     rc = cudaGraphLaunch((*graph)->exec, cuda->compute);
