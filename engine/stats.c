@@ -5,16 +5,20 @@
 #include "engine/model/qwen2.h"
 #include "offload/offload.h"
 
-/* Bytes of the device that are this process's, as its driver counts. */
+/* Bytes of the device that are this process's, as its driver counts: what
+ * others have taken since this began is not. */
 static size_t driver_bytes(const struct vibe_engine *engine)
 {
     struct vibe_backend *be = engine->backend;
     struct vibe_device_reading reading;
+    size_t n;
 
     be->ops->meter(be, &reading);
-    return reading.memory_used > engine->plan.others
-               ? reading.memory_used - engine->plan.others
-               : 0;
+    n = reading.memory_used > engine->plan.others
+            ? reading.memory_used - engine->plan.others
+            : 0;
+    return reading.memory_own && reading.memory_own < n ? reading.memory_own
+                                                        : n;
 }
 
 static void count_memory(struct vibe_engine_stats *out,

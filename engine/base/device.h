@@ -19,6 +19,7 @@ struct vibe_device_info {
 /* What a device is doing, with all that others do on it. */
 struct vibe_device_reading {
     size_t memory_total, memory_used; /* bytes; 0: unknown */
+    size_t memory_own;                /* of them, this process's; 0: unknown */
     double power_w;                   /* negative: unknown */
     double energy_j; /* since its driver was loaded; negative: unknown */
 };

@@ -171,18 +171,25 @@ static int make_streams(struct vibe_cuda *cuda, struct vibe_error *err)
 }
 
 /*
- * How much of the device's memory opening it has taken.  Without NVML nobody
- * knows what was in use before, and all that is counts as ours: a cap is then
- * kept with room to spare.
+ * How much of the device's memory opening it has taken: no more than is now
+ * this process's, because others may have taken some meanwhile.  Without NVML
+ * nobody knows what was in use before, and all that is counts as ours: a cap
+ * is then kept with room to spare.
  */
-static size_t context_bytes(struct vibe_cuda *cuda, size_t used_before)
+static size_t context_bytes(struct vibe_cuda *cuda,
+                            const struct vibe_cuda_usage *before)
 {
-    const size_t used = vibe_cuda_used_by_all(cuda);
+    const struct vibe_cuda_usage now = vibe_cuda_usage(cuda);
     size_t n_free = 0;
     size_t total = 0;
 
-    if (used_before && used > used_before)
-        return used - used_before;
+    if (before->all && now.all > before->all) {
+        const size_t n = now.all - before->all;
+
+        return now.own > before->own && now.own - before->own < n
+                   ? now.own - before->own
+                   : n;
+    }
     if (cudaMemGetInfo(&n_free, &total) != cudaSuccess)
         cudaGetLastError();
     return total - n_free;
@@ -217,7 +224,7 @@ int vibe_cuda_open(struct vibe_backend **out,
                    struct vibe_error *err)
 {
     struct vibe_cuda *cuda = NULL;
-    size_t used = 0; /* before this process uses any */
+    struct vibe_cuda_usage used = {0};
     int rc = vibe_cuda_check_driver(err);
 
     *out = NULL;
@@ -228,7 +235,7 @@ int vibe_cuda_open(struct vibe_backend **out,
         return vibe_fail(err, VIBE_E_NOMEM, "no memory for a GPU");
     rc = choose_device(cuda, options->device, err);
     if (rc == VIBE_OK) {
-        used = vibe_cuda_used_by_all(cuda);
+        used = vibe_cuda_usage(cuda);
         rc = limit_stack(cuda, err);
     }
     if (rc == VIBE_OK)
@@ -241,7 +248,7 @@ int vibe_cuda_open(struct vibe_backend **out,
         cuda_close(&cuda->base);
         return rc;
     }
-    cuda->context_bytes = context_bytes(cuda, used);
+    cuda->context_bytes = context_bytes(cuda, &used);
     vibe_cuda_memory_init(&cuda->ops);
     vibe_cuda_heaps_init(&cuda->ops);
     vibe_cuda_stream_init(&cuda->ops);

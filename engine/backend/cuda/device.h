@@ -90,8 +90,13 @@ void vibe_cuda_give(struct vibe_cuda *cuda, void *memory);
 int vibe_cuda_heaps_open(struct vibe_cuda *cuda, struct vibe_error *err);
 void vibe_cuda_heaps_free(struct vibe_cuda *cuda);
 
-/* Bytes in use by all processes, without a context; 0: unknown. */
-size_t vibe_cuda_used_by_all(struct vibe_cuda *cuda);
+/* Bytes in use by all processes and by this one, asked without a context; 0:
+ * unknown. */
+struct vibe_cuda_usage {
+    size_t all, own;
+};
+
+struct vibe_cuda_usage vibe_cuda_usage(struct vibe_cuda *cuda);
 
 /* What the driver has left, and what of ours is not in use. */
 size_t vibe_cuda_free_bytes(const struct vibe_cuda *cuda);

@@ -68,9 +68,14 @@ static struct vibe_nvml *nvml_of(struct vibe_cuda *cuda)
     return cuda->nvml;
 }
 
-size_t vibe_cuda_used_by_all(struct vibe_cuda *cuda)
+struct vibe_cuda_usage vibe_cuda_usage(struct vibe_cuda *cuda)
 {
-    return vibe_nvml_used(nvml_of(cuda));
+    const struct vibe_nvml *nvml = nvml_of(cuda);
+
+    return (struct vibe_cuda_usage){
+        .all = vibe_nvml_used(nvml),
+        .own = vibe_nvml_used_by_us(nvml),
+    };
 }
 
 static void meter(struct vibe_backend *be, struct vibe_device_reading *out)
@@ -81,6 +86,7 @@ static void meter(struct vibe_backend *be, struct vibe_device_reading *out)
     *out = (struct vibe_device_reading){0};
     if (cudaMemGetInfo(&n_free, &out->memory_total) == cudaSuccess)
         out->memory_used = out->memory_total - n_free;
+    out->memory_own = vibe_nvml_used_by_us(nvml_of(cuda));
     vibe_nvml_read(nvml_of(cuda), out);
 }
 

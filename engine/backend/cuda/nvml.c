@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/base/device.h"
 
@@ -17,6 +18,12 @@ struct nvml_memory {
     unsigned long long total, free, used;
 };
 
+struct nvml_process {
+    unsigned pid;
+    unsigned long long used; /* all ones: unknown */
+    unsigned gpu_instance, compute_instance;
+};
+
 struct vibe_nvml {
     void *library;
     int is_running; /* init has succeeded */
@@ -28,6 +35,8 @@ struct vibe_nvml {
     int (*memory)(nvml_device device, struct nvml_memory *out);
     int (*power)(nvml_device device, unsigned *milliwatts);
     int (*energy)(nvml_device device, unsigned long long *millijoules);
+    /* NULL in old drivers */
+    int (*processes)(nvml_device device, unsigned *n, struct nvml_process *out);
 };
 
 /* Set the function pointer at function; returns 1 where there is none. */
@@ -43,6 +52,7 @@ static int find_functions(struct vibe_nvml *nvml)
 {
     void *so = nvml->library;
 
+    find(so, &nvml->processes, "nvmlDeviceGetComputeRunningProcesses_v3");
     return find(so, &nvml->init, "nvmlInit_v2") ||
            find(so, &nvml->shutdown, "nvmlShutdown") ||
            find(so, &nvml->by_bus_id, "nvmlDeviceGetHandleByPciBusId_v2") ||
@@ -99,4 +109,19 @@ size_t vibe_nvml_used(const struct vibe_nvml *nvml)
     if (!nvml || nvml->memory(nvml->device, &memory) != 0)
         return 0;
     return (size_t)memory.used;
+}
+
+size_t vibe_nvml_used_by_us(const struct vibe_nvml *nvml)
+{
+    struct nvml_process processes[64];
+    unsigned n = sizeof(processes) / sizeof(processes[0]);
+    const unsigned pid = (unsigned)getpid();
+
+    if (!nvml || !nvml->processes ||
+        nvml->processes(nvml->device, &n, processes) != 0)
+        return 0;
+    for (unsigned i = 0; i < n; i++)
+        if (processes[i].pid == pid && ~processes[i].used)
+            return (size_t)processes[i].used;
+    return 0;
 }

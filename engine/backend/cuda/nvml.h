@@ -28,4 +28,8 @@ void vibe_nvml_read(const struct vibe_nvml *nvml,
  * 0: unknown. */
 size_t vibe_nvml_used(const struct vibe_nvml *nvml);
 
+/* Bytes of them that are this process's; 0: none, or unknown, as where the
+ * driver knows it by another number. */
+size_t vibe_nvml_used_by_us(const struct vibe_nvml *nvml);
+
 #endif /* VIBE_CUDA_NVML_H */
