@@ -490,11 +490,11 @@ struct vibe_bench {
     double stage_s[VIBE_N_STAGES];     /* each stage of a frame */
     double host_s;                     /* of a frame, while no stage ran */
     size_t stage_bytes[VIBE_N_STAGES]; /* weights that it reads */
-    double bandwidth; /* bytes per second, probed; 0: unknown */
+    double bandwidth;      /* bytes per second, probed; 0: unknown */
     size_t link_bytes;     /* weights that a frame copies from the host */
     double link_bandwidth; /* bytes per second, probed; 0: nothing is copied */
-    double prefill_s; /* of a prompt of n_prompt tokens */
-    double wait_s;    /* longest time between two frames of the others while one
+    double prefill_s;      /* of a prompt of n_prompt tokens */
+    double wait_s; /* longest time between two frames of the others while one
                       of several dialogues reads that prompt; 0: alone */
     size_t memory_used, memory_total; /* of the device, whoever uses it */
     /* of a GPU, bytes that this engine uses before and after the frames, and

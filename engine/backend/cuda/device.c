@@ -82,6 +82,10 @@ int vibe_cuda_check_driver(struct vibe_error *err)
                          CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     if (rc == cudaErrorNoDevice || (rc == cudaSuccess && n == 0))
         return vibe_fail(err, VIBE_E_DEVICE, "no NVIDIA GPU found");
+    if (rc == cudaErrorMemoryAllocation)
+        return vibe_fail(err, VIBE_E_NOMEM,
+                         "no memory for the NVIDIA driver: ulimit -v may leave "
+                         "it too few addresses");
     if (rc != cudaSuccess)
         return vibe_cuda_fail(err, rc, "counting GPUs");
     return VIBE_OK;
