@@ -82,13 +82,13 @@ __device__ static inline float power_of_2(float x)
 __device__ static inline float gelu(float z)
 {
     const float t = inverse_of(fmaf(fabsf(z), 0.23164190f, 1.0f));
-    float p = fmaf(t, 1.061405429f, -1.453152027f);
+    float p = fmaf(t, -0.5307027145f, 0.7265760135f);
 
-    p = fmaf(t, p, 1.421413741f);
-    p = fmaf(t, p, -0.284496736f);
-    p = fmaf(t, p, 0.254829592f) * t;
+    p = fmaf(t, p, -0.7107068705f);
+    p = fmaf(t, p, 0.142248368f);
+    p = fmaf(t, p, -0.127414796f) * t;
     p *= power_of_2(-0.72134752f * z * z);
-    return fmaf(-0.5f * fabsf(z), p, fmaxf(z, 0.0f));
+    return fmaf(fabsf(z), p, fmaxf(z, 0.0f));
 }
 
 __device__ static inline float silu(float z)
