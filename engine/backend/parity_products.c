@@ -286,14 +286,19 @@ static void packed_rounded(struct vibe_lab *lab)
     }
 }
 
-/* With many columns of a codec: slices of one unit, of several, and uneven
- * ones; K that teams of warps share, and blocks. */
+/* With many columns of a codec: slices of one unit, of several, and uneven ones;
+ * K that teams of warps share, at once or by turns, and blocks; outputs of every
+ * tile, even by 16 bytes and not. */
 static const struct product columns[] = {
     {24, 26, VIBE_GELU, DENSE, {.N = 1101, .K = 324, .has_bias = 1}},
     {40, 16, VIBE_ADD, DENSE, {.N = 570, .K = 2120, .has_gamma = 1}},
     {13, 56, VIBE_STORE, DENSE, {.N = 450, .K = 160, .has_bias = 1}},
     {24, 26, VIBE_GELU, DENSE, {.N = 450, .K = 1100, .has_bias = 1}},
     {13, 56, VIBE_STORE, DENSE, {.N = 301, .K = 2600, .has_bias = 1}},
+    {24, 26, VIBE_GELU, DENSE, {.N = 1860, .K = 324, .has_bias = 1}},
+    {40, 16, VIBE_ADD, DENSE, {.N = 700, .K = 480, .has_gamma = 1}},
+    {40, 16, VIBE_ADD, DENSE, {.N = 1204, .K = 1100, .has_gamma = 1}},
+    {13, 56, VIBE_STORE, DENSE, {.N = 1301, .K = 544, .has_bias = 1}},
 };
 
 /* With the rows of some steps of each dialogue: every number of them that is

@@ -5,8 +5,8 @@
  * any order to a sum.  Units that follow each other are a slice, which is added
  * up first; then the slices of a group are added in their order, and then
  * groups.  How long those are, and so the order of a sum, is said by K alone:
- * gemm_columns.cu gives each warp a slice, gemm_tiles.cu a team of warps a
- * group, or the slices of one where K is long.
+ * gemm_columns.cu gives each warp a slice, gemm_tiles.cu a team of warps groups,
+ * or the slices of one where K is long.
  *
  * x is two bf16, high and low, as in gemm.cu.
  */
@@ -35,9 +35,10 @@ struct columns {
     unsigned slice;            /* elements of K, whole units */
     unsigned groups, of_group; /* slices of one */
     unsigned n_rows;
-    /* gemm_tiles.cu: elements of K of a team, blocks that share K, where their
-     * sums meet, and stages of a ring */
-    unsigned of_team, parts, depth;
+    /* gemm_tiles.cu: elements of K of a team's turn and those from its end to the
+     * team's next one, blocks that share K, where their sums meet, and stages of
+     * a ring */
+    unsigned of_turn, to_turn, parts, depth;
     float *partial;
     unsigned *done;
 };
@@ -60,7 +61,6 @@ static inline struct columns columns_of(const struct vibe_cuda *cuda,
     a.of_group = n / a.groups;
     a.n_rows = (unsigned)(p->x->B * p->x->T);
     a.parts = K > LONG_K ? GROUPS : 1;
-    a.of_team = a.parts > 1 ? a.slice : a.groups > 1 ? a.slice * a.of_group : K;
     a.done = cuda->done;
     return a;
 }
