@@ -14,6 +14,7 @@
 
 enum {
     HEADS = VIBE_CUDA_STEP_HEADS, /* query heads of a KV head, at most */
+    MAX_WARPS = 12,               /* of a block */
     PAD = 8,                      /* bf16: rows meet different banks */
 };
 
@@ -47,7 +48,7 @@ struct part {
 /* What the warps of a block have in common, of one row. */
 template <typename T, unsigned HD> struct alignas(128) desk {
     __nv_bfloat16 q[2][HEADS][HD + PAD]; /* high, low */
-    float2 scores[HEADS][HEADS];         /* of a warp, its tops and weights */
+    float2 scores[MAX_WARPS][HEADS];     /* of a warp, its tops and weights */
     /* the newest position */
     alignas(16) T rows[2][HD];
     unsigned char exponents[2];
@@ -226,7 +227,8 @@ __device__ static inline void take_row(desk<T, HD> *d, const struct step &a,
     pairs<HD> newest = load_pairs<HD>(key);
 
     rotate<HD>(q, turns);
-    lay_query<T, HD>(d, warp, q, is_there ? a.scale : 0.0f);
+    if (warp < HEADS)
+        lay_query<T, HD>(d, warp, q, is_there ? a.scale : 0.0f);
     if (to)
         take_newest<T, HD>(d, a, p, newest, turns, centre, to);
 }
@@ -234,18 +236,20 @@ __device__ static inline void take_row(desk<T, HD> *d, const struct step &a,
 /* The newest position's row, which the cache may not have yet. */
 template <typename T, unsigned HD, unsigned ROWS>
 __device__ static inline void patch(tile<T, HD, ROWS> *tile,
-                                    const desk<T, HD> *d, unsigned row,
-                                    unsigned part)
+                                    const desk<T, HD> *d, unsigned row)
 {
     constexpr unsigned pieces = HD * sizeof(T) / 16;
     const unsigned lane = threadIdx.x % 32;
 
-    if (lane < pieces)
-        *(uint4 *)piece<T, HD>(tile->rows[part], row,
-                               lane) = ((const uint4 *)d->rows[part])[lane];
-    if constexpr (is_f8<T>)
-        if (lane == 0)
-            tile->exponents[part][row] = d->exponents[part];
+#pragma unroll
+    for (unsigned part = 0; part < 2; part++) {
+        if (lane < pieces)
+            *(uint4 *)piece<T, HD>(tile->rows[part], row,
+                                   lane) = ((const uint4 *)d->rows[part])[lane];
+        if constexpr (is_f8<T>)
+            if (lane == 0)
+                tile->exponents[part][row] = d->exponents[part];
+    }
     __syncwarp();
 }
 

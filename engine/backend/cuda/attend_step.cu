@@ -15,10 +15,11 @@
 #include "engine/backend/cuda/launch.cuh"
 
 enum {
-    WARPS = HEADS, /* a warp turns a head */
-    THREADS = 32 * WARPS,
-    MAX_DEPTH = 3, /* tiles that a warp holds, where they fit */
+    MAX_DEPTH = 2, /* tiles that a warp holds, where they fit */
+    FEW_WARPS = 8, /* of a block, where its shared memory is small */
 };
+
+static_assert(int(FEW_WARPS) >= int(HEADS), "a warp turns a head");
 
 #if __CUDA_ARCH__ >= 800
 
@@ -45,12 +46,20 @@ __device__ static inline tile<T, HD, TILE> *ring_of(desk<T, HD> *d,
  * queries above the low ones, and positions as columns; sums have channels as
  * rows and heads as columns. */
 template <unsigned HD> struct work {
+    unsigned q[HD / 16][4]; /* queries */
     float sum[HD / 16][4];
     float top, weight; /* of head lane / 4; weight: of this lane's positions */
 };
 
-template <unsigned HD> __device__ static inline void begin_work(work<HD> &w)
+template <typename T, unsigned HD>
+__device__ static inline void begin_work(work<HD> &w, const desk<T, HD> *d)
 {
+    const unsigned lane = threadIdx.x % 32;
+
+#pragma unroll
+    for (unsigned k = 0; k < HD / 16; k++)
+        load_matrices(w.q[k],
+                      &d->q[lane / 8 % 2][lane % 8][k * 16 + lane / 16 * 8]);
 #pragma unroll
     for (unsigned k = 0; k < HD / 16; k++)
 #pragma unroll
@@ -63,7 +72,7 @@ template <unsigned HD> __device__ static inline void begin_work(work<HD> &w)
 /* Scores of this lane's head for positions lane % 4 * 2, one more, and both 8
  * further on; n positions of the tile are seen. */
 template <typename T, unsigned HD>
-__device__ static inline void score(float (&s)[4], desk<T, HD> *d,
+__device__ static inline void score(float (&s)[4], const work<HD> &w,
                                     tile<T, HD, TILE> *tile, int n)
 {
     const unsigned lane = threadIdx.x % 32;
@@ -71,19 +80,14 @@ __device__ static inline void score(float (&s)[4], desk<T, HD> *d,
 
 #pragma unroll
     for (unsigned k = 0; k < HD / 32; k++) {
-        unsigned q[2][4], m[2][4];
+        unsigned m[2][4];
 
-#pragma unroll
-        for (unsigned i = 0; i < 2; i++)
-            load_matrices(
-                q[i],
-                &d->q[lane / 8 % 2][lane % 8][k * 32 + i * 16 + lane / 16 * 8]);
         load_pair<HD, false, false>(m, tile->rows[0], lane / 16 * 8 + lane % 8,
                                     k, lane / 8 % 2);
 #pragma unroll
         for (unsigned i = 0; i < 2; i++) {
-            multiply(sums[i], q[i], m[i]);
-            multiply(sums[2 + i], q[i], m[i] + 2);
+            multiply(sums[i], w.q[2 * k + i], m[i]);
+            multiply(sums[2 + i], w.q[2 * k + i], m[i] + 2);
         }
     }
 #pragma unroll
@@ -99,23 +103,31 @@ __device__ static inline void score(float (&s)[4], desk<T, HD> *d,
     }
 }
 
-/* Scores to weights relative to the top so far. */
-template <unsigned HD>
-__device__ static inline void weigh(float (&s)[4], work<HD> &w)
+/* Scores of N tiles to weights relative to the top so far. */
+template <unsigned HD, unsigned N>
+__device__ static inline void weigh(float (&s)[N][4], work<HD> &w)
 {
     const unsigned lane = threadIdx.x % 32;
-    float top = fmaxf(fmaxf(s[0], s[1]), fmaxf(s[2], s[3]));
+    float top = -INFINITY;
     float factor, even, odd;
 
+#pragma unroll
+    for (unsigned j = 0; j < N; j++)
+        top = fmaxf(top,
+                    fmaxf(fmaxf(s[j][0], s[j][1]), fmaxf(s[j][2], s[j][3])));
     top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, 1));
     top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, 2));
     top = fmaxf(top, w.top);
     factor = exp2f(w.top - top); /* 0 at first */
     w.top = top;
+    w.weight *= factor;
 #pragma unroll
-    for (unsigned i = 0; i < 4; i++)
-        s[i] = exp2f(s[i] - top);
-    w.weight = fmaf(w.weight, factor, (s[0] + s[1]) + (s[2] + s[3]));
+    for (unsigned j = 0; j < N; j++) {
+#pragma unroll
+        for (unsigned i = 0; i < 4; i++)
+            s[j][i] = exp2f(s[j][i] - top);
+        w.weight += (s[j][0] + s[j][1]) + (s[j][2] + s[j][3]);
+    }
     even = __shfl_sync(0xFFFFFFFFu, factor, lane % 4 * 8);
     odd = __shfl_sync(0xFFFFFFFFu, factor, lane % 4 * 8 + 4);
 #pragma unroll
@@ -165,22 +177,35 @@ __device__ static inline const char *locate(const struct step &a,
     return at < p.end ? keys_at(a.cache, p.seq, at * TILE, p.head) : NULL;
 }
 
-/* Start copying its keys (part 0) or values (1). */
+/* Start copying it. */
 template <typename T, unsigned HD>
 __device__ static inline void fetch(tile<T, HD, TILE> *to, const struct step &a,
                                     const struct part &p, unsigned at,
-                                    const char *keys, unsigned part)
+                                    const char *keys)
 {
     const unsigned pos = at * TILE;
 
     if (keys)
-        fetch_part(to, a.cache, keys, pos, (int)p.pos - (int)pos, part,
-                   threadIdx.x % 32, 32);
+#pragma unroll 1
+        for (unsigned part = 0; part < 2; part++)
+            fetch_part(to, a.cache, keys, pos, (int)p.pos - (int)pos, part,
+                       threadIdx.x % 32, 32);
     copies_end();
 }
 
+/* Wait for the oldest N tiles that are under way. */
+template <unsigned N>
+__device__ static inline void wait_for_tiles(unsigned depth)
+{
+    if (depth - N == 1)
+        copies_wait<1>();
+    else
+        copies_wait<0>();
+    __syncwarp();
+}
+
 /* Start copying this warp's first tiles, which its lanes look for at once. */
-template <typename T, unsigned HD>
+template <typename T, unsigned HD, unsigned WARPS>
 __device__ static inline void begin_tiles(desk<T, HD> *d, const struct step &a,
                                           const struct part &p)
 {
@@ -195,56 +220,54 @@ __device__ static inline void begin_tiles(desk<T, HD> *d, const struct step &a,
         const char *keys = (const char *)__shfl_sync(
             0xFFFFFFFFu, (unsigned long long)of_lane, i);
 
-#pragma unroll 1
-        for (unsigned part = 0; part < 2; part++)
-            fetch<T, HD>(tile, a, p, at, keys, part);
+        fetch<T, HD>(tile, a, p, at, keys);
     }
 }
 
-/* Wait for the oldest keys or values of so many tiles. */
-__device__ static inline void wait_for_part(unsigned depth)
-{
-    if (depth == 3)
-        copies_wait<5>();
-    else if (depth == 2)
-        copies_wait<3>();
-    else
-        copies_wait<1>();
-    __syncwarp();
-}
-
-/* Walk through this warp's tiles. */
-template <typename T, unsigned HD>
+/* Walk through this warp's tiles, N at a time; of those that are not there, the
+ * scores are of what was kept before and made nothing. */
+template <typename T, unsigned HD, unsigned WARPS, unsigned N>
 __device__ static inline void add_tiles(work<HD> &w, desk<T, HD> *d,
                                         const struct step &a,
                                         const struct part &p)
 {
-    const unsigned ahead = a.depth * WARPS;
     const unsigned newest = p.pos / TILE;
     tile<T, HD, TILE> *ring = ring_of(d, a.depth, this_thread() / 32);
-    tile<T, HD, TILE> *tile = ring;
+    unsigned slot = 0;
 
 #pragma unroll 1
-    for (unsigned i = p.first + this_thread() / 32; i < p.end; i += WARPS) {
-        float s[4];
+    for (unsigned i = p.first + this_thread() / 32; i < p.end; i += N * WARPS) {
+        tile<T, HD, TILE> *tiles[N];
+        float s[N][4];
 
-        wait_for_part(a.depth);
-        if (i == newest)
-            patch<T, HD>(tile, d, p.pos % TILE, 0);
-        score<T, HD>(s, d, tile, (int)(p.pos + 1 - i * TILE));
-        __syncwarp();
-        const char *next = locate(a, p, i + ahead);
+        wait_for_tiles<N>(a.depth);
+#pragma unroll
+        for (unsigned j = 0; j < N; j++) {
+            tiles[j] = ring + slot + j - (slot + j < a.depth ? 0 : a.depth);
+            if (i + j * WARPS == newest)
+                patch<T, HD>(tiles[j], d, p.pos % TILE);
+        }
+#pragma unroll
+        for (unsigned j = 0; j < N; j++) {
+            const unsigned at = i + j * WARPS;
 
-        fetch<T, HD>(tile, a, p, i + ahead, next, 0);
-        weigh<HD>(s, w);
-        wait_for_part(a.depth);
-        if (i == newest)
-            patch<T, HD>(tile, d, p.pos % TILE, 1);
-        add_values<T, HD>(w, tile, s);
+            score<T, HD>(s[j], w, tiles[j],
+                         at < p.end ? (int)(p.pos + 1 - at * TILE) : 0);
+        }
+        weigh<HD, N>(s, w);
+#pragma unroll
+        for (unsigned j = 0; j < N; j++)
+            if (i + j * WARPS < p.end)
+                add_values<T, HD>(w, tiles[j], s[j]);
         __syncwarp();
-        fetch<T, HD>(tile, a, p, i + ahead, next, 1);
-        if (++tile == ring + a.depth)
-            tile = ring;
+#pragma unroll 1
+        for (unsigned j = 0; j < N; j++) {
+            const unsigned at = i + (j + a.depth) * WARPS;
+
+            fetch<T, HD>(ring + slot, a, p, at, locate(a, p, at));
+            if (++slot == a.depth)
+                slot = 0;
+        }
     }
     copies_wait<0>();
     __syncwarp(); /* all lanes' copies of what was not there */
@@ -284,7 +307,7 @@ __device__ static inline void leave(desk<T, HD> *d, unsigned depth,
 }
 
 /* Quad i of a block, of what its warps have left. */
-template <typename T, unsigned HD>
+template <typename T, unsigned HD, unsigned WARPS>
 __device__ static inline quad gather(desk<T, HD> *d, unsigned depth, unsigned i)
 {
     const unsigned head = i / (HD / 4);
@@ -319,15 +342,15 @@ __device__ static inline void finish(const struct step &a, const struct part &p,
 
 /* Finish the row, or tell the other parts of its past what this one has
  * found. */
-template <typename T, unsigned HD>
+template <typename T, unsigned HD, unsigned WARPS>
 __device__ static inline void post(desk<T, HD> *d, const struct step &a,
                                    const struct part &p)
 {
     struct letter *to = letters_of<HD>(p, a, p.i);
 
 #pragma unroll 1
-    for (unsigned i = this_thread(); i < a.group * HD / 4; i += THREADS) {
-        const quad q = gather<T, HD>(d, a.depth, i);
+    for (unsigned i = this_thread(); i < a.group * HD / 4; i += 32 * WARPS) {
+        const quad q = gather<T, HD, WARPS>(d, a.depth, i);
 
         if (p.n == 1) {
             finish<T, HD>(a, p, i, q);
@@ -339,7 +362,7 @@ __device__ static inline void post(desk<T, HD> *d, const struct step &a,
 }
 
 /* Bring the letters near that this part will read. */
-template <unsigned HD>
+template <unsigned HD, unsigned WARPS>
 __device__ static inline void prefetch_letters(const struct step &a,
                                                const struct part &p)
 {
@@ -347,7 +370,7 @@ __device__ static inline void prefetch_letters(const struct step &a,
     const unsigned of_line = 128 / sizeof(struct letter);
 
 #pragma unroll 1
-    for (unsigned k = this_thread(); k < p.n; k += THREADS)
+    for (unsigned k = this_thread(); k < p.n; k += 32 * WARPS)
 #pragma unroll 1
         for (unsigned i = p.i * n_quads / p.n; i < (p.i + 1) * n_quads / p.n;
              i += of_line)
@@ -355,7 +378,7 @@ __device__ static inline void prefetch_letters(const struct step &a,
 }
 
 /* Finish the quads that are this part's to finish. */
-template <typename T, unsigned HD>
+template <typename T, unsigned HD, unsigned WARPS>
 __device__ static inline void share(const struct step &a, const struct part &p)
 {
     const unsigned n_quads = a.group * HD / 4;
@@ -365,7 +388,7 @@ __device__ static inline void share(const struct step &a, const struct part &p)
 
 #pragma unroll 1
     for (unsigned first = p.i * n_quads / p.n; first < end;
-         first += THREADS / readers) {
+         first += 32 * WARPS / readers) {
         const unsigned i = first + this_thread() / readers;
         const quad q = collect(i < end ? letters + i : NULL, HEADS * HD / 4,
                                p.n, readers);
@@ -376,18 +399,17 @@ __device__ static inline void share(const struct step &a, const struct part &p)
 }
 
 /* Begin reading what a part will need. */
-template <typename T, unsigned HD>
+template <typename T, unsigned HD, unsigned WARPS>
 __device__ static inline void begin_part(desk<T, HD> *d, const struct step &a,
                                          const struct part &p)
 {
-    begin_tiles<T, HD>(d, a, p);
-    let_next_start(); /* what it reads ahead comes after what we do */
+    begin_tiles<T, HD, WARPS>(d, a, p);
     if (p.n > 1)
-        prefetch_letters<HD>(a, p);
+        prefetch_letters<HD, WARPS>(a, p);
 }
 
 /* A part from then on until its letters are on their way. */
-template <typename T, unsigned HD>
+template <typename T, unsigned HD, unsigned WARPS>
 __device__ static inline void do_part(desk<T, HD> *d, const struct step &a,
                                       const struct part &p,
                                       const float (&inv_freq)[HD / 64])
@@ -404,19 +426,20 @@ __device__ static inline void do_part(desk<T, HD> *d, const struct step &a,
     wait_for_inputs();
     take_row<T, HD>(d, a, p, turns, centre, newest);
     __syncthreads();
-    begin_work<HD>(w);
-    add_tiles<T, HD>(w, d, a, p);
+    let_next_start(); /* what it reads ahead comes after what we do */
+    begin_work<T, HD>(w, d);
+    add_tiles<T, HD, WARPS, WARPS == FEW_WARPS ? 1 : 2>(w, d, a, p);
     leave<T, HD>(d, a.depth, w);
     __syncthreads();
-    post<T, HD>(d, a, p);
+    post<T, HD, WARPS>(d, a, p);
 }
 
 #endif
 
 /* Grid: as many blocks as may wait for each other, or parts there can be.  The
  * next part's tiles are on their way while this one waits for letters. */
-template <typename T, unsigned HD>
-__global__ __launch_bounds__(THREADS, 2) void step_kernel(
+template <typename T, unsigned HD, unsigned WARPS>
+__global__ __launch_bounds__(32 * WARPS, 1) void step_kernel(
     const __grid_constant__ struct step a)
 {
 #if __CUDA_ARCH__ >= 800
@@ -432,20 +455,20 @@ __global__ __launch_bounds__(THREADS, 2) void step_kernel(
         inv_freq[k] = load_kept(&a.by.inv_freq[channel_of_pair<HD>(k)]);
     is_there = find_part(p, a, i);
     if (is_there)
-        begin_part(d, a, p);
+        begin_part<T, HD, WARPS>(d, a, p);
 #pragma unroll 1
     while (is_there) {
-        do_part(d, a, p, inv_freq);
+        do_part<T, HD, WARPS>(d, a, p, inv_freq);
         is_there = false;
         i += gridDim.x;
         if (i < p.n_all) {
             __syncthreads(); /* its shared memory is the next one's */
             is_there = find_part(next, a, i);
             if (is_there)
-                begin_part(d, a, next);
+                begin_part<T, HD, WARPS>(d, a, next);
         }
         if (p.n > 1)
-            share<T, HD>(a, p);
+            share<T, HD, WARPS>(a, p);
         p = next;
     }
 #endif
@@ -455,8 +478,8 @@ __global__ __launch_bounds__(THREADS, 2) void step_kernel(
  * Parts of one long past, for all its KV heads: as many as can begin at once,
  * ahead of the row.  The product that makes the row has a block for 16 outputs,
  * two on a multiprocessor.  What these leave free, if it is half of the
- * multiprocessors, is enough, but for a few that other rows need; else three
- * quarters, for on the others the next kernel's weights are read meanwhile.
+ * multiprocessors, is enough, but for a few that other rows need; else all but
+ * an eighth, for on the others the next kernel's weights are read meanwhile.
  */
 static unsigned parts_of(const struct vibe_cuda *cuda,
                          const struct vibe_tensor *qkv,
@@ -465,7 +488,7 @@ static unsigned parts_of(const struct vibe_cuda *cuda,
     const unsigned n_sm = (unsigned)cuda->n_sm;
     const unsigned busy = ((unsigned)qkv->C + 31) / 32;
     const unsigned begin = busy <= n_sm / 2 ? 15 * (n_sm - busy) / 16
-                                            : 3 * n_sm / 4;
+                                            : 7 * n_sm / 8;
     const unsigned n = begin / (unsigned)kv->n_kv_heads;
     const unsigned tiles = (unsigned)(kv->max_blocks * kv->block_tokens) / TILE;
 
@@ -482,11 +505,11 @@ size_t vibe_cuda_attend_step_mail(const struct vibe_cuda *cuda,
 
 /* Blocks of a kernel that run at once; 0 after an error. */
 static unsigned slots_of(const struct vibe_cuda *cuda, const void *kernel,
-                         size_t shared)
+                         unsigned threads, size_t shared)
 {
     int n = 0;
 
-    if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel, THREADS,
+    if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel, (int)threads,
                                                       shared) != cudaSuccess)
         return 0;
     return (unsigned)(n * cuda->n_sm);
@@ -495,45 +518,49 @@ static unsigned slots_of(const struct vibe_cuda *cuda, const void *kernel,
 /* Launch with blocks that all run at once: those of a past wait for each
  * other. */
 static cudaError_t launch_at_once(const struct vibe_cuda *cuda,
-                                  const void *kernel, size_t shared,
-                                  struct step *a)
+                                  const void *kernel, unsigned threads,
+                                  size_t shared, struct step *a)
 {
     const unsigned n = a->most_parts * a->cache.n_kv_heads * a->n_rows;
-    const unsigned slots = slots_of(cuda, kernel, shared);
+    const unsigned slots = slots_of(cuda, kernel, threads, shared);
 
     if (slots < a->most_parts)
         return cudaErrorCooperativeLaunchTooLarge;
-    return launch_waiting(kernel, dim3(min(n, slots)), THREADS, shared,
+    return launch_waiting(kernel, dim3(min(n, slots)), threads, shared,
                           cuda->compute, a);
 }
 
-/* Warps hold as many tiles as there is room for. */
-template <typename T, unsigned HD>
-static cudaError_t launch_step(const struct vibe_cuda *cuda, struct step *a)
+/* Launch a kernel of so many warps with room for so many tiles of each. */
+template <typename T, unsigned HD, unsigned WARPS>
+static cudaError_t launch_warps(const struct vibe_cuda *cuda, struct step *a)
 {
-    const void *kernel = (const void *)step_kernel<T, HD>;
-    const size_t ring = WARPS * sizeof(tile<T, HD, TILE>);
-    size_t shared;
-    int room = 0;
-    cudaError_t rc = cudaDeviceGetAttribute(
-        &room, cudaDevAttrMaxSharedMemoryPerBlockOptin, cuda->device);
-
-    if (rc != cudaSuccess)
-        return rc;
-    a->scale *= UNIT<T>;
-    a->depth = MAX_DEPTH;
-    while (a->depth > 1 && sizeof(desk<T, HD>) + a->depth * ring > (size_t)room)
-        a->depth--;
-    shared = sizeof(desk<T, HD>) + a->depth * ring;
-    rc = cudaFuncSetAttribute(
+    const void *kernel = (const void *)step_kernel<T, HD, WARPS>;
+    const size_t shared = sizeof(desk<T, HD>) +
+                          a->depth * WARPS * sizeof(tile<T, HD, TILE>);
+    cudaError_t rc = cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+
     if (rc == cudaSuccess)
         rc = cudaFuncSetAttribute(
             kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
             cudaSharedmemCarveoutMaxShared);
     if (rc != cudaSuccess)
         return rc;
-    return launch_at_once(cuda, kernel, shared, a);
+    return launch_at_once(cuda, kernel, 32 * WARPS, shared, a);
+}
+
+/* Many warps, each with two tiles at once, where there is room. */
+template <typename T, unsigned HD>
+static cudaError_t launch_step(const struct vibe_cuda *cuda, struct step *a)
+{
+    const size_t tiles = (shared_limit(cuda) - sizeof(desk<T, HD>)) /
+                         sizeof(tile<T, HD, TILE>);
+
+    a->scale *= UNIT<T>;
+    a->depth = (unsigned)min(tiles / FEW_WARPS, (size_t)MAX_DEPTH);
+    return tiles < MAX_DEPTH * MAX_WARPS
+               ? launch_warps<T, HD, FEW_WARPS>(cuda, a)
+               : launch_warps<T, HD, MAX_WARPS>(cuda, a);
 }
 
 cudaError_t vibe_cuda_attend_step(const struct vibe_cuda *cuda,
