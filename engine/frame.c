@@ -118,14 +118,20 @@ void vibe_frame_listen(struct vibe_frame *f, struct vibe_stream *s)
                             &before);
 }
 
-void vibe_frame_connect(struct vibe_frame *f, struct vibe_stream *s)
+void vibe_frame_connect_latent(struct vibe_frame *f, struct vibe_stream *s)
 {
     const struct vibe_tensor next = active(f, &f->next);
     const struct vibe_tensor latent = active(f, &f->latent);
-    const struct vibe_tensor semantic = active(f, &f->semantic);
 
     vibe_connector_forward(f->models->acoustic_connector, s, &next, &latent,
                            VIBE_STORE);
+}
+
+void vibe_frame_connect_semantic(struct vibe_frame *f, struct vibe_stream *s)
+{
+    const struct vibe_tensor next = active(f, &f->next);
+    const struct vibe_tensor semantic = active(f, &f->semantic);
+
     vibe_connector_forward(f->models->semantic_connector, s, &next, &semantic,
                            VIBE_ADD);
 }
@@ -144,19 +150,6 @@ static void copy_dialogues(struct vibe_stream *s, const struct vibe_tensor *y,
 void vibe_frame_save(struct vibe_frame *f, struct vibe_stream *s)
 {
     copy_dialogues(s, &f->before, 0, &f->state, 0, f->n);
-}
-
-void vibe_frame_run(struct vibe_frame *f, struct vibe_stream *s,
-                    const struct vibe_tensor *cond)
-{
-    vibe_frame_latent(f, s, cond);
-    vibe_mark(s, VIBE_MARK_STAGE + VIBE_STAGE_HEAD);
-    vibe_frame_decode(f, s);
-    vibe_mark(s, VIBE_MARK_STAGE + VIBE_STAGE_DECODER);
-    vibe_frame_listen(f, s);
-    vibe_mark(s, VIBE_MARK_STAGE + VIBE_STAGE_SEMANTIC);
-    vibe_frame_connect(f, s);
-    vibe_mark(s, VIBE_MARK_STAGE + VIBE_STAGE_CONNECTORS);
 }
 
 void vibe_frame_undo(struct vibe_frame *f, struct vibe_stream *s, size_t d)

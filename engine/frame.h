@@ -50,11 +50,8 @@ void vibe_frame_latent(struct vibe_frame *f, struct vibe_stream *s,
                        const struct vibe_tensor *cond); /* [2 * n][1][H] */
 void vibe_frame_decode(struct vibe_frame *f, struct vibe_stream *s);
 void vibe_frame_listen(struct vibe_frame *f, struct vibe_stream *s);
-void vibe_frame_connect(struct vibe_frame *f, struct vibe_stream *s);
-
-/* All four, with marks (timeline.h) after each. */
-void vibe_frame_run(struct vibe_frame *f, struct vibe_stream *s,
-                    const struct vibe_tensor *cond);
+void vibe_frame_connect_latent(struct vibe_frame *f, struct vibe_stream *s);
+void vibe_frame_connect_semantic(struct vibe_frame *f, struct vibe_stream *s);
 
 /* Remember the codec's state, for the stages and vibe_frame_undo. */
 void vibe_frame_save(struct vibe_frame *f, struct vibe_stream *s);

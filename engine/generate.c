@@ -387,17 +387,38 @@ static void run_first(struct vibe_generator *g)
     vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_LM);
 }
 
+/* What is wanted of a frame once its audio is there, but for the next audio. */
+static void run_beside(void *user)
+{
+    struct vibe_generator *g = user;
+
+    read_logits(g);
+    vibe_read(g->s, g->host_pcm, g->frame.pcm.data,
+              g->n * g->models->config.hop * sizeof(float));
+    if (g->n <= VIBE_BESIDE_ROWS)
+        vibe_frame_connect_latent(&g->frame, g->s);
+}
+
+/* The stages of a frame, with marks (timeline.h) after each.  A copy to the host
+ * keeps kernels apart, and while the codec listens memory has little to do. */
 static void run_rest(void *user)
 {
     struct vibe_generator *g = user;
     const struct vibe_tensor hidden = vibe_tensor_batch(&g->hidden, 0,
                                                         2 * g->n);
 
-    vibe_frame_run(&g->frame, g->s, &hidden);
-    /* at the end: a copy to the host keeps kernels apart */
-    read_logits(g);
-    vibe_read(g->s, g->host_pcm, g->frame.pcm.data,
-              g->n * g->models->config.hop * sizeof(float));
+    vibe_frame_latent(&g->frame, g->s, &hidden);
+    vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_HEAD);
+    vibe_frame_decode(&g->frame, g->s);
+    vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_DECODER);
+    vibe_beside(g->s, run_beside, g);
+    vibe_frame_listen(&g->frame, g->s);
+    vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_SEMANTIC);
+    vibe_meet(g->s);
+    if (g->n > VIBE_BESIDE_ROWS)
+        vibe_frame_connect_latent(&g->frame, g->s);
+    vibe_frame_connect_semantic(&g->frame, g->s);
+    vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_CONNECTORS);
 }
 
 static void run_whole(void *user)

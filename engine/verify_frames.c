@@ -218,7 +218,8 @@ static int verify_frame(struct vibe_verify *v, size_t frame, float *pcm)
     if (rc == VIBE_OK)
         rc = force(v, &f->semantic, name, f->semantic.C);
     if (rc == VIBE_OK) {
-        vibe_frame_connect(f, g->s);
+        vibe_frame_connect_latent(f, g->s);
+        vibe_frame_connect_semantic(f, g->s);
         rc = compare_device(v, name_of(name, frame, "next_embed"), &f->next, 0);
     }
     return rc == VIBE_OK ? force(v, &f->next, name, f->next.C) : rc;

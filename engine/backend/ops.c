@@ -46,6 +46,18 @@ double vibe_mark_s(struct vibe_stream *s, size_t i)
     return s->is_timed ? s->be->ops->mark_s(s, i) : 0.0;
 }
 
+void vibe_beside(struct vibe_stream *s, void (*body)(void *user), void *user)
+{
+    if (is_live(s))
+        s->be->ops->beside(s, body, user);
+}
+
+void vibe_meet(struct vibe_stream *s)
+{
+    if (is_live(s))
+        s->be->ops->meet(s);
+}
+
 size_t vibe_copied(struct vibe_backend *be, struct vibe_span *out, size_t max)
 {
     return be->ops->copied(be, out, max);

@@ -233,6 +233,8 @@ struct vibe_ops {
     void (*graph_run)(struct vibe_stream *s, struct vibe_graph **graph,
                       void (*body)(void *user), void *user);
     void (*graph_free)(struct vibe_graph *graph);
+    void (*beside)(struct vibe_stream *s, void (*body)(void *user), void *user);
+    void (*meet)(struct vibe_stream *s);
 
     /* ops; the calls below say what each one does */
     void (*linear)(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -304,6 +306,16 @@ void vibe_mark(struct vibe_stream *s, size_t i);
 /* When a mark of before the last vibe_stream_check was reached, as vibe_clock_s
  * counts; 0 if the stream is not timed. */
 double vibe_mark_s(struct vibe_stream *s, size_t i);
+
+/*
+ * Let what body enqueues run beside what follows on the stream, until vibe_meet,
+ * before which nobody begins anew.  Neither may write what the other reads or
+ * writes; vibe_linear has VIBE_BESIDE_ROWS rows at most, as it then needs no
+ * scratch.
+ */
+enum { VIBE_BESIDE_ROWS = 4 };
+void vibe_beside(struct vibe_stream *s, void (*body)(void *user), void *user);
+void vibe_meet(struct vibe_stream *s);
 
 /* From begin_s to end_s, as vibe_clock_s counts. */
 struct vibe_span {

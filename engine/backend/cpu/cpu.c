@@ -113,6 +113,17 @@ static void mark(struct vibe_stream *s, size_t i)
     vibe_cpu_of(s)->marks[i] = vibe_clock_s();
 }
 
+static void beside(struct vibe_stream *s, void (*body)(void *user), void *user)
+{
+    (void)s;
+    body(user);
+}
+
+static void meet(struct vibe_stream *s)
+{
+    (void)s;
+}
+
 /* They end when they begin. */
 static size_t copied(struct vibe_backend *be, struct vibe_span *out, size_t max)
 {
@@ -259,6 +270,8 @@ int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
     cpu->ops.meter = meter;
     cpu->ops.mark = mark;
     cpu->ops.mark_s = mark_s;
+    cpu->ops.beside = beside;
+    cpu->ops.meet = meet;
     cpu->ops.copied = copied;
     cpu->ops.probe_bandwidth = probe_bandwidth;
     cpu->ops.graph_run = graph_run;

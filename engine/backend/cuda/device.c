@@ -163,6 +163,8 @@ static int make_streams(struct vibe_cuda *cuda, struct vibe_error *err)
     if (rc == cudaSuccess)
         rc = cudaStreamCreateWithFlags(&cuda->aside, cudaStreamNonBlocking);
     if (rc == cudaSuccess)
+        rc = cudaStreamCreateWithFlags(&cuda->beside, cudaStreamNonBlocking);
+    if (rc == cudaSuccess)
         cuda->done = vibe_cuda_take(cuda,
                                     VIBE_CUDA_COUNTERS * sizeof(*cuda->done));
     if (rc == cudaSuccess && !cuda->done)
@@ -212,6 +214,8 @@ static void cuda_close(struct vibe_backend *be)
     for (size_t i = 0; i < VIBE_MARKS; i++)
         if (cuda->marks[i])
             cudaEventDestroy(cuda->marks[i]);
+    if (cuda->ordered)
+        cudaEventDestroy(cuda->ordered);
     if (cuda->handed)
         cudaEventDestroy(cuda->handed);
     if (cuda->compute)
@@ -220,6 +224,8 @@ static void cuda_close(struct vibe_backend *be)
         cudaStreamDestroy(cuda->copy);
     if (cuda->aside)
         cudaStreamDestroy(cuda->aside);
+    if (cuda->beside)
+        cudaStreamDestroy(cuda->beside);
     free(cuda);
 }
 

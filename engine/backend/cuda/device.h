@@ -24,7 +24,7 @@ struct vibe_cuda {
     int device;
     int n_sm; /* multiprocessors */
     int cc;   /* compute capability, 86 for 8.6 */
-    cudaStream_t compute, copy, aside;
+    cudaStream_t compute, copy, aside, beside;
     cudaMemPool_t pool;          /* of what comes and goes; or NULL */
     struct vibe_heap *heap;      /* of the device's memory */
     struct vibe_heap *host_heap; /* of the host's, for what is kept there */
@@ -42,6 +42,7 @@ struct vibe_cuda {
     unsigned *done; /* [VIBE_CUDA_COUNTERS] zeros: blocks that have arrived */
     cudaEvent_t marks[VIBE_MARKS]; /* made when first recorded */
     double mark0_s;                /* host time of marks[0] */
+    cudaEvent_t ordered;           /* made when first recorded */
     cudaEvent_t handed; /* what was copied to another device has left */
     struct vibe_cuda *friends[VIBE_CUDA_FRIENDS]; /* that rows pass through */
     size_t n_friends;

@@ -176,6 +176,38 @@ static void enter(struct vibe_backend *be)
     cudaSetDevice(vibe_cuda_of(be)->device);
 }
 
+/* What comes on one stream waits for what is on another by now. */
+static cudaError_t order(struct vibe_cuda *cuda, cudaStream_t after,
+                         cudaStream_t before)
+{
+    cudaError_t rc = cudaSuccess;
+
+    if (!cuda->ordered)
+        rc = cudaEventCreateWithFlags(&cuda->ordered, cudaEventDisableTiming);
+    if (rc == cudaSuccess)
+        rc = cudaEventRecord(cuda->ordered, before);
+    return rc == cudaSuccess ? cudaStreamWaitEvent(after, cuda->ordered, 0)
+                             : rc;
+}
+
+static void beside(struct vibe_stream *s, void (*body)(void *user), void *user)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+    cudaStream_t compute = cuda->compute;
+
+    vibe_cuda_latch(s, order(cuda, cuda->beside, compute), "parting");
+    cuda->compute = cuda->beside;
+    body(user);
+    cuda->compute = compute;
+}
+
+static void meet(struct vibe_stream *s)
+{
+    struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+
+    vibe_cuda_latch(s, order(cuda, cuda->compute, cuda->beside), "meeting");
+}
+
 /* Memory to read, 1 GiB or what there is: what is reserved, whatever it holds,
  * because a cap may leave no other; *owned is what was taken for it. */
 static const void *find_probed(const struct vibe_cuda *cuda, size_t *n_bytes,
@@ -343,4 +375,6 @@ void vibe_cuda_stream_init(struct vibe_ops *ops)
     ops->probe_bandwidth = probe_bandwidth;
     ops->graph_run = graph_run;
     ops->graph_free = graph_free;
+    ops->beside = beside;
+    ops->meet = meet;
 }

@@ -206,6 +206,31 @@ static void a_timed_stream_tells_moments_in_their_order(void **state)
     assert_true(vibe_mark_s(&f->s, VIBE_MARKS - 1) >= vibe_mark_s(&f->s, 0));
 }
 
+static void write_one(void *user)
+{
+    struct fixture *f = user;
+    const float one = 1.0f;
+
+    vibe_write(&f->s, f->t.data, &one, sizeof(one));
+}
+
+static void what_runs_beside_is_there_after_meeting(void **state)
+{
+    struct fixture *f = *state;
+    float found = 0.0f;
+
+    assert_int_equal(open_cpu(f), VIBE_OK);
+    assert_int_equal(vibe_stream_init(&f->s, f->be, NULL), VIBE_OK);
+    assert_int_equal(vibe_tensor_init(&f->t, f->be, VIBE_F32, 1, 1, 1, NULL),
+                     VIBE_OK);
+    vibe_beside(&f->s, write_one, f);
+    vibe_meet(&f->s);
+    vibe_read(&f->s, &found, f->t.data, sizeof(found));
+
+    assert_int_equal(vibe_stream_check(&f->s, NULL), VIBE_OK);
+    assert_float_equal(found, 1.0f, 0.0f);
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(open_refuses_kernels_it_does_not_know),
     VIBE_TEST(open_refuses_kernels_the_cpu_lacks),
@@ -215,6 +240,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(views_share_memory),
     VIBE_TEST(ops_after_an_error_do_nothing_until_it_is_taken),
     VIBE_TEST(a_sealed_backend_neither_allocates_nor_waits),
+    VIBE_TEST(what_runs_beside_is_there_after_meeting),
     VIBE_TEST(a_timed_stream_tells_moments_in_their_order),
 };
 
