@@ -328,14 +328,15 @@ __device__ static inline void multiply_step(float c[4], const tile_pairs &t,
     multiply(c, a, x + 2 * i);
 }
 
-/* The part of 16 neighbours of a row of x that a column has: high in even
- * ones, low in odd ones. */
+/* The halves of two words of x in parts that a column has: high ones in even
+ * columns, low ones in odd ones. */
+enum { HIGH_HALVES = 0x7632, LOW_HALVES = 0x5410 };
+
+/* The part of 16 neighbours of a row of x that a column has. */
 __device__ static inline void part_of_x(unsigned pairs[8], const float4 x[4],
-                                        bool is_low, bool is_split)
+                                        unsigned halves, bool is_split)
 {
     if (is_split) {
-        const unsigned halves = is_low ? 0x5410 : 0x7632;
-
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             pairs[2 * i] = __byte_perm(__float_as_uint(x[i].x),
@@ -351,8 +352,8 @@ __device__ static inline void part_of_x(unsigned pairs[8], const float4 x[4],
 
         split(high[0], low[0], make_float2(x[i].x, x[i].y));
         split(high[1], low[1], make_float2(x[i].z, x[i].w));
-        pairs[2 * i] = is_low ? low[0] : high[0];
-        pairs[2 * i + 1] = is_low ? low[1] : high[1];
+        pairs[2 * i] = halves == LOW_HALVES ? low[0] : high[0];
+        pairs[2 * i + 1] = halves == LOW_HALVES ? low[1] : high[1];
     }
 }
 

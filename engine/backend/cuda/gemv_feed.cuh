@@ -71,6 +71,7 @@ struct x_feed {
     const float *from[ROWS / 2]; /* this lane's quad of every other row */
     unsigned to;                 /* its place in a tile */
     unsigned at;                 /* of the first 8 of a column's neighbours */
+    unsigned halves;             /* of words that the column has */
     unsigned digits, unit;       /* of a column, and a row of sums */
     unsigned units;              /* behind the digits of a tile */
 
@@ -81,9 +82,14 @@ struct x_feed {
         const unsigned m = min(lane / 8, a.n_rows - 1);
 
 #pragma unroll
-        for (unsigned i = 0; i < ROWS / 2; i++)
+        for (unsigned i = 0; i < ROWS / 2; i++) {
             from[i] = a.x.data + row_of(a, a.x, 2 * i + lane / 16) + 4 * quad;
+            keep(from[i]);
+        }
         to = lane / 16 * X_BYTES + (quad ^ (quad / 8 * 2)) * 16;
+        halves = lane / 4 % 2 ? LOW_HALVES : HIGH_HALVES;
+        keep(to);
+        keep(halves);
         at = m * X_BYTES + lane % 4 * 64 + lane % 4 / 2 * 32;
         digits = m * DIGIT_ROW + digits_at(m, lane / 4 % 2) + lane % 4 * 16;
         units = even(a.n_rows) * DIGIT_ROW;
@@ -97,7 +103,7 @@ struct x_feed {
 
 #pragma unroll
         for (unsigned i = 0; i < ROWS / 2; i++)
-            if (2 * i < a.n_rows)
+            if (i == 0 || 2 * i < a.n_rows)
                 copy_async<16>(tile_at + to + 2 * i * X_BYTES, from[i] + k,
                                k + threadIdx.x % 16 * 4 < a.K);
     }
@@ -111,7 +117,7 @@ struct x_feed {
 #pragma unroll
         for (unsigned i = 0; i < 4; i++)
             x[i] = *(const float4 *)(tile_at + (at ^ i / 2 * 32) + i % 2 * 16);
-        part_of_x(pairs, x, threadIdx.x / 4 % 2, is_split);
+        part_of_x(pairs, x, halves, is_split);
     }
 
     /* Make digits of a tile from the ring, what this lane has copied. */
