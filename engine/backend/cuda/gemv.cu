@@ -205,8 +205,8 @@ static size_t room_of(const struct vibe_cuda *cuda, const struct shares *s)
     return shared_limit(cuda) - static_bytes(s);
 }
 
-/* Two tiles at once are less work where weights are smaller than bf16 and so
- * come faster; as long as every multiprocessor has some. */
+/* Two tiles at once are less work where weights are a byte or less and so come
+ * faster; as long as every multiprocessor has some. */
 static struct shares shares_of(const struct vibe_cuda *cuda,
                                const struct vibe_matrix *w, size_t n_rows)
 {
@@ -214,7 +214,7 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
     struct shares s = {};
 
     s.warps = slices_of(w->K);
-    s.height = tile < format<VIBE_BF16>::TILE_BYTES &&
+    s.height = tile <= format<VIBE_F8_E4M3>::TILE_BYTES &&
                        2 * w->N >= (size_t)(3 * TILE_N * cuda->n_sm)
                    ? 2
                    : 1;
