@@ -38,6 +38,7 @@ struct decode {
     unsigned K, row_bytes, n_tiles, n_groups; /* tiles of a row, of N */
     unsigned slices, fold;
     unsigned depth, stage;         /* of a ring, bytes of each */
+    unsigned outputs, n_rounds;    /* of a block at a time, see gemv.cu */
     unsigned parts, teams, levels; /* see gemv_wide.cu */
     unsigned of_pass;              /* rows, there */
     unsigned x_step, x_pass;       /* from row to row of x, from pass to pass */
@@ -179,14 +180,21 @@ template <int dtype> struct feed {
     const unsigned char *from; /* the row of the first go */
     unsigned rows_left;        /* from that row on */
 
-    /* Turn to a group of outputs. */
-    __device__ inline void turn(const decode &a, unsigned group)
+    /* Turn to the outputs from first on that come before end. */
+    __device__ inline void turn_to(const decode &a, unsigned first,
+                                   unsigned end)
     {
-        const unsigned n = group * TILE_N + threadIdx.x % 32 / PIECES;
+        const unsigned n = first + threadIdx.x % 32 / PIECES;
 
         from = (const unsigned char *)a.w + (size_t)n * a.row_bytes +
                threadIdx.x % PIECES * 16;
-        rows_left = n < a.e.N ? a.e.N - n : 0;
+        rows_left = n < end ? end - n : 0;
+    }
+
+    /* Turn to a group of outputs. */
+    __device__ inline void turn(const decode &a, unsigned group)
+    {
+        turn_to(a, group * TILE_N, a.e.N);
     }
 
     /* Where in a tile the first go leaves this lane's piece. */
@@ -230,6 +238,11 @@ template <int dtype> struct tile_feed {
         group = min(group, a.n_groups - 1);
         from = (const unsigned char *)a.w + (size_t)group * a.n_tiles * BYTES +
                threadIdx.x % 32 * 16;
+    }
+
+    __device__ inline void turn_to(const decode &a, unsigned first, unsigned)
+    {
+        turn(a, first / TILE_N);
     }
 
     __device__ inline void fetch(unsigned char *to, const decode &a,

@@ -26,7 +26,7 @@ __device__ static inline target target_of(const decode &a, unsigned n_outputs)
 
     t.r = threadIdx.x % n_outputs;
     t.m = threadIdx.x / n_outputs;
-    t.is_there = t.m < a.n_rows;
+    t.is_there = t.m < a.n_rows && t.r < a.outputs;
     t.y_at = row_of(a, a.e.y, t.m);
     t.gate_at = row_of(a, a.e.gate, t.m);
     return t;
@@ -134,17 +134,16 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
     __shared__ float parts[2][WARPS][ROWS][OUTPUTS];
     const unsigned warp = threadIdx.x / 32;
     const unsigned lane = threadIdx.x % 32;
-    const unsigned n_rounds = (a.n_groups + HEIGHT - 1) / HEIGHT;
     const target t = target_of(a, OUTPUTS);
     feeder<dtype, HEIGHT, KEEPS> tiles;
     group_of<dtype> groups[HEIGHT];
     unsigned side = 0;
 
     open_groups(groups, a, blockIdx.x);
-    tiles.open(a, (unsigned char *)memory, n_rounds);
+    tiles.open(a, (unsigned char *)memory);
     tiles.fill(a);
-    for (unsigned i = blockIdx.x; i < n_rounds; i += gridDim.x, side ^= 1) {
-        const unsigned n = i * OUTPUTS + t.r;
+    for (unsigned i = blockIdx.x; i < a.n_rounds; i += gridDim.x, side ^= 1) {
+        const unsigned n = i * a.outputs + t.r;
         struct operands o = {};
         float2 sums[HEIGHT];
 
@@ -241,6 +240,27 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
     return s;
 }
 
+/*
+ * Outputs of a block at a time: as many as there is room for.  Where that takes
+ * some blocks a turn more than others and rows can be shared out freely, all
+ * take as many turns with fewer outputs.  Two groups at once are as much work
+ * when they are not full: there it must be few outputs that are missing.  And
+ * with long rows blocks had better end early, where those of the next kernel
+ * begin to copy.
+ */
+static unsigned outputs_of(const struct shares *s, const struct vibe_matrix *w,
+                           unsigned n_blocks)
+{
+    const size_t room = (size_t)s->height * TILE_N;
+    const size_t n_turns = (w->N + room * n_blocks - 1) / (room * n_blocks);
+    const size_t few_turns = s->height == 1 ? 1 : FEW_TURNS;
+
+    if (w->part[0].is_tiled || n_turns <= few_turns || s->warps > SLICES)
+        return (unsigned)room;
+    return (unsigned)even((w->N + n_turns * n_blocks - 1) /
+                          (n_turns * n_blocks));
+}
+
 template <int dtype, int HEIGHT, bool KEEPS = false>
 static const void *kernel_of(const struct shares *s)
 {
@@ -279,7 +299,6 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
                           blocks_that_fit(cuda, shared + static_bytes(&s),
                                           busy_blocks(&s));
     struct decode a = decode_of(p, first, n_rows);
-    const unsigned n_rounds = (a.n_groups + s.height - 1) / s.height;
     cudaError_t rc;
 
     if (shared > room_of(cuda, &s) && n_rows > 2) {
@@ -289,6 +308,8 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
                    : rc;
     }
     a.depth = s.depth;
-    return launch_large(cuda, kernel, n_rounds < most ? n_rounds : most,
+    a.outputs = outputs_of(&s, p->w, most);
+    a.n_rounds = (a.e.N + a.outputs - 1) / a.outputs;
+    return launch_large(cuda, kernel, a.n_rounds < most ? a.n_rounds : most,
                         32 * s.warps, shared, &a);
 }

@@ -19,6 +19,7 @@ enum {
     SHORT = 2,       /* slots where there is not */
     BUSY_WARPS = 16, /* that keep a multiprocessor's memory busy */
     AT_ONCE = 4,     /* tiles of x that become digits */
+    FEW_TURNS = 4,   /* of a block */
     LINE = 128,      /* of shared memory: copies are faster into whole ones */
 };
 
@@ -142,11 +143,11 @@ struct x_feed {
 struct route {
     unsigned tile, round, n_rounds;
 
-    __device__ inline void open(const decode &a, unsigned rounds)
+    __device__ inline void open(const decode &a)
     {
         tile = threadIdx.x / 32;
         round = blockIdx.x;
-        n_rounds = tile < a.n_tiles ? rounds : 0;
+        n_rounds = tile < a.n_tiles ? a.n_rounds : 0;
         keep(n_rounds);
     }
 
@@ -172,11 +173,14 @@ template <int dtype, int HEIGHT> struct feeds {
     enum { BYTES = HEIGHT * format<dtype>::TILE_BYTES };
     feed<dtype> rows[HEIGHT];
 
-    __device__ inline void turn(const decode &a, unsigned first_group)
+    __device__ inline void turn(const decode &a, unsigned round)
     {
+        const unsigned first = round * a.outputs;
+        const unsigned end = min(first + a.outputs, a.e.N);
+
 #pragma unroll
         for (unsigned h = 0; h < HEIGHT; h++)
-            rows[h].turn(a, first_group + h);
+            rows[h].turn_to(a, first + h * TILE_N, end);
     }
 
     __device__ inline void fetch(unsigned char *to, const decode &a,
@@ -206,9 +210,10 @@ template <int HEIGHT> struct feeds<VIBE_I4, HEIGHT> {
                (size_t)min(group, a.n_groups - 1) * a.n_tiles * TILE;
     }
 
-    __device__ inline void turn(const decode &a, unsigned first_group)
+    __device__ inline void turn(const decode &a, unsigned round)
     {
         const unsigned lane = threadIdx.x % 32;
+        const unsigned first_group = round * HEIGHT;
 
 #pragma unroll
         for (unsigned h = 0; h < HEIGHT; h++)
@@ -250,8 +255,7 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     unsigned char *kept, *x_here; /* digits, of the tile at hand */
     unsigned slot_bytes;
 
-    __device__ inline void open(const decode &a, unsigned char *memory,
-                                unsigned n_rounds)
+    __device__ inline void open(const decode &a, unsigned char *memory)
     {
         const unsigned warp = threadIdx.x / 32;
 
@@ -262,8 +266,8 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
                warp * kept_tiles<KEEPS>(a.n_tiles, a.slices) *
                    kept_bytes(a.n_rows);
         here = begin;
-        ahead.open(a, n_rounds);
-        weights.turn(a, ahead.round * HEIGHT);
+        ahead.open(a);
+        weights.turn(a, ahead.round);
     }
 
     __device__ inline void fetch_weights(unsigned char *to, const decode &a)
@@ -274,7 +278,7 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     __device__ inline void next(const decode &a)
     {
         if (ahead.next(a))
-            weights.turn(a, ahead.round * HEIGHT);
+            weights.turn(a, ahead.round);
     }
 
     /* Fill the ring: weights before the kernel ahead has ended, x after. */
