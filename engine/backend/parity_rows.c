@@ -229,8 +229,9 @@ static const struct block many_blocks[] = {{4230, 32, VIBE_BF16},
 static const struct {
     size_t B, T, C, H;
 } chains[] = {
-    {1, 1, 64, 96},   {2, 1, 64, 128},  {1, 17, 32, 128},  {2, 75, 32, 128},
-    {1, 50, 64, 256}, {3, 37, 64, 256}, {1, 45, 128, 512}, {2, 29, 128, 512},
+    {1, 1, 64, 96},   {2, 1, 64, 128},   {1, 1, 2048, 4160},
+    {1, 17, 32, 128}, {2, 75, 32, 128},  {1, 50, 64, 256},
+    {3, 37, 64, 256}, {1, 45, 128, 512}, {2, 29, 128, 512},
 };
 
 static void make_ffn(struct vibe_lab *lab, struct vibe_block both[VIBE_SIDES],

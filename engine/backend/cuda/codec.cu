@@ -1,14 +1,14 @@
 /* Streaming convolutions: the past in front of a chunk, depthwise taps. */
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/launch.cuh"
-#include "engine/backend/cuda/reduce.cuh"
+#include "engine/backend/cuda/rows.cuh"
 #include "engine/backend/cuda/window.cuh"
 
 enum {
     THREADS = 256,
-    MAX_THREADS = 512, /* of a mixer's row */
-    STRIP = 4,         /* rows that share columns, where there are many */
-    MANY_STRIPS = 64,  /* blocks of them */
+    MAX_THREADS = ROW_THREADS, /* of a mixer's row */
+    STRIP = 4,        /* rows that share columns, where there are many */
+    MANY_STRIPS = 64, /* blocks of them */
 };
 
 /* Whether rows can be moved 4 channels at a time. */
@@ -61,35 +61,6 @@ cudaError_t vibe_cuda_window(cudaStream_t stream, const struct vibe_tensor *win,
                                   : (const void *)window_kernel<1>,
                           dim3((a.n + THREADS - 1) / THREADS), THREADS, 0,
                           stream, &a);
-}
-
-/* Sums over the threads of each row, in every one of them; calls of different
- * TURNS do not wait for each other. */
-template <unsigned COUNT, int TURN>
-__device__ static inline void sum_rows(float (&sum)[COUNT], unsigned width)
-{
-    __shared__ float parts[COUNT][MAX_THREADS / 32];
-    const unsigned n_warps = width / 32;
-    const unsigned first = threadIdx.x / width * n_warps;
-
-    for (unsigned offset = min(width, 32u) / 2; offset > 0; offset /= 2)
-#pragma unroll
-        for (unsigned k = 0; k < COUNT; k++)
-            sum[k] += __shfl_xor_sync(0xFFFFFFFFu, sum[k], offset);
-    if (n_warps < 2)
-        return;
-    if (threadIdx.x % 32 == 0)
-#pragma unroll
-        for (unsigned k = 0; k < COUNT; k++)
-            parts[k][threadIdx.x / 32] = sum[k];
-    __syncthreads();
-#pragma unroll
-    for (unsigned k = 0; k < COUNT; k++)
-        sum[k] = parts[k][first + threadIdx.x % n_warps];
-    for (unsigned offset = n_warps / 2; offset > 0; offset /= 2)
-#pragma unroll
-        for (unsigned k = 0; k < COUNT; k++)
-            sum[k] += __shfl_xor_sync(0xFFFFFFFFu, sum[k], offset);
 }
 
 /*

@@ -1,4 +1,5 @@
 /* The op table: each op hands its tensors to a launcher. */
+#include "engine/backend/cuda/chain.h"
 #include "engine/backend/cuda/device.h"
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/matrix.h"
@@ -119,9 +120,35 @@ static void block(struct vibe_stream *s, const struct vibe_block_call *call,
     }
 }
 
+/* Whether they are the work of one kernel. */
+static int is_chain(struct vibe_stream *s, const struct vibe_block_call *calls,
+                    size_t n, const struct vibe_block_room *room)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!is_even_call(&calls[i]))
+            return 0;
+    return room->hidden->is_for_products && is_even(room->hidden) &&
+           vibe_cuda_can_chain(vibe_cuda_of(s->be), calls, n);
+}
+
+static void chain(struct vibe_stream *s, const struct vibe_block_call *calls,
+                  size_t n, const struct vibe_block_room *room)
+{
+    float *sums = vibe_cuda_scratch(s, n * calls->x.C * sizeof(*sums));
+
+    if (sums)
+        vibe_cuda_latch(
+            s, vibe_cuda_chain(vibe_cuda_of(s->be), calls, n, room, sums),
+            "blocks");
+}
+
 static void blocks(struct vibe_stream *s, const struct vibe_block_call *calls,
                    size_t n, const struct vibe_block_room *room)
 {
+    if (is_chain(s, calls, n, room)) {
+        chain(s, calls, n, room);
+        return;
+    }
     for (size_t i = 0; i < n && s->err.code == VIBE_OK; i++)
         block(s, &calls[i], room);
 }

@@ -1,0 +1,570 @@
+/*
+ * chain.cu - wide blocks of a codec, one after the other in one kernel, for the
+ * one column that a frame is there.
+ *
+ * Each of their products is short and bound by reading its weights.  The blocks
+ * of this kernel, one for each multiprocessor, run beside each other and meet
+ * between products; what they read next is on its way meanwhile, since the ring
+ * of a warp goes on from one matrix to the next.  All mix the whole column, which
+ * saves a meeting.
+ *
+ * Sums have the order of decode.cuh, so that a column gets the bits that it gets
+ * from gemv.cu.
+ */
+#include "engine/backend/cuda/block.cuh"
+#include "engine/backend/cuda/chain.h"
+#include "engine/backend/cuda/decode.cuh"
+#include "engine/backend/cuda/rows.cuh"
+#include "engine/backend/cuda/shared.cuh"
+#include "engine/backend/cuda/together.cuh"
+
+enum {
+    WARPS = 16,
+    THREADS = 32 * WARPS,
+    WIDTH = 4 * THREADS, /* channels of a column */
+    X_TILE = TILE_K * 4, /* bytes of x beside a tile */
+    STATIC_BYTES = 256,  /* of shared memory besides, at most */
+    W_TILE = format<VIBE_BF16>::TILE_BYTES,
+    TILE_BYTES = format<VIBE_BF16>::ROW_BYTES, /* of a row */
+    DEEP = 5, /* slots of a ring, where there is room */
+    SHALLOW = 2,
+};
+
+/* How a matrix is shared out; see struct decode. */
+struct plan {
+    unsigned row_bytes, n_tiles, n_groups, log_slices, fold;
+};
+
+struct chain {
+    struct block blocks[VIBE_CUDA_CHAIN];
+    struct plan plans[2]; /* of W1 and W2 */
+    float *hidden;        /* in two parts */
+    float *sums;          /* [n][WIDTH]: of the past, in each mixing */
+    unsigned *arrived;    /* see struct meeting */
+    unsigned n;           /* blocks */
+};
+
+/* Shared memory, before the rings. */
+struct memory {
+    float parts[2][WARPS][TILE_N];
+    uint4 x[]; /* the longer of normed and hidden */
+};
+
+#if __CUDA_ARCH__ >= 800
+
+/* A warp's way through the tiles of all products, which are numbered: of a group
+ * of outputs its slice, and then of the next.  There is little to do for most
+ * steps, since nothing else is done while they are. */
+struct route {
+    const unsigned char *from; /* this lane's piece of the tile's first row */
+    unsigned product, group;
+    unsigned left;      /* tiles of the group */
+    unsigned step;      /* bytes from one to the next */
+    unsigned rows_step; /* from a piece to that of the next rows */
+
+    __device__ static inline unsigned teams(const plan &p)
+    {
+        return WARPS >> p.log_slices;
+    }
+
+    __device__ static inline unsigned team(const plan &p)
+    {
+        return threadIdx.x / 32 >> p.log_slices;
+    }
+
+    __device__ static inline unsigned slice(const plan &p)
+    {
+        return threadIdx.x / 32 & ((1 << p.log_slices) - 1);
+    }
+
+    __device__ static inline unsigned tiles(const plan &p)
+    {
+        return (p.n_tiles - slice(p) + (1 << p.log_slices) - 1) >> p.log_slices;
+    }
+
+    __device__ inline bool is_in(const chain &a) const
+    {
+        return product < 2 * a.n;
+    }
+
+    __device__ inline void turn(const chain &a)
+    {
+        const struct block &b = a.blocks[product / 2];
+        const plan &p = a.plans[product % 2];
+        const unsigned row = group * TILE_N + threadIdx.x % 32 / 8;
+
+        from = (const unsigned char *)(product % 2 ? b.down : b.up) +
+               (size_t)row * p.row_bytes + threadIdx.x % 8 * 16 +
+               slice(p) * TILE_BYTES;
+        left = tiles(p);
+    }
+
+    /* Begin a product, or the next one that has tiles for this warp. */
+    __device__ inline void begin(const chain &a)
+    {
+        for (; is_in(a); product++) {
+            const plan &p = a.plans[product % 2];
+
+            group = blockIdx.x * teams(p) + team(p);
+            if (group >= p.n_groups || slice(p) >= p.n_tiles)
+                continue;
+            step = TILE_BYTES << p.log_slices;
+            rows_step = p.row_bytes * feed<VIBE_BF16>::ROWS;
+            turn(a);
+            return;
+        }
+    }
+
+    __device__ inline void next(const chain &a)
+    {
+        const plan &p = a.plans[product % 2];
+
+        from += step;
+        if (--left > 0)
+            return;
+        group += gridDim.x * teams(p);
+        if (group < p.n_groups) {
+            turn(a);
+            return;
+        }
+        product++;
+        begin(a);
+    }
+};
+
+/*
+ * A warp's ring of tiles.  The last tiles of a product leave their slots empty
+ * until the others' outputs have been asked for: a multiprocessor gets what it
+ * reads in the order of asking, and would wait for all tiles first.
+ */
+template <int DEPTH> struct ring {
+    enum { HELD = DEPTH > 2 ? 2 : 1 }; /* slots that are left so */
+
+    route ahead;
+    unsigned begin, here, there, end; /* shared memory: to read, to fill */
+    unsigned place;                   /* of this lane in a slot */
+    unsigned empty;                   /* slots */
+
+    __device__ inline void open(const chain &a, unsigned char *memory)
+    {
+        begin = shared_address(memory) + threadIdx.x / 32 * DEPTH * W_TILE;
+        here = there = begin;
+        end = begin + DEPTH * W_TILE;
+        place = feed<VIBE_BF16>::place_of_lane();
+        ahead.product = 0;
+        ahead.begin(a);
+        empty = DEPTH;
+        fill(a);
+    }
+
+    __device__ inline void turn(unsigned &at) const
+    {
+        at += W_TILE;
+        if (at == end)
+            at = begin;
+    }
+
+    /* Start filling the empty slots. */
+    __device__ inline void fill(const chain &a)
+    {
+        typedef feed<VIBE_BF16> feed;
+
+        for (; empty > 0; empty--) {
+            if (ahead.is_in(a)) {
+#pragma unroll
+                for (unsigned i = 0; i < TILE_N / feed::ROWS; i++)
+                    copy_to_shared(there + place + i * feed::ROWS * feed::BYTES,
+                                   ahead.from + i * ahead.rows_step, true);
+                ahead.next(a);
+            }
+            copies_end();
+            turn(there);
+        }
+    }
+
+    /* Wait for the slot at hand. */
+    __device__ inline void await(void) const
+    {
+        if (empty == 0)
+            copies_wait<DEPTH - 1>();
+        else
+            copies_wait<DEPTH - HELD>();
+    }
+
+    __device__ inline void take(tile_pairs &w, const chain &a, bool is_held)
+    {
+        const unsigned r = threadIdx.x % 32 / 4;
+        const unsigned q = threadIdx.x % 4;
+        const unsigned at = here + r * TILE_BYTES;
+
+        await();
+        __syncwarp();
+#pragma unroll
+        for (unsigned half = 0; half < 2; half++) {
+            const unsigned piece = format<VIBE_BF16>::place(2 * q + half, r);
+
+            read_shared(w.low + 4 * half, at + piece * 16);
+            read_shared(w.high + 4 * half, at + 8 * TILE_BYTES + piece * 16);
+        }
+        __syncwarp();
+        turn(here);
+        empty++;
+        if (!is_held)
+            fill(a);
+    }
+};
+
+/* Where four neighbours of x lie, as gemv.cu has them in a tile. */
+__device__ static inline unsigned x_at(unsigned four)
+{
+    const unsigned quad = four % (TILE_K / 4);
+
+    return four / (TILE_K / 4) * X_TILE + (quad ^ (quad / 8 * 2)) * 16;
+}
+
+/* The part that this lane's column has of a tile of x. */
+__device__ static inline void read_x(unsigned pairs[8],
+                                     const unsigned char *tile)
+{
+    const unsigned at = threadIdx.x % 4 * 64 + threadIdx.x % 4 / 2 * 32;
+    float4 x[4];
+
+#pragma unroll
+    for (unsigned i = 0; i < 4; i++)
+        x[i] = *(const float4 *)(tile + (at ^ i / 2 * 32) + i % 2 * 16);
+    part_of_x(pairs, x, threadIdx.x / 4 % 2, true);
+}
+
+/* A warp's sums of a group, maybe its last of a product: outputs lane / 4 and 8
+ * more, in every fourth lane. */
+template <int DEPTH>
+__device__ static inline float2 add_slice(ring<DEPTH> &tiles,
+                                          const unsigned char *x, const plan &p,
+                                          const chain &a, bool is_last)
+{
+    const unsigned step = X_TILE << p.log_slices;
+    float2 sums = make_float2(0.0f, 0.0f);
+
+    x += route::slice(p) * X_TILE;
+    for (unsigned left = route::tiles(p); left > 0;) {
+        const unsigned end = left > p.fold ? left - p.fold : 0;
+        float c[4] = {};
+
+        for (; left > end; left--, x += step) {
+            tile_pairs w;
+            unsigned pairs[8];
+
+            tiles.take(w, a, is_last && left <= ring<DEPTH>::HELD);
+            read_x(pairs, x);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                multiply_step(c, w, pairs, i);
+        }
+        sums.x += c[0] + c[1];
+        sums.y += c[2] + c[3];
+    }
+    return sums;
+}
+
+/* Add up what four channels' past gives to their mixing, and keep it. */
+__device__ static inline vec<4> mix_past(const struct mixer &a, unsigned c,
+                                         bool keeps_state)
+{
+    vec<4> past[PAST], taps[PAST];
+    vec<4> sum = read<4>(a.w.bias + c);
+
+#pragma unroll
+    for (unsigned j = 0; j < PAST; j++) {
+        past[j] = read<4>(row_at(a.past, 0, j) + c);
+        taps[j] = read<4>(a.w.taps + (size_t)j * a.C + c);
+    }
+#pragma unroll
+    for (unsigned j = 0; j < PAST; j++)
+#pragma unroll
+        for (unsigned e = 0; e < 4; e++)
+            sum.e[e] = fmaf(taps[j].e[e], past[j].e[e], sum.e[e]);
+    if (keeps_state)
+#pragma unroll
+        for (unsigned j = 1; j < PAST; j++)
+            write_out<4>(row_at(a.state, 0, j - 1) + c, past[j]);
+    return sum;
+}
+
+/* The same for all blocks but the first, shared out. */
+__device__ static inline void mix_pasts(const chain &a)
+{
+    const unsigned n = (a.n - 1) * THREADS;
+
+    for (unsigned i = blockIdx.x * THREADS + threadIdx.x; i < n;
+         i += gridDim.x * THREADS) {
+        const unsigned c = i % THREADS * 4;
+
+        write_out<4>(a.sums + i * 4,
+                     mix_past(a.blocks[1 + i / THREADS].mixer, c, true));
+    }
+}
+
+/* What four channels need besides the column, of block i. */
+struct early {
+    vec<4> sum, tap, norm, gamma, next_norm;
+
+    __device__ inline void load(const chain &a, unsigned i)
+    {
+        const unsigned c = threadIdx.x * 4;
+        const struct mixer &m = a.blocks[i].mixer;
+
+        tap = read<4>(m.w.taps + (size_t)PAST * m.C + c);
+        norm = read<4>(m.w.norm + c);
+        gamma = read<4>(m.w.gamma + c);
+        next_norm = read<4>(m.w.next_norm + c);
+        if (i == 0) {
+            sum = mix_past(m, c, blockIdx.x == 0);
+        } else {
+            const float4 v = __ldcg(
+                (const float4 *)(a.sums + (i - 1) * WIDTH + c));
+
+            sum = {v.x, v.y, v.z, v.w};
+        }
+    }
+};
+
+/* Mix and norm the column, this thread's four channels. */
+template <int DEPTH>
+__device__ static inline void mix_column(memory &shared, const struct mixer &a,
+                                         const early &w, ring<DEPTH> &tiles,
+                                         const chain &all)
+{
+    const unsigned c = threadIdx.x * 4;
+    const float4 v = __ldcg((const float4 *)(row_at(a.x, 0, 0) + c));
+    const vec<4> x = {v.x, v.y, v.z, v.w};
+    float squares[1];
+    vec<4> y = x, n;
+
+    tiles.fill(all);
+    squares[0] = add_squares<4>(0.0f, x);
+    sum_rows<1, 0>(squares, THREADS);
+    n = scale<4>(x, factor_of(squares[0], a), w.norm);
+    if (blockIdx.x == 0)
+        write_out<4>(row_at(a.state, 0, PAST - 1) + c, n);
+#pragma unroll
+    for (unsigned e = 0; e < 4; e++)
+        y.e[e] = fmaf(w.gamma.e[e], fmaf(w.tap.e[e], n.e[e], w.sum.e[e]),
+                      y.e[e]);
+    squares[0] = add_squares<4>(0.0f, y);
+    sum_rows<1, 1>(squares, THREADS);
+    if (blockIdx.x == 0)
+        write_out<4>(row_at(a.y, 0, 0) + c, y);
+    write_kept<4>((float *)((unsigned char *)shared.x + x_at(threadIdx.x)),
+                  scale<4>(y, factor_of(squares[0], a), w.next_norm), true);
+    __syncthreads();
+}
+
+template <int DEPTH>
+__device__ static inline void take_hidden(memory &shared, ring<DEPTH> &tiles,
+                                          const chain &a)
+{
+    enum { FOURS = 4 }; /* of a thread, at once */
+    const unsigned n = a.plans[1].n_tiles * (TILE_K / 4);
+
+    for (unsigned first = threadIdx.x; first < n; first += FOURS * THREADS) {
+        float4 v[FOURS];
+
+#pragma unroll
+        for (unsigned j = 0; j < FOURS; j++)
+            if (first + j * THREADS < n)
+                v[j] = __ldcg((const float4 *)a.hidden + first + j * THREADS);
+        tiles.fill(a);
+#pragma unroll
+        for (unsigned j = 0; j < FOURS; j++)
+            if (first + j * THREADS < n)
+                *(float4 *)((unsigned char *)shared.x +
+                            x_at(first + j * THREADS)) = v[j];
+    }
+    tiles.fill(a); /* of a warp that has nothing to take */
+    __syncthreads();
+}
+
+/* Make this block's outputs of a product. */
+template <int DEPTH>
+__device__ static inline void multiply_column(memory &shared,
+                                              ring<DEPTH> &tiles,
+                                              const chain &a, unsigned product,
+                                              unsigned &side)
+{
+    const struct block &b = a.blocks[product / 2];
+    const plan &p = a.plans[product % 2];
+    const bool is_down = product % 2;
+    const unsigned teams = route::teams(p);
+    const unsigned team = route::team(p);
+    const unsigned lane = threadIdx.x % 32;
+    const float *bias = is_down ? b.down_bias : b.up_bias;
+
+    for (unsigned first = blockIdx.x * teams; first < p.n_groups;
+         first += gridDim.x * teams, side ^= 1) {
+        const unsigned n = first * TILE_N + threadIdx.x;
+        const bool is_mine = threadIdx.x < teams * TILE_N &&
+                             n < p.n_groups * TILE_N;
+        struct operands o = {1.0f, 0.0f, 1.0f, 0.0f};
+
+        if (is_mine) {
+            o.bias = __ldg(bias + n);
+            o.mul = is_down ? __ldg(b.gamma + n) : 1.0f;
+            o.old = is_down ? __ldcg(row_at(b.mixer.y, 0, 0) + n) : 0.0f;
+        }
+        if (first + team < p.n_groups) {
+            const float2 sums = add_slice(
+                tiles, (const unsigned char *)shared.x, p, a,
+                first + team + gridDim.x * teams >= p.n_groups);
+            float *to = shared.parts[side][threadIdx.x / 32] + lane / 4;
+
+            if (lane % 4 == 0) {
+                to[0] = sums.x;
+                to[8] = sums.y;
+            }
+        }
+        __syncthreads();
+        if (is_mine) {
+            const float *part = shared.parts[side][threadIdx.x / TILE_N
+                                                   << p.log_slices] +
+                                threadIdx.x % TILE_N;
+            float sums[WARPS] = {};
+            float z;
+
+#pragma unroll
+            for (unsigned s = 0; s < WARPS; s++)
+                if (s < 1u << p.log_slices)
+                    sums[s] = part[s * TILE_N];
+            if (teams == 1)
+                add_halves<WARPS>(sums);
+            else
+                add_halves<WARPS / 2>(sums);
+            z = sums[0] * o.scale + o.bias;
+            if (is_down)
+                row_at(b.mixer.y, 0, 0)[n] = finished(VIBE_ADD, o, z);
+            else
+                a.hidden[n] = kept(finished(VIBE_GELU, o, z), true);
+        }
+    }
+}
+
+#endif
+
+/* bytes: the weights once. */
+template <int DEPTH>
+__global__ void __launch_bounds__(THREADS, 1)
+    chain_kernel(const __grid_constant__ struct chain a)
+{
+#if __CUDA_ARCH__ >= 800
+    extern __shared__ __align__(128) unsigned char bytes[];
+    memory &shared = *(memory *)bytes;
+    const unsigned longer = max(a.plans[0].n_tiles, a.plans[1].n_tiles);
+    meeting all = {a.arrived, 0};
+    unsigned side = 0;
+    ring<DEPTH> tiles;
+    early w;
+
+    tiles.open(a, bytes + sizeof(memory) + longer * X_TILE);
+    let_next_start();
+    mix_pasts(a);
+    w.load(a, 0);
+    for (unsigned i = 0; i < a.n; i++) {
+        if (i > 0)
+            all.wait();
+        mix_column(shared, a.blocks[i].mixer, w, tiles, a);
+        multiply_column(shared, tiles, a, 2 * i, side);
+        all.arrive();
+        all.wait();
+        take_hidden(shared, tiles, a);
+        multiply_column(shared, tiles, a, 2 * i + 1, side);
+        if (i + 1 == a.n)
+            break;
+        all.arrive();
+        w.load(a, i + 1);
+    }
+    copies_wait<0>();
+    all.leave();
+#endif
+}
+
+static struct plan plan_of(const struct vibe_matrix *w)
+{
+    struct plan p;
+
+    p.row_bytes = (unsigned)vibe_cuda_stride(w->K) * 2;
+    p.n_tiles = (unsigned)(w->K / TILE_K);
+    p.n_groups = (unsigned)(w->N / TILE_N);
+    p.log_slices = slices_of(w->K) == WARPS ? 4 : 3;
+    p.fold = fold_of(w->K);
+    return p;
+}
+
+static size_t shared_bytes(const struct chain *a, unsigned depth)
+{
+    return sizeof(memory) +
+           max(a->plans[0].n_tiles, a->plans[1].n_tiles) * X_TILE +
+           (size_t)WARPS * depth * W_TILE;
+}
+
+/* The deeper of the rings that fit. */
+static cudaError_t launch_chain(const struct vibe_cuda *cuda, struct chain *a)
+{
+    const size_t most = shared_limit(cuda) - STATIC_BYTES;
+    const bool is_deep = shared_bytes(a, DEEP) <= most;
+    const unsigned depth = is_deep ? DEEP : SHALLOW;
+    const void *kernel = is_deep ? (const void *)chain_kernel<DEEP>
+                                 : (const void *)chain_kernel<SHALLOW>;
+    const size_t shared = shared_bytes(a, depth);
+    cudaError_t rc = cudaErrorNotSupported;
+
+    if (shared <= most)
+        rc = cudaFuncSetAttribute(
+            kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    return rc == cudaSuccess
+               ? launch_together(kernel, dim3((unsigned)cuda->n_sm), THREADS,
+                                 shared, cuda->compute, a)
+               : rc;
+}
+
+static bool is_taken(const struct vibe_matrix *w, const struct vibe_matrix *as)
+{
+    return w->part[0].dtype == VIBE_BF16 && !w->part[0].scale && w->bias &&
+           w->N == as->N && w->K == as->K && w->N % TILE_N == 0 &&
+           w->K % TILE_K == 0;
+}
+
+int vibe_cuda_can_chain(const struct vibe_cuda *cuda,
+                        const struct vibe_block_call *calls, size_t n)
+{
+    const struct vibe_block *first = calls[0].w;
+
+    if (n < 2 || n > VIBE_CUDA_CHAIN || cuda->cc < 80 ||
+        vibe_cuda_compiled_for() < 80 ||
+        !attribute_of(cuda, cudaDevAttrCooperativeLaunch))
+        return 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct vibe_block_call *call = &calls[i];
+
+        if (call->x.B != 1 || call->x.T != 1 || call->x.C != WIDTH ||
+            !is_taken(&call->w->up, &first->up) ||
+            !is_taken(&call->w->down, &first->down) || !call->w->down.gamma)
+            return 0;
+    }
+    return 1;
+}
+
+cudaError_t vibe_cuda_chain(const struct vibe_cuda *cuda,
+                            const struct vibe_block_call *calls, size_t n,
+                            const struct vibe_block_room *room, float *sums)
+{
+    struct chain a = {};
+
+    a.plans[0] = plan_of(&calls->w->up);
+    a.plans[1] = plan_of(&calls->w->down);
+    a.hidden = (float *)room->hidden->data;
+    a.sums = sums;
+    a.arrived = cuda->done;
+    a.n = (unsigned)n;
+    for (size_t i = 0; i < n; i++)
+        a.blocks[i] = block_of(&calls[i], room->normed);
+    return launch_chain(cuda, &a);
+}
