@@ -72,3 +72,12 @@ void weights_assert_refused(struct weights_fixture *f, int code,
     weights_assert_says(f, f->dir.path);
     weights_assert_says(f, part);
 }
+
+void weights_write_pair(struct weights_fixture *f,
+                        struct vibe_safetensors_item second)
+{
+    const struct vibe_safetensors_item items[] = {
+        weights_matrix("lin.weight", 2, 3), second};
+
+    weights_write(f, "model.safetensors", items, 2);
+}

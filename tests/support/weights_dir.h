@@ -36,6 +36,10 @@ struct vibe_safetensors_item weights_matrix(const char *name, size_t rows,
 void weights_write(struct weights_fixture *f, const char *name,
                    const struct vibe_safetensors_item *items, size_t n);
 
+/* Write model.safetensors with a 2x3 "lin.weight" and one more tensor. */
+void weights_write_pair(struct weights_fixture *f,
+                        struct vibe_safetensors_item second);
+
 /* Open the folder; a failure fails the test. */
 void weights_open(struct weights_fixture *f);
 

@@ -18,16 +18,6 @@ static int teardown(void **state)
     return weights_teardown(state);
 }
 
-/* model.safetensors with a 2x3 "lin.weight" and one more tensor. */
-static void write_pair(struct weights_fixture *f,
-                       struct vibe_safetensors_item second)
-{
-    const struct vibe_safetensors_item items[] = {
-        weights_matrix("lin.weight", 2, 3), second};
-
-    weights_write(f, "model.safetensors", items, 2);
-}
-
 static void open_names_a_missing_path(void **state)
 {
     struct weights_fixture *f = *state;
@@ -82,7 +72,7 @@ static void need_describes_the_tensor(void **state)
     struct weights_fixture *f = *state;
     const size_t shape[] = {2, 3};
 
-    write_pair(f, weights_matrix("b", 1, 1));
+    weights_write_pair(f, weights_matrix("b", 1, 1));
     weights_open(f);
 
     assert_int_equal(
@@ -103,7 +93,7 @@ static void need_names_a_missing_tensor(void **state)
     struct weights_fixture *f = *state;
     const size_t shape[] = {2, 3};
 
-    write_pair(f, weights_matrix("b", 1, 1));
+    weights_write_pair(f, weights_matrix("b", 1, 1));
     weights_open(f);
     f->got.n = 77;
 
@@ -123,7 +113,7 @@ static void need_refuses_another_shape(void **state)
     const size_t transposed[] = {3, 2};
     const size_t longer[] = {2, 3, 1};
 
-    write_pair(f, weights_matrix("b", 1, 1));
+    weights_write_pair(f, weights_matrix("b", 1, 1));
     weights_open(f);
 
     assert_int_equal(
@@ -168,7 +158,7 @@ static void f32_widens(void **state)
     const size_t shape[] = {2, 3};
     const float want[] = {1, 2, 3, 4, 5, 6};
 
-    write_pair(f, weights_matrix("b", 1, 1));
+    weights_write_pair(f, weights_matrix("b", 1, 1));
     weights_open(f);
 
     assert_int_equal(
@@ -223,7 +213,7 @@ static void f32_leaves_null_where_there_is_no_such_tensor(void **state)
     struct weights_fixture *f = *state;
     const size_t shape[] = {6};
 
-    write_pair(f, weights_matrix("b", 1, 1));
+    weights_write_pair(f, weights_matrix("b", 1, 1));
     weights_open(f);
     f->f32 = (float *)f; /* must not stay */
 
@@ -234,152 +224,11 @@ static void f32_leaves_null_where_there_is_no_such_tensor(void **state)
     weights_assert_says(f, "has shape [2,3], expected [6]");
 }
 
-static void scale_of_one_value_is_honoured(void **state)
-{
-    struct weights_fixture *f = *state;
-    const size_t shape[] = {2, 3};
-    const float scale = 0.5f;
-    const float want[] = {0.5f, 1, 1.5f, 2, 2.5f, 3};
-
-    write_pair(f, (struct vibe_safetensors_item){.name = "lin.scale_weight",
-                                                 .dtype = VIBE_F32,
-                                                 .data = &scale});
-    weights_open(f);
-
-    assert_int_equal(
-        vibe_weights_need(f->w, &f->got, "lin.weight", shape, 2, &f->err),
-        VIBE_OK);
-    assert_int_equal(f->got.n_scales, 1);
-    assert_true(f->got.scale[0] == 0.5f);
-    assert_int_equal(
-        vibe_weights_f32(f->w, &f->f32, "lin.weight", shape, 2, &f->err),
-        VIBE_OK);
-    assert_memory_equal(f->f32, want, sizeof(want));
-    /* It is not a weight of its own. */
-    assert_int_equal(vibe_weights_count(f->w), 1);
-    vibe_weights_get(f->w, 0, &f->got);
-    assert_int_equal(f->got.n_scales, 1);
-}
-
-static void scale_per_row_is_honoured(void **state)
-{
-    struct weights_fixture *f = *state;
-    const size_t shape[] = {2, 3};
-    const uint16_t scales[] = {0x4000, 0x3F80}; /* bf16: 2, 1 */
-    const float want[] = {2, 4, 6, 4, 5, 6};
-
-    for (size_t n_dims = 1; n_dims <= 2; n_dims++) { /* [N] and [N,1] */
-        write_pair(f, (struct vibe_safetensors_item){.name = "lin.scale_weight",
-                                                     .dtype = VIBE_BF16,
-                                                     .n_dims = n_dims,
-                                                     .shape = {2, 1},
-                                                     .data = scales});
-        weights_open(f);
-        assert_int_equal(
-            vibe_weights_f32(f->w, &f->f32, "lin.weight", shape, 2, &f->err),
-            VIBE_OK);
-        assert_memory_equal(f->f32, want, sizeof(want));
-        free(f->f32);
-        f->f32 = NULL;
-        vibe_weights_free(f->w);
-        f->w = NULL;
-    }
-}
-
-static void scales_of_other_programs_are_honoured(void **state)
-{
-    static const char *const names[] = {"lin.weight_scale",
-                                        "lin.weight_scale_inv"};
-    struct weights_fixture *f = *state;
-    const size_t shape[] = {2, 3};
-    const float scales[] = {2.0f, 0.5f};
-    const float want[] = {2, 4, 6, 2, 2.5f, 3};
-
-    for (size_t i = 0; i < 2; i++) {
-        write_pair(f, (struct vibe_safetensors_item){.name = names[i],
-                                                     .dtype = VIBE_F32,
-                                                     .n_dims = 2,
-                                                     .shape = {2, 1},
-                                                     .data = scales});
-        weights_open(f);
-        assert_int_equal(
-            vibe_weights_f32(f->w, &f->f32, "lin.weight", shape, 2, &f->err),
-            VIBE_OK);
-        assert_memory_equal(f->f32, want, sizeof(want));
-        assert_int_equal(vibe_weights_count(f->w), 1);
-        free(f->f32);
-        f->f32 = NULL;
-        vibe_weights_free(f->w);
-        f->w = NULL;
-    }
-}
-
-static void a_second_scale_is_refused(void **state)
-{
-    struct weights_fixture *f = *state;
-    const struct vibe_safetensors_item items[] = {
-        weights_matrix("lin.weight", 2, 3),
-        weights_matrix("lin.scale_weight", 2, 1),
-        weights_matrix("lin.weight_scale", 2, 1),
-    };
-
-    weights_write(f, "model.safetensors", items, 3);
-    weights_assert_refused(f, VIBE_E_FORMAT,
-                           "lin.weight_scale is a second scale of one weight");
-}
-
-static void scale_of_another_shape_is_refused(void **state)
-{
-    struct weights_fixture *f = *state;
-
-    write_pair(
-        f, weights_matrix("lin.scale_weight", 1, 2)); /* [1,2] is no [2,1] */
-    weights_assert_refused(f, VIBE_E_FORMAT,
-                           "lin.scale_weight has 2 values, expected 1 or [2]");
-    write_pair(f, weights_matrix("lin.scale_weight", 3, 1));
-    weights_assert_refused(f, VIBE_E_FORMAT,
-                           "lin.scale_weight has 3 values, expected 1 or [2]");
-}
-
-static void scale_must_be_finite(void **state)
-{
-    struct weights_fixture *f = *state;
-    const uint16_t scales[] = {0x3F80, 0x7FC0};
-
-    write_pair(f, (struct vibe_safetensors_item){.name = "lin.scale_weight",
-                                                 .dtype = VIBE_BF16,
-                                                 .n_dims = 1,
-                                                 .shape = {2},
-                                                 .data = scales});
-    weights_assert_refused(f, VIBE_E_FORMAT, "expected finite scales");
-}
-
-static void scale_must_be_a_float(void **state)
-{
-    struct weights_fixture *f = *state;
-    const int64_t one = 1;
-
-    write_pair(f, (struct vibe_safetensors_item){.name = "lin.scale_weight",
-                                                 .dtype = VIBE_I64,
-                                                 .data = &one});
-    weights_assert_refused(f, VIBE_E_UNSUPPORTED,
-                           "lin.scale_weight is I64, expected a float");
-}
-
-static void scale_without_a_weight_is_ignored(void **state)
-{
-    struct weights_fixture *f = *state;
-
-    write_pair(f, weights_matrix("other.scale_weight", 3, 3));
-    weights_open(f);
-    assert_int_equal(vibe_weights_count(f->w), 1);
-}
-
 /* One rank-0 tensor of this dtype and these bits. */
 static void write_scalar(struct weights_fixture *f, enum vibe_dtype dtype,
                          const void *bits)
 {
-    write_pair(
+    weights_write_pair(
         f, (struct vibe_safetensors_item){.name = "model.speech_scaling_factor",
                                           .dtype = dtype,
                                           .data = bits});
@@ -408,7 +257,7 @@ static void scalar_reads_any_float(void **state)
     assert_int_equal(read_scalar(f, &x), VIBE_OK);
     assert_true(x == 0.203125f);
     /* [1] will do for []. */
-    write_pair(
+    weights_write_pair(
         f, (struct vibe_safetensors_item){.name = "model.latent_scaling_factor",
                                           .dtype = VIBE_F32,
                                           .n_dims = 1,
@@ -444,7 +293,7 @@ static void scalar_refuses_a_vector(void **state)
     struct weights_fixture *f = *state;
     float x = 7.0f;
 
-    write_pair(f, weights_matrix("model.speech_scaling_factor", 2, 2));
+    weights_write_pair(f, weights_matrix("model.speech_scaling_factor", 2, 2));
     assert_int_equal(read_scalar(f, &x), VIBE_E_FORMAT);
     weights_assert_says(f, "has shape [2,2], expected []");
     assert_true(x == 7.0f);
@@ -486,7 +335,7 @@ static void forget_leaves_the_data_readable(void **state)
 {
     struct weights_fixture *f = *state;
 
-    write_pair(f, weights_matrix("b", 1, 1));
+    weights_write_pair(f, weights_matrix("b", 1, 1));
     weights_open(f);
     vibe_weights_get(f->w, 0, &f->got);
     vibe_weights_forget(f->w, "lin.");
@@ -550,7 +399,7 @@ static void drop_leaves_what_others_were_recoded_to(void **state)
     struct weights_fixture *f = *state;
     const void *kept;
 
-    write_pair(f, weights_matrix("other.weight", 2, 3));
+    weights_write_pair(f, weights_matrix("other.weight", 2, 3));
     weights_open(f);
     kept = recode(f, "lin.weight");
     recode(f, "other.weight");
@@ -565,7 +414,7 @@ static void shared_weights_are_freed_with_the_last(void **state)
     struct vibe_weights *shared;
     const void *kept;
 
-    write_pair(f, weights_matrix("other.weight", 2, 3));
+    weights_write_pair(f, weights_matrix("other.weight", 2, 3));
     weights_open(f);
     kept = recode(f, "lin.weight");
     shared = vibe_weights_share(f->w);
@@ -590,14 +439,6 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(f32_widens_data_at_odd_addresses),
     VIBE_TEST(f32_widens_more_than_one_chunk),
     VIBE_TEST(f32_leaves_null_where_there_is_no_such_tensor),
-    VIBE_TEST(scale_of_one_value_is_honoured),
-    VIBE_TEST(scale_per_row_is_honoured),
-    VIBE_TEST(scales_of_other_programs_are_honoured),
-    VIBE_TEST(a_second_scale_is_refused),
-    VIBE_TEST(scale_of_another_shape_is_refused),
-    VIBE_TEST(scale_must_be_finite),
-    VIBE_TEST(scale_must_be_a_float),
-    VIBE_TEST(scale_without_a_weight_is_ignored),
     VIBE_TEST(scalar_reads_any_float),
     VIBE_TEST(scalar_refuses_nan_and_infinity),
     VIBE_TEST(scalar_refuses_a_vector),
