@@ -225,6 +225,12 @@ static const struct block many_blocks[] = {{4230, 32, VIBE_BF16},
                                            {4163, 64, VIBE_BF16},
                                            {4224, 128, VIBE_BF16}};
 
+/* The same, one after the other. */
+static const struct {
+    size_t T, C;
+} wide_blocks[] = {{8, 1024}, {40, 512}, {200, 256},
+                   {9, 1024}, {21, 512}, {6, 256}};
+
 /* Blocks one after the other. */
 static const struct {
     size_t B, T, C, H;
@@ -357,6 +363,41 @@ static void run_chain(struct vibe_lab *lab, size_t B, size_t T, size_t C,
     vibe_lab_clear(lab);
 }
 
+/* Blocks of few wide columns have the bits of their parts. */
+static void run_parts(struct vibe_lab *lab, size_t T, size_t C)
+{
+    struct vibe_tensor x[VIBE_SIDES], normed[VIBE_SIDES], hidden[VIBE_SIDES];
+    struct vibe_block w[CHAIN];
+    struct vibe_block_call calls[2][CHAIN];
+    struct vibe_stream *s = &lab->s[VIBE_TESTED];
+    const struct vibe_block_room room = {&normed[VIBE_TESTED],
+                                         &hidden[VIBE_TESTED]};
+
+    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 1, T, C);
+    vibe_lab_tensor(lab, normed, VIBE_FILL_POISON, 1, T, C);
+    vibe_lab_tensor(lab, hidden, VIBE_FILL_POISON, 1, T, 4 * C);
+    if (!lab->err.code)
+        make_chain(lab, w, calls, &x[VIBE_TESTED], 4 * C);
+    if (lab->err.code)
+        return;
+    normed[VIBE_TESTED].is_for_products = 1;
+    hidden[VIBE_TESTED].is_for_products = 1;
+    vibe_blocks(s, calls[0], CHAIN, &room);
+    for (size_t i = 0; i < CHAIN; i++) {
+        const struct vibe_block_call *call = &calls[1][i];
+
+        vibe_mixer(s, &call->y, room.normed, &call->state, &call->past,
+                   &call->x, &w[i].mixer);
+        vibe_gemm(s, room.hidden, room.normed, &w[i].up, VIBE_GELU, NULL);
+        vibe_gemm(s, &call->y, room.hidden, &w[i].down, VIBE_ADD, NULL);
+        vibe_lab_same(lab, "blocks", &calls[0][i].y, &call->y,
+                      "parts of %zu, %zu of %zu", i, T, C);
+        vibe_lab_same(lab, "blocks", &calls[0][i].state, &call->state,
+                      "state of parts of %zu, %zu of %zu", i, T, C);
+    }
+    vibe_lab_clear(lab);
+}
+
 static void block(struct vibe_lab *lab)
 {
     for (size_t i = 0; i < sizeof(blocks) / sizeof(*blocks); i++)
@@ -369,6 +410,9 @@ static void block(struct vibe_lab *lab)
     for (size_t i = 0; i < sizeof(chains) / sizeof(*chains); i++)
         if (!lab->err.code)
             run_chain(lab, chains[i].B, chains[i].T, chains[i].C, chains[i].H);
+    for (size_t i = 0; i < sizeof(wide_blocks) / sizeof(*wide_blocks); i++)
+        if (!lab->err.code && lab->be[VIBE_TESTED]->is_cuda)
+            run_parts(lab, wide_blocks[i].T, wide_blocks[i].C);
 }
 
 static const struct {

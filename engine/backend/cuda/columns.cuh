@@ -86,6 +86,36 @@ __device__ static inline void split_eight(struct eight &x, float4 v0, float4 v1,
     read_split(x.high[3], x.low[3], make_float2(v1.z, v1.w), is_split);
 }
 
+/* The two steps of a unit; products that follow each other are of different
+ * sums. */
+template <int H, int G>
+__device__ static inline void multiply_unit(float c[H][G][4],
+                                            const uint4 w[H][2],
+                                            const float4 v[G][2], bool is_split)
+{
+    struct eight x[G];
+
+#pragma unroll
+    for (int g = 0; g < G; g++)
+        split_eight(x[g], v[g][0], v[g][1], is_split);
+#pragma unroll
+    for (int step = 0; step < 2; step++)
+#pragma unroll
+        for (int part = 0; part < 2; part++)
+#pragma unroll
+            for (int h = 0; h < H; h++) {
+                const uint4 lo = w[h][0], hi = w[h][1];
+                const unsigned rows[4] = {
+                    step ? lo.z : lo.x, step ? hi.z : hi.x, step ? lo.w : lo.y,
+                    step ? hi.w : hi.y};
+
+#pragma unroll
+                for (int g = 0; g < G; g++)
+                    multiply(c[h][g], rows,
+                             (part ? x[g].low : x[g].high) + 2 * step);
+            }
+}
+
 #endif
 
 #endif /* VIBE_CUDA_COLUMNS_CUH */

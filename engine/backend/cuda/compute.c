@@ -96,16 +96,31 @@ static int is_even_call(const struct vibe_block_call *call)
            is_even(&call->x);
 }
 
+/* Whether mixing is the work of those who multiply by W1. */
+static int is_mixed_up(const struct vibe_cuda *cuda,
+                       const struct vibe_block_call *call,
+                       const struct vibe_block_room *room)
+{
+    return is_even_call(call) && is_plain_bf16(&call->w->up) &&
+           room->hidden->is_for_products && is_even(room->hidden) &&
+           room->hidden->stride_t == room->hidden->C &&
+           vibe_cuda_is_mixed_up(cuda, call);
+}
+
 static void block(struct vibe_stream *s, const struct vibe_block_call *call,
                   const struct vibe_block_room *room)
 {
+    const struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     const struct vibe_block *w = call->w;
 
-    if (is_narrow(vibe_cuda_of(s->be), &call->x, w) && is_even_call(call) &&
+    if (is_narrow(cuda, &call->x, w) && is_even_call(call) &&
         is_even(room->normed)) {
-        vibe_cuda_latch(
-            s, vibe_cuda_block(vibe_cuda_of(s->be), call, room->normed),
-            "block");
+        vibe_cuda_latch(s, vibe_cuda_block(cuda, call, room->normed), "block");
+        return;
+    }
+    if (is_mixed_up(cuda, call, room)) {
+        vibe_cuda_latch(s, vibe_cuda_mixed_up(cuda, call, room), "block");
+        vibe_cuda_gemm(s, &call->y, room->hidden, &w->down, VIBE_ADD, NULL);
         return;
     }
     mixer(s, &call->y, room->normed, &call->state, &call->past, &call->x,

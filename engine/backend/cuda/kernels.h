@@ -8,6 +8,7 @@
 #define VIBE_CUDA_KERNELS_H
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 
 #include "engine/backend/ops.h"
 
@@ -124,6 +125,16 @@ cudaError_t vibe_cuda_find_kernel(void);
 cudaError_t vibe_cuda_block(const struct vibe_cuda *cuda,
                             const struct vibe_block_call *call,
                             const struct vibe_tensor *normed);
+
+/* The first half of the op, which leaves room->hidden, y mixed and the state,
+ * where _is_ says so: for a few columns of 256, 512 or 1024 channels of one
+ * dialogue, all aligned to 16 bytes, bf16 weights without scales, and hidden
+ * dense and is_for_products. */
+bool vibe_cuda_is_mixed_up(const struct vibe_cuda *cuda,
+                           const struct vibe_block_call *call);
+cudaError_t vibe_cuda_mixed_up(const struct vibe_cuda *cuda,
+                               const struct vibe_block_call *call,
+                               const struct vibe_block_room *room);
 
 /* Read n_bytes, a multiple of 32 KiB; *out may be anything afterwards. */
 cudaError_t vibe_cuda_read_all(cudaStream_t stream, const void *data,
