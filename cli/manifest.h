@@ -3,8 +3,9 @@
  *
  * A manifest is JSONL, an object a line:
  *
- *   {"id": "one", "txt_path": "one.txt", "voice_files": ["ann.wav", "2=bob.wav"],
- *    "output": "out/one.wav", "seed": 42, "cfg_scale": 1.3, "steps": 10}
+ *   {"id": "one", "txt_path": "one.txt",
+ *    "voice_files": ["ann.wav", "2=bob.wav"], "output": "out/one.wav",
+ *    "seed": 42, "cfg_scale": 1.3, "steps": 10}
  *
  * "text" may stand for "txt_path", "voices" for "voice_files"; all but the
  * script may be left out, and blank lines and those of '#' are.  Any other key

@@ -399,8 +399,9 @@ static void run_beside(void *user)
         vibe_frame_connect_latent(&g->frame, g->s);
 }
 
-/* The stages of a frame, with marks (timeline.h) after each.  A copy to the host
- * keeps kernels apart, and while the codec listens memory has little to do. */
+/* The stages of a frame, with marks (timeline.h) after each.  A copy to the
+ * host keeps kernels apart, and while the codec listens memory has little to
+ * do. */
 static void run_rest(void *user)
 {
     struct vibe_generator *g = user;

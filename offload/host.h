@@ -23,10 +23,10 @@ struct vibe_held {
 };
 
 /*
- * Hold a quarter of the addresses that ulimit -v leaves, at most 32 GiB, until they
- * are let go; none where there is no limit.  A GPU's driver takes hundreds of
- * gigabytes of them when it is opened, as many as it gets, and would leave none
- * for what comes later.
+ * Hold a quarter of the addresses that ulimit -v leaves, at most 32 GiB, until
+ * they are let go; none where there is no limit.  A GPU's driver takes hundreds
+ * of gigabytes of them when it is opened, as many as it gets, and would leave
+ * none for what comes later.
  */
 struct vibe_held vibe_host_hold(void);
 void vibe_host_let_go(struct vibe_held held);

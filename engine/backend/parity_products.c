@@ -286,9 +286,9 @@ static void packed_rounded(struct vibe_lab *lab)
     }
 }
 
-/* With many columns of a codec: slices of one unit, of several, and uneven ones;
- * K that teams of warps share, at once or by turns, and blocks; outputs of every
- * tile, even by 16 bytes and not. */
+/* With many columns of a codec: slices of one unit, of several, and uneven
+ * ones; K that teams of warps share, at once or by turns, and blocks; outputs
+ * of every tile, even by 16 bytes and not. */
 static const struct product columns[] = {
     {24, 26, VIBE_GELU, DENSE, {.N = 1101, .K = 324, .has_bias = 1}},
     {40, 16, VIBE_ADD, DENSE, {.N = 570, .K = 2120, .has_gamma = 1}},

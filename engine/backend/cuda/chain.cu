@@ -5,11 +5,11 @@
  * Each of their products is short and bound by reading its weights.  The blocks
  * of this kernel, one for each multiprocessor, run beside each other and meet
  * between products; what they read next is on its way meanwhile, since the ring
- * of a warp goes on from one matrix to the next.  All mix the whole column, which
- * saves a meeting.
+ * of a warp goes on from one matrix to the next.  All mix the whole column,
+ * which saves a meeting.
  *
- * Sums have the order of decode.cuh, so that a column gets the bits that it gets
- * from gemv.cu.
+ * Sums have the order of decode.cuh, so that a column gets the bits that it
+ * gets from gemv.cu.
  */
 #include "engine/backend/cuda/block.cuh"
 #include "engine/backend/cuda/chain.h"
@@ -52,9 +52,9 @@ struct memory {
 
 #if __CUDA_ARCH__ >= 800
 
-/* A warp's way through the tiles of all products, which are numbered: of a group
- * of outputs its slice, and then of the next.  There is little to do for most
- * steps, since nothing else is done while they are. */
+/* A warp's way through the tiles of all products, which are numbered: of a
+ * group of outputs its slice, and then of the next.  There is little to do for
+ * most steps, since nothing else is done while they are. */
 struct route {
     const unsigned char *from; /* this lane's piece of the tile's first row */
     unsigned product, group;

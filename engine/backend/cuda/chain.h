@@ -16,8 +16,8 @@ enum { VIBE_CUDA_CHAIN = 8 }; /* blocks, at most */
 
 struct vibe_cuda;
 
-/* Whether they are blocks of one column of 2048 channels, with bf16 weights, and
- * this GPU is one for the kernel. */
+/* Whether they are blocks of one column of 2048 channels, with bf16 weights,
+ * and this GPU is one for the kernel. */
 int vibe_cuda_can_chain(const struct vibe_cuda *cuda,
                         const struct vibe_block_call *calls, size_t n);
 

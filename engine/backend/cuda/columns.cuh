@@ -5,8 +5,8 @@
  * any order to a sum.  Units that follow each other are a slice, which is added
  * up first; then the slices of a group are added in their order, and then
  * groups.  How long those are, and so the order of a sum, is said by K alone:
- * gemm_columns.cu gives each warp a slice, gemm_tiles.cu a team of warps groups,
- * or the slices of one where K is long.
+ * gemm_columns.cu gives each warp a slice, gemm_tiles.cu a team of warps
+ * groups, or the slices of one where K is long.
  *
  * x is two bf16, high and low, as in gemm.cu.
  */
@@ -35,9 +35,9 @@ struct columns {
     unsigned slice;            /* elements of K, whole units */
     unsigned groups, of_group; /* slices of one */
     unsigned n_rows;
-    /* gemm_tiles.cu: elements of K of a team's turn and those from its end to the
-     * team's next one, blocks that share K, where their sums meet, and stages of
-     * a ring */
+    /* gemm_tiles.cu: elements of K of a team's turn and those from its end to
+     * the team's next one, blocks that share K, where their sums meet, and
+     * stages of a ring */
     unsigned of_turn, to_turn, parts, depth;
     float *partial;
     unsigned *done;

@@ -1,6 +1,6 @@
 /*
- * columns_feed.cuh - how x and weights of gemm_tiles.cu come to a team of warps,
- * and to a warp's tensor core.
+ * columns_feed.cuh - how x and weights of gemm_tiles.cu come to a team of
+ * warps, and to a warp's tensor core.
  *
  * S is the shape of a tile, see there.
  */

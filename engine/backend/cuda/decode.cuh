@@ -11,8 +11,8 @@
  * in turns; a slice adds up the products of fold tiles, high and low parts
  * apart, then both, then those in order; then slices are added as a tree, the
  * second half of them to the first until one is left.  How many slices, and
- * tiles in a fold, is said by K alone.  Of int4 a fold adds up its tiles in order,
- * x being in digits (digits.cuh).
+ * tiles in a fold, is said by K alone.  Of int4 a fold adds up its tiles in
+ * order, x being in digits (digits.cuh).
  */
 #ifndef VIBE_CUDA_DECODE_CUH
 #define VIBE_CUDA_DECODE_CUH
@@ -223,8 +223,8 @@ template <int dtype> struct feed {
     }
 };
 
-/* The same through whole tiles: this lane's pieces of each, which are those that
- * it will read. */
+/* The same through whole tiles: this lane's pieces of each, which are those
+ * that it will read. */
 template <int dtype> struct tile_feed {
     enum {
         BYTES = format<dtype>::STORED_BYTES,

@@ -58,8 +58,8 @@ __device__ static inline float larger(float a, float b)
     return most;
 }
 
-/* Of N tiles, of which lanes of a half of a warp have four neighbours each: bits
- * of the largest. */
+/* Of N tiles, of which lanes of a half of a warp have four neighbours each:
+ * bits of the largest. */
 template <int N>
 __device__ static inline void find_largest(unsigned most[N], const float4 x[N])
 {

@@ -2,10 +2,10 @@
  * gemv_rows.cu - products with several rows of each dialogue, such as the
  * modulations of all its steps: up to 160 rows in one reading of the weights.
  *
- * A warp makes 32 outputs of 16 TALL rows, over all of K; a block has columns of
- * warps for its outputs and one or two rows of them.  A stage is a tile of K:
- * the weights of a column, which its warps share, and x, which all do.  x is the
- * 16-row operand of mma.m16n8k16, its high and its low parts one after the
+ * A warp makes 32 outputs of 16 TALL rows, over all of K; a block has columns
+ * of warps for its outputs and one or two rows of them.  A stage is a tile of
+ * K: the weights of a column, which its warps share, and x, which all do.  x is
+ * the 16-row operand of mma.m16n8k16, its high and its low parts one after the
  * other, and a sum is added up along K in that order alone: no bit depends on
  * how many rows there are, nor on how they are shared out.
  *

@@ -122,8 +122,8 @@ template <int dtype, int GROUPS> struct worker {
     }
 
     /* c += the weights of the stage at slot, of a tile, times its x.  Between
-     * products the copies of a tile to another stage are started, lest all warps
-     * do that at once. */
+     * products the copies of a tile to another stage are started, lest all
+     * warps do that at once. */
     __device__ inline void add_pairs(unsigned slot, unsigned tile,
                                      const decode &a, unsigned free,
                                      const walk &ahead)

@@ -35,7 +35,8 @@ cudaError_t vibe_cuda_copy(cudaStream_t stream, const struct vibe_tensor *y,
 cudaError_t vibe_cuda_zero(cudaStream_t stream, const struct vibe_tensor *y);
 
 /* A step from v.  solve is the whole op, for what can_solve allows: weights of
- * 8 or 16 bits without bias, rows of up to 4096 channels aligned to 16 bytes. */
+ * 8 or 16 bits without bias, rows of up to 4096 channels aligned to 16
+ * bytes. */
 cudaError_t vibe_cuda_solver_step(cudaStream_t stream,
                                   const struct vibe_solver *solver,
                                   const struct vibe_solver_coef *coef);

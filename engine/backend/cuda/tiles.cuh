@@ -128,8 +128,8 @@ __device__ static inline void unpack_half(tile_pairs &t,
     unpack<2>(t, low, high, tops, base, 2 * half);
 }
 
-/* What a lane has of a tile of int4: of row lane / 4 two words, of that 8 further
- * two more. */
+/* What a lane has of a tile of int4: of row lane / 4 two words, of that 8
+ * further two more. */
 struct i4_words {
     unsigned u[4];
 };

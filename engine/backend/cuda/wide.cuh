@@ -185,8 +185,8 @@ static inline void try_workers(struct choice *c, struct shares s,
     }
 }
 
-/* Rows that do not lie evenly come to passes by dialogues; others may take twice
- * as many passes as they must, which helps where outputs are few. */
+/* Rows that do not lie evenly come to passes by dialogues; others may take
+ * twice as many passes as they must, which helps where outputs are few. */
 static inline struct shares shares_of(const struct vibe_cuda *cuda,
                                       const struct vibe_cuda_product *p)
 {
