@@ -232,7 +232,7 @@ __device__ static inline void read_x(unsigned pairs[8],
 #pragma unroll
     for (unsigned i = 0; i < 4; i++)
         x[i] = *(const float4 *)(tile + (at ^ i / 2 * 32) + i % 2 * 16);
-    part_of_x(pairs, x, threadIdx.x / 4 % 2, true);
+    part_of_x(pairs, x, threadIdx.x / 4 % 2 ? LOW_HALVES : HIGH_HALVES, true);
 }
 
 /* A warp's sums of a group, maybe its last of a product: outputs lane / 4 and 8
