@@ -41,6 +41,14 @@ struct walk {
     }
 };
 
+/* Units of a turn, the last ones of which K may cut. */
+__device__ static inline unsigned units_of(const columns &a, unsigned turn)
+{
+    const unsigned first = min(turn * a.of_turn, a.K);
+
+    return (min(a.of_turn, a.K - first) + UNIT - 1) / UNIT;
+}
+
 /* Where a piece of 16 bytes of row m of x lies: two rows that are read together
  * meet in no bank. */
 __device__ static inline unsigned x_at(unsigned m, unsigned piece)

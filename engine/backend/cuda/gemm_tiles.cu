@@ -94,8 +94,9 @@ template <bool IS_SPLIT, class S> struct worker {
             (&totals[0][0][0])[i] = 0.0f;
     }
 
-    /* Add up the slices of a turn. */
-    __device__ inline void add_turn(const columns &a, unsigned team)
+    /* Add up the slices of a turn; first: that of the first team. */
+    __device__ inline void add_turn(const columns &a, unsigned team,
+                                    unsigned first)
     {
         bool is_in = here.k < a.K;
         unsigned in_slice = 0;
@@ -129,6 +130,11 @@ template <bool IS_SPLIT, class S> struct worker {
             for (int i = 0; i < HEIGHT * S::SPAN * 4; i++)
                 (&totals[0][0][0])[i] += (&sums[0][0][0])[i];
         }
+        /* as often as the first team: racecheck takes barriers for one
+         * another */
+        for (unsigned i = units_of(a, first + team);
+             S::TEAMS > 1 && i < units_of(a, first); i++)
+            meet_team<S>(team);
     }
 
     /* Leave what there is for the others, beside or upon what they left. */
@@ -161,7 +167,7 @@ __device__ static inline void take_turns(W &me, const columns &a, unsigned team,
 {
 #pragma unroll 1
     for (unsigned turn = 0; turn < S::TURNS; turn++) {
-        me.add_turn(a, team);
+        me.add_turn(a, team, turn * S::TEAMS);
 #pragma unroll 1
         for (unsigned i = 0; i < S::TEAMS; i++) {
             if (i == team)
@@ -197,7 +203,7 @@ __global__ void __launch_bounds__(S::ALL, S::BLOCKS)
     if (S::TURNS > 1)
         take_turns<worker<IS_SPLIT, S>, S>(me, a, team, left, m, n);
     else
-        me.add_turn(a, team);
+        me.add_turn(a, team, blockIdx.z * S::TEAMS);
     if (is_direct) {
         store_sums<S>(a, me.totals, *(const ends<S> *)behind, m, n);
         return;
