@@ -245,15 +245,16 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
  * some blocks a turn more than others and rows can be shared out freely, all
  * take as many turns with fewer outputs.  Two groups at once are as much work
  * when they are not full: there it must be few outputs that are missing.  And
- * with long rows blocks had better end early, where those of the next kernel
- * begin to copy.
+ * with long rows, or one more turn of a few, blocks had better end early, where
+ * those of the next kernel begin to copy: after q|k|v of the 7B it is attention,
+ * with all of a long past.
  */
 static unsigned outputs_of(const struct shares *s, const struct vibe_matrix *w,
                            unsigned n_blocks)
 {
     const size_t room = (size_t)s->height * TILE_N;
     const size_t n_turns = (w->N + room * n_blocks - 1) / (room * n_blocks);
-    const size_t few_turns = s->height == 1 ? 1 : FEW_TURNS;
+    const size_t few_turns = s->height == 1 ? 2 : FEW_TURNS;
 
     if (w->part[0].is_tiled || n_turns <= few_turns || s->warps > SLICES)
         return (unsigned)room;
