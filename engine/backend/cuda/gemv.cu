@@ -246,8 +246,8 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
  * take as many turns with fewer outputs.  Two groups at once are as much work
  * when they are not full: there it must be few outputs that are missing.  And
  * with long rows, or one more turn of a few, blocks had better end early, where
- * those of the next kernel begin to copy: after q|k|v of the 7B it is attention,
- * with all of a long past.
+ * those of the next kernel begin to copy: after q|k|v of the 7B it is
+ * attention, with all of a long past.
  */
 static unsigned outputs_of(const struct shares *s, const struct vibe_matrix *w,
                            unsigned n_blocks)
