@@ -1,6 +1,5 @@
 #include <inttypes.h>
 #include <jansson.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,11 +23,6 @@
 #include "engine/vibevoice.h"
 
 enum { AT_ONCE_CPU = 4, AT_ONCE_GPU = 8 }; /* dialogues, unless it is said */
-
-static enum vibe_exit signal_status(int signal_number)
-{
-    return signal_number == SIGTERM ? VIBE_EXIT_SIGTERM : VIBE_EXIT_SIGINT;
-}
 
 /* All at once have another rate than each. */
 static void tell_rate(const struct vibe_run *run)
@@ -60,7 +54,7 @@ static enum vibe_exit conclude(struct vibe_queue *q, struct vibe_failure *why)
     *why = q->why;
     if (signal_number &&
         run->n_done + run->n_failed + run->n_skipped < run->jobs.n)
-        return signal_status(signal_number);
+        return vibe_signals_status(signal_number);
     if (why->status != VIBE_EXIT_OK)
         return why->status;
     return run->n_failed ? VIBE_EXIT_FAILED : VIBE_EXIT_OK;

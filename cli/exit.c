@@ -15,6 +15,7 @@ const struct vibe_exit_meaning vibe_exit_meanings[] = {
      "--no-clobber"},
     {VIBE_EXIT_DEVICE, "device: --device asked for one that cannot be used"},
     {VIBE_EXIT_MEMORY, "memory: does not fit with the options given"},
+    {VIBE_EXIT_SIGHUP, "the terminal was closed (SIGHUP); as with SIGINT"},
     {VIBE_EXIT_SIGINT,
      "interrupted (SIGINT); what was spoken is kept in NAME.part.wav"},
     {VIBE_EXIT_SIGPIPE, "the reader of standard output went away"},

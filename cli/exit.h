@@ -14,6 +14,7 @@ enum vibe_exit {
     VIBE_EXIT_OUTPUT = 4, /* cannot be created, disk full, would overwrite */
     VIBE_EXIT_DEVICE = 5, /* asked for and not usable */
     VIBE_EXIT_MEMORY = 6, /* does not fit with the options given */
+    VIBE_EXIT_SIGHUP = 129,
     VIBE_EXIT_SIGINT = 130,
     VIBE_EXIT_SIGPIPE = 141,
     VIBE_EXIT_SIGTERM = 143,

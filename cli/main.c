@@ -222,7 +222,7 @@ int main(int argc, char **argv)
     /* One that came with the last frame of the last file counts too. */
     signal_number = vibe_signals_pending();
     if (!signal_number)
-        signal_number = vibe_signals_of((int)status);
+        signal_number = vibe_signals_of(status);
     if (signal_number)
         vibe_signals_die(signal_number);
     return (int)status;

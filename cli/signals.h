@@ -2,11 +2,15 @@
  * signals.h - the first Ctrl-C ends after the frame, the second at once.
  *
  * While nothing has been spoken there is nothing to keep, and the signals do
- * what they always do.  Armed, the first SIGINT or SIGTERM sets a flag and
- * gives both back to the system, so that another one kills.
+ * what they always do.  Armed, the first SIGINT, SIGTERM or SIGHUP sets a flag
+ * and gives SIGINT and SIGTERM back to the system, so that another one kills.
+ * SIGHUP is ignored from then on, for a terminal that closes sends it more than
+ * once, and altogether where the parent has had it ignored (nohup).
  */
 #ifndef VIBE_CLI_SIGNALS_H
 #define VIBE_CLI_SIGNALS_H
+
+#include "cli/exit.h"
 
 /*
  * At the start of the program: undo what the parent has had ignored.  A closed
@@ -16,17 +20,16 @@
  */
 void vibe_signals_init(void);
 
-/* Catch SIGINT and SIGTERM. */
+/* Catch the first one; after it, do nothing. */
 void vibe_signals_arm(void);
-
-/* Give them back to the system. */
-void vibe_signals_disarm(void);
 
 /* The signal that has come, or 0. */
 int vibe_signals_pending(void);
 
-/* The signal that a status of 128 and more stands for, or 0. */
-int vibe_signals_of(int status);
+/* The status that stands for a signal, and the signal that a status of more
+ * than 128 stands for, or 0. */
+enum vibe_exit vibe_signals_status(int signal_number);
+int vibe_signals_of(enum vibe_exit status);
 
 /*
  * Die by this signal, so that whoever waits for the program sees why it

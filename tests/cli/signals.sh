@@ -15,7 +15,9 @@ speak=(-m "$model" --steps 1000 --text "Good morning to you")
 # Start speaking to $1, wait until something is in the file, and send $2.
 interrupt() {
     local part=${1%.wav}.part.wav pid tries=0
-    "$vibe" "${speak[@]}" --json -o "$1" >out 2>err &
+    # the tests may run under nohup, which bash cannot undo
+    perl -e '$SIG{HUP} = "DEFAULT"; exec @ARGV' \
+        "$vibe" "${speak[@]}" --json -o "$1" >out 2>err &
     pid=$!
     while [ ! -s "$part" ] && [ $tries -lt 1000 ]; do
         sleep 0.01
@@ -41,6 +43,10 @@ ok sigint_json grep -q '"file":"int.part.wav",.*"finish":"interrupted"' out
 interrupt term.wav TERM
 ok sigterm_status test "$rc" = 143
 ok sigterm_keeps_whole_frames test "$(frames_of term.part.wav)" -ge 1
+
+interrupt hup.wav HUP
+ok sighup_status test "$rc" = 129 -a ! -e hup.wav
+ok sighup_keeps_whole_frames test "$(frames_of hup.part.wav)" -ge 1
 
 interrupt kill.wav KILL
 ok sigkill_status test "$rc" = 137

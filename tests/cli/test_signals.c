@@ -55,11 +55,30 @@ static void interrupt_unarmed(void)
     raise(SIGTERM);
 }
 
-static void interrupt_disarmed(void)
+static void interrupt_again_armed_again(void)
 {
     vibe_signals_arm();
-    vibe_signals_disarm();
     raise(SIGINT);
+    vibe_signals_arm();
+    raise(SIGTERM);
+}
+
+static void hang_up_twice(void)
+{
+    signal(SIGHUP, SIG_DFL); /* the tests may run under nohup */
+    vibe_signals_arm();
+    raise(SIGHUP);
+    raise(SIGHUP);
+    _exit(vibe_signals_pending() == SIGHUP ? PENDING : SURVIVED);
+}
+
+static void hang_up_where_ignored(void)
+{
+    signal(SIGHUP, SIG_IGN);
+    vibe_signals_init();
+    vibe_signals_arm();
+    raise(SIGHUP);
+    _exit(vibe_signals_pending() ? PENDING : SURVIVED);
 }
 
 static void interrupt_where_ignored(void)
@@ -91,13 +110,27 @@ static void the_second_signal_kills(void **state)
     (void)state;
     assert_true(WIFSIGNALED(status));
     assert_int_equal(WTERMSIG(status), SIGINT);
+    status = status_of(interrupt_again_armed_again);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGTERM);
+}
+
+static void a_closing_terminal_may_say_so_twice(void **state)
+{
+    (void)state;
+    assert_int_equal(WEXITSTATUS(status_of(hang_up_twice)), PENDING);
+}
+
+static void nohup_is_obeyed(void **state)
+{
+    (void)state;
+    assert_int_equal(WEXITSTATUS(status_of(hang_up_where_ignored)), SURVIVED);
 }
 
 static void signals_kill_unless_armed(void **state)
 {
     (void)state;
     assert_int_equal(WTERMSIG(status_of(interrupt_unarmed)), SIGTERM);
-    assert_int_equal(WTERMSIG(status_of(interrupt_disarmed)), SIGINT);
     assert_int_equal(WTERMSIG(status_of(interrupt_where_ignored)), SIGINT);
 }
 
@@ -113,16 +146,22 @@ static void dying_shows_the_signal(void **state)
 static void statuses_name_their_signals(void **state)
 {
     (void)state;
-    assert_int_equal(vibe_signals_of(130), SIGINT);
-    assert_int_equal(vibe_signals_of(141), SIGPIPE);
-    assert_int_equal(vibe_signals_of(143), SIGTERM);
-    assert_int_equal(vibe_signals_of(0), 0);
-    assert_int_equal(vibe_signals_of(6), 0);
+    assert_int_equal(vibe_signals_of(VIBE_EXIT_SIGHUP), SIGHUP);
+    assert_int_equal(vibe_signals_of(VIBE_EXIT_SIGINT), SIGINT);
+    assert_int_equal(vibe_signals_of(VIBE_EXIT_SIGPIPE), SIGPIPE);
+    assert_int_equal(vibe_signals_of(VIBE_EXIT_SIGTERM), SIGTERM);
+    assert_int_equal(vibe_signals_of(VIBE_EXIT_OK), 0);
+    assert_int_equal(vibe_signals_of(VIBE_EXIT_MEMORY), 0);
+    assert_int_equal(vibe_signals_status(SIGTERM), VIBE_EXIT_SIGTERM);
 }
 
 static const struct CMUnitTest tests[] = {
-    VIBE_TEST(the_first_signal_sets_a_flag), VIBE_TEST(the_second_signal_kills),
-    VIBE_TEST(signals_kill_unless_armed),    VIBE_TEST(dying_shows_the_signal),
+    VIBE_TEST(the_first_signal_sets_a_flag),
+    VIBE_TEST(the_second_signal_kills),
+    VIBE_TEST(a_closing_terminal_may_say_so_twice),
+    VIBE_TEST(nohup_is_obeyed),
+    VIBE_TEST(signals_kill_unless_armed),
+    VIBE_TEST(dying_shows_the_signal),
     VIBE_TEST(statuses_name_their_signals),
 };
 
