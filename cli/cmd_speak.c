@@ -94,6 +94,7 @@ static enum vibe_exit speak_all(struct vibe_run *run,
         status = vibe_replicas_speak(run->others, &q, engine, &failure);
     if (status != VIBE_EXIT_OK && q.why.status == VIBE_EXIT_OK)
         q.why = failure;
+    vibe_queue_close(&q);
     status = conclude(&q, why);
     vibe_queue_release(&q);
     return report(run, status, why);
@@ -103,7 +104,7 @@ static void print_plan_object(const struct vibe_job *job, size_t n_tokens)
 {
     json_t *object = json_object();
 
-    vibe_json_text(object, "file", job->output);
+    vibe_json_set_file(object, job->output);
     vibe_json_text(object, "script", job->source->path);
     vibe_json_count(object, "turns", job->source->script.n_turns);
     vibe_json_count(object, "voices", job->source->n_voices);

@@ -13,6 +13,13 @@ struct json_t;
 /* Set a member; text may be NULL (null), bytes not UTF-8 become '?'. */
 void vibe_json_text(struct json_t *object, const char *key, const char *text);
 
+/*
+ * Set "file" to a path and, where that is not UTF-8, "file_bytes" to its bytes
+ * in hexadecimal digits; the other finds the path again (owned, or NULL).
+ */
+void vibe_json_set_file(struct json_t *object, const char *path);
+char *vibe_json_file(const struct json_t *object);
+
 /* NaN and infinities become null: JSON has no word for them. */
 void vibe_json_number(struct json_t *object, const char *key, double value);
 

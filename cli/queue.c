@@ -25,8 +25,6 @@ enum vibe_exit vibe_queue_init(struct vibe_queue *q, struct vibe_run *run,
 
 void vibe_queue_release(struct vibe_queue *q)
 {
-    while (q->n_waiting > 0) /* interrupted between two parts */
-        vibe_take_free(q->waiting[--q->n_waiting]);
     free(q->waiting);
     *q = (struct vibe_queue){0};
 }
@@ -233,6 +231,17 @@ enum vibe_exit vibe_queue_speak(struct vibe_queue *q,
                          : vibe_cli_fail_by(why, VIBE_EXIT_FAILED, NULL);
 }
 
+void vibe_queue_close(struct vibe_queue *q)
+{
+    while (q->n_waiting > 0) {
+        struct vibe_take *take = q->waiting[--q->n_waiting];
+
+        take->result.finish = VIBE_FINISH_INTERRUPTED;
+        record(q, take, VIBE_TAKE_INTERRUPTED);
+        vibe_take_free(take);
+    }
+}
+
 void vibe_queue_settle(struct vibe_queue *q)
 {
     struct vibe_run *run = q->run;
@@ -248,7 +257,9 @@ void vibe_queue_settle(struct vibe_queue *q)
         object = vibe_report_unspoken(
             job, job->is_skipped ? "skipped" : "failed",
             job->is_skipped ? NULL : problem,
-            run->state ? vibe_state_find(run->state, job->output) : NULL);
+            job->is_skipped && run->state
+                ? vibe_state_find(run->state, job->output)
+                : NULL);
         vibe_report_add(run->report, object);
         json_decref(object);
         run->n_skipped += job->is_skipped != 0;

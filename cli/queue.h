@@ -38,4 +38,7 @@ enum vibe_exit vibe_queue_speak(struct vibe_queue *q,
                                 struct vibe_engine *engine,
                                 struct vibe_failure *why);
 
+/* When all have ended: write down what was interrupted between two parts. */
+void vibe_queue_close(struct vibe_queue *q);
+
 #endif /* VIBE_CLI_QUEUE_H */

@@ -62,7 +62,7 @@ struct json_t *vibe_report_unspoken(const struct vibe_job *job,
     json_t *object = before ? json_deep_copy(before) : json_object();
 
     vibe_json_text(object, "id", job->source->id);
-    vibe_json_text(object, "file", job->output);
+    vibe_json_set_file(object, job->output);
     vibe_json_text(object, "script", job->source->path);
     vibe_json_text(object, "status", status);
     if (error)

@@ -13,6 +13,7 @@
 
 #include "cli/cli.h"
 #include "cli/jobs.h"
+#include "cli/json.h"
 #include "cli/lines.h"
 #include "cli/shard.h"
 
@@ -21,7 +22,7 @@ enum { MAX_LINE = 1 << 20 }; /* bytes: an object, its file and warnings */
 struct vibe_state {
     char *path;    /* owned */
     int fd;        /* -1: none */
-    json_t *lines; /* the last of each file, by its name */
+    json_t *lines; /* the last of each file, by its path, of any bytes */
 };
 
 static enum vibe_exit fail_errno(struct vibe_failure *why, const char *path)
@@ -43,10 +44,11 @@ static enum vibe_exit read_lines(struct vibe_state *state, const char *path,
         return fail_errno(why, path);
     while ((n = vibe_lines_next(&lines)) > 0 && n <= MAX_LINE) {
         json_t *line = json_loadb(lines.text, (size_t)n, 0, NULL);
-        const char *name = json_string_value(json_object_get(line, "file"));
+        char *spoken = vibe_json_file(line);
 
-        if (name)
-            json_object_set(state->lines, name, line);
+        if (spoken)
+            json_object_set_nocheck(state->lines, spoken, line);
+        free(spoken);
         json_decref(line);
     }
     if (n < 0)

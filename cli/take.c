@@ -267,7 +267,7 @@ struct json_t *vibe_take_object(const struct vibe_take *take, const char *file,
     const double wall = vibe_clock_s() - take->start_s;
     json_t *object = json_object();
 
-    vibe_json_text(object, "file", file);
+    vibe_json_set_file(object, file);
     vibe_json_text(object, "id", job->source->id);
     vibe_json_text(object, "script", job->source->path);
     vibe_json_text(object, "status", status);

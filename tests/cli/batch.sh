@@ -153,6 +153,14 @@ run "${speak[@]}" --batch some.jsonl -d some --resume
 ok resume_sees_changes test "$(sort out)" = $'some/absent.wav\nsome/also good.wav'
 ok resume_warns_of_changes grep -qxF "vibevoice: warning: some/also good.wav: was spoken otherwise before; it is spoken again" err
 ok resumed_is_the_same cmp some/absent.wav solo/two.wav
+mkdir bytes in_bytes
+for byte in 344 366; do # two letters of Latin-1, alike where '?' stands for them
+    printf 'A single voice.\n' >"in_bytes/$(printf "h\\$byte.txt")"
+done
+run "${speak[@]}" --batch in_bytes -d bytes
+rm "$(printf 'bytes/h\344.wav')"
+run "${speak[@]}" --batch in_bytes -d bytes --resume
+ok resume_knows_names_of_any_bytes test "$rc$(cat out)" = "0$(printf 'bytes/h\344.wav')"
 printf '{"file":"some/good.wav","sta' >>some/some.state.jsonl
 run "${speak[@]}" --batch some.jsonl -d some --resume
 ok torn_state_is_mended test "$(tail -1 err)" = "vibevoice: 0 done, 2 failed, 3 skipped"
@@ -160,6 +168,10 @@ rm some/good.wav
 run "${speak[@]}" --batch some.jsonl -d some --resume
 run "${speak[@]}" --batch some.jsonl -d some --resume
 ok lines_after_a_torn_one_count test ! -s out
+mv absent.txt away.txt
+run "${speak[@]}" --batch some.jsonl -d some --resume --report some.json
+ok what_fails_now_has_no_seconds_of_before test "$(grep -c '"seconds": 0.0' some.json)" = 1
+mv away.txt absent.txt
 ln -s /dev/zero some/some.zero.state.jsonl
 fails state_without_lines 4 "some/some.zero.state.jsonl: a line of more than 1 MiB, expected the state of a batch" \
     "${speak[@]}" --batch some.jsonl -d some --resume
@@ -225,16 +237,24 @@ run "${speak[@]}" --batch jobs.jsonl -o 'killed/{id}.wav' --resume
 ok killed_and_resumed cmp man/first.wav killed/first.wav
 ok killed_and_resumed_too cmp man/third.wav killed/third.wav
 
-# Ctrl-C keeps what is done, and leaves the rest to be resumed.
-"$vibe" "${speak[@]}" --steps 120 --batch in -d stopped >out 2>err &
-pid=$!
-for ((tries = 0; tries < 1000; tries++)); do
-    [ -n "$(find stopped -name '*.part.wav' -size +8k 2>/dev/null)" ] && break
-    sleep 0.01
-done
-rc=0
-kill -INT $pid
-wait $pid || rc=$?
+# Ctrl-C and a closed terminal keep what is done, and leave the rest.
+stop() { # SIGNAL
+    perl -e '$SIG{HUP} = "DEFAULT"; exec @ARGV' \
+        "$vibe" "${speak[@]}" --steps 120 --batch in -d stopped --report stopped.json >out 2>err &
+    local pid=$! tries
+    for ((tries = 0; tries < 1000; tries++)); do
+        [ -n "$(find stopped -name '*.part.wav' -size +8k 2>/dev/null)" ] && break
+        sleep 0.01
+    done
+    rc=0
+    kill "-$1" $pid
+    wait $pid || rc=$?
+}
+stop HUP
+ok hung_up_batch test "$rc" = 129
+ok hung_up_batch_is_reported grep -q '"finish": "interrupted"' stopped.json
+rm -r stopped
+stop INT
 ok interrupted_batch test "$rc" = 130
 run "${speak[@]}" --steps 120 --batch in -d stopped --resume
 ok interrupted_batch_resumes test "$rc" = 0 -a "$(echo stopped/*.wav)" = "stopped/one.wav stopped/three.wav stopped/two.wav"
