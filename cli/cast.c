@@ -41,9 +41,9 @@ static int is_misread(const char *word)
 
 enum vibe_exit vibe_cast_open(struct vibe_cast *out,
                               const struct vibe_words *words,
-                              struct vibe_failure *why)
+                              const char *option, struct vibe_failure *why)
 {
-    *out = (struct vibe_cast){0};
+    *out = (struct vibe_cast){.option = option};
     if (words->n == 0)
         return VIBE_EXIT_OK;
     out->clips = calloc(words->n, sizeof(*out->clips));
@@ -55,19 +55,18 @@ enum vibe_exit vibe_cast_open(struct vibe_cast *out,
         read_word(clip, words->items[out->n]);
         if (!*clip->path)
             return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                                 "--voice: '%s' names no file",
+                                 "%s: '%s' names no file", option,
                                  words->items[out->n]);
         if (clip->speaker < 0 && is_misread(clip->path))
             return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                                 "--voice: '%s' is not N=FILE with the number "
-                                 "of a speaker, nor a file",
-                                 clip->path);
+                                 "%s: '%s' is not N=FILE with the number of a "
+                                 "speaker, nor a file",
+                                 option, clip->path);
         for (size_t i = 0; i < out->n && clip->speaker >= 0; i++)
             if (out->clips[i].speaker == clip->speaker)
                 return vibe_cli_fail(why, VIBE_EXIT_USAGE, NULL,
-                                     "--voice: speaker %d has two voices, %s "
-                                     "and %s",
-                                     clip->speaker, out->clips[i].path,
+                                     "%s: speaker %d has two voices, %s and %s",
+                                     option, clip->speaker, out->clips[i].path,
                                      clip->path);
     }
     return VIBE_EXIT_OK;
@@ -198,8 +197,9 @@ enum vibe_exit vibe_cast_check(const struct vibe_cast *cast,
 
         if (!clip->is_used)
             return vibe_cli_fail(why, VIBE_EXIT_INPUT, clip->path,
-                                 "--voice %d=%s: no script has a speaker %d",
-                                 clip->speaker, clip->path, clip->speaker);
+                                 "%s %d=%s: no script has a speaker %d",
+                                 cast->option, clip->speaker, clip->path,
+                                 clip->speaker);
     }
     return VIBE_EXIT_OK;
 }

@@ -32,17 +32,19 @@ struct vibe_clip {
 struct vibe_cast {
     struct vibe_clip *clips; /* [n] owned */
     size_t n;
+    const char *option; /* that names them, for messages; borrowed */
 };
 
 /*
  * List the clips without reading them.
  *
- *   out    release with vibe_cast_release, also after a failure
- *   words  "FILE" or "N=FILE"; borrowed until vibe_cast_release
+ *   out     release with vibe_cast_release, also after a failure
+ *   words   "FILE" or "N=FILE"; borrowed until vibe_cast_release
+ *   option  that they are of, for messages; borrowed until vibe_cast_release
  */
 enum vibe_exit vibe_cast_open(struct vibe_cast *out,
                               const struct vibe_words *words,
-                              struct vibe_failure *why);
+                              const char *option, struct vibe_failure *why);
 
 /*
  * Give each speaker of a script a clip: the one that names it, or else the

@@ -222,13 +222,16 @@ static enum vibe_exit find_cast(struct vibe_source *source,
                                 struct vibe_cast *options_cast,
                                 struct vibe_failure *why)
 {
+    const struct vibe_entry *entry = source->entry;
+
     source->cast = options_cast;
-    if (!source->entry || !source->entry->has_voices)
+    if (!entry || !entry->voices_field)
         return VIBE_EXIT_OK;
     source->cast = calloc(1, sizeof(*source->cast));
     if (!source->cast)
         return vibe_cli_fail_memory(why, "scripts");
-    return vibe_cast_open(source->cast, &source->entry->voices, why);
+    return vibe_cast_open(source->cast, &entry->voices, entry->voices_field,
+                          why);
 }
 
 /* Read a script and find its voices. */
@@ -265,6 +268,18 @@ static enum vibe_exit read_voices(struct vibe_jobs *jobs, struct vibe_cli *cli,
     return status;
 }
 
+/* A sentence that begins with the line of a manifest; owned. */
+static char *name_line(const struct vibe_source *source, const char *msg)
+{
+    const char *place = source->entry ? source->entry->place : NULL;
+    char *sentence = NULL;
+
+    if (!place || (source->path && strcmp(place, source->path) == 0) ||
+        strncmp(msg, place, strlen(place)) == 0)
+        return strdup(msg);
+    return asprintf(&sentence, "%s: %s", place, msg) < 0 ? NULL : sentence;
+}
+
 /*
  * Do something with the source of every job.  In a batch what is wrong with
  * one becomes its problem.
@@ -288,7 +303,7 @@ static enum vibe_exit for_sources(
             continue;
         if (!jobs->is_batch || status == VIBE_EXIT_MEMORY)
             return status;
-        source->problem = strdup(why->err.msg);
+        source->problem = name_line(source, why->err.msg);
         if (!source->problem)
             return vibe_cli_fail_memory(why, "scripts");
         *why = (struct vibe_failure){0};
@@ -338,7 +353,8 @@ enum vibe_exit vibe_jobs_open(struct vibe_jobs *out, struct vibe_cli *cli,
                                  why);
     if (status == VIBE_EXIT_OK)
         status = vibe_cast_open(&out->cast,
-                                out->named.n ? &out->named : &o->voices, why);
+                                out->named.n ? &out->named : &o->voices,
+                                "--voice", why);
     if (status == VIBE_EXIT_OK)
         status = for_sources(out, cli, read_source, why);
     /* a part of the scripts need not have everyone who speaks in the whole */

@@ -124,12 +124,13 @@ static enum vibe_exit set_voices(struct reader *r, const char *key,
 
     if (!json_is_array(value))
         return fail_field(r, key, expected, value);
-    if (r->entry->has_voices)
+    if (r->entry->voices_field)
         return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
                              "%s: expected one of \"voice_files\" and "
                              "\"voices\", found both",
                              r->entry->place);
-    r->entry->has_voices = 1;
+    r->entry->voices_field = strcmp(key, "voices") == 0 ? "\"voices\""
+                                                        : "\"voice_files\"";
     voices->items = calloc(n + 1, sizeof(*voices->items));
     if (!voices->items)
         return vibe_cli_fail_memory(r->why, "a batch");
@@ -243,6 +244,28 @@ static enum vibe_exit check_entry(struct reader *r, struct vibe_entry *entry,
     return VIBE_EXIT_OK;
 }
 
+/*
+ * What the parser says of a line.  It calls a number that no computer has by
+ * its digits: look for the key, the last string before it.
+ */
+static enum vibe_exit fail_json(struct reader *r, const char *text,
+                                const json_error_t *error)
+{
+    const size_t n = error->position > 0 ? (size_t)error->position : 0;
+    const char *colon = memrchr(text, ':', n);
+    const char *end = colon ? memrchr(text, '"', (size_t)(colon - text)) : NULL;
+    const char *key = end ? memrchr(text, '"', (size_t)(end - text)) : NULL;
+
+    if (key && json_error_code(error) == json_error_numeric_overflow)
+        return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
+                             "%s: %.*s: expected a smaller number: %s",
+                             r->entry->place, (int)(end + 1 - key), key,
+                             error->text);
+    return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
+                         "%s: expected a JSON object on one line: %s",
+                         r->entry->place, error->text);
+}
+
 static enum vibe_exit read_line(struct reader *r, const char *text, size_t n,
                                 size_t line)
 {
@@ -250,7 +273,6 @@ static enum vibe_exit read_line(struct reader *r, const char *text, size_t n,
     json_t *object;
     const char *key;
     json_t *value;
-    int is_json;
     enum vibe_exit status = VIBE_EXIT_OK;
     struct vibe_entry *entry = add_entry(r);
 
@@ -261,13 +283,13 @@ static enum vibe_exit read_line(struct reader *r, const char *text, size_t n,
         return vibe_cli_fail_memory(r->why, "a batch");
     }
     object = json_loadb(text, n, JSON_REJECT_DUPLICATES, &error);
-    is_json = object != NULL;
+    if (!object)
+        return fail_json(r, text, &error);
     if (!json_is_object(object)) {
         json_decref(object);
         return vibe_cli_fail(r->why, VIBE_EXIT_INPUT, r->name,
-                             "%s: expected a JSON object on one line%s%s",
-                             entry->place, is_json ? "" : ": ",
-                             is_json ? "" : error.text);
+                             "%s: expected a JSON object on one line",
+                             entry->place);
     }
     json_object_foreach(object, key, value)
     {

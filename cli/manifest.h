@@ -30,7 +30,7 @@ struct vibe_entry {
     char *path;  /* of the script, or NULL */
     char *text;  /* the script, or NULL */
     struct vibe_words voices; /* "FILE" or "N=FILE"; the words owned too */
-    int has_voices;           /* even none */
+    const char *voices_field; /* that names them, in quotes; NULL: none does */
     char *output;             /* or NULL */
     int has_seed, has_cfg_scale, has_steps;
     int64_t seed, steps;

@@ -128,6 +128,17 @@ static char *tell_takes_apart(const char *pattern)
     return name;
 }
 
+void vibe_outputs_field(char out[VIBE_OUTPUTS_FIELD],
+                        const struct vibe_job *job)
+{
+    const struct vibe_entry *entry = job->source->entry;
+
+    if (entry && entry->output)
+        snprintf(out, VIBE_OUTPUTS_FIELD, "%s: \"output\"", entry->place);
+    else
+        snprintf(out, VIBE_OUTPUTS_FIELD, "--output");
+}
+
 static enum vibe_exit name_job(struct vibe_job *job, const char *pattern,
                                int n_takes, struct vibe_failure *why)
 {
@@ -135,8 +146,11 @@ static enum vibe_exit name_job(struct vibe_job *job, const char *pattern,
     char *apart;
 
     if (entry && entry->output) {
+        char field[VIBE_OUTPUTS_FIELD];
+
         pattern = entry->output;
-        if (check_words(pattern, entry->place, why) != VIBE_EXIT_OK)
+        vibe_outputs_field(field, job);
+        if (check_words(pattern, field, why) != VIBE_EXIT_OK)
             return why->status = VIBE_EXIT_INPUT;
     }
     apart = n_takes > 1 ? tell_takes_apart(pattern) : strdup(pattern);

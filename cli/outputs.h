@@ -9,6 +9,8 @@
 
 struct vibe_options;
 
+enum { VIBE_OUTPUTS_FIELD = 128 }; /* bytes; see vibe_outputs_field */
+
 /*
  * Name every job's file.  In a name, {id}, {stem}, {seed}, {take} and {index}
  * stand for what they say, an id and a stem being the script's file name
@@ -20,6 +22,11 @@ struct vibe_options;
 enum vibe_exit vibe_outputs_name(struct vibe_jobs *jobs,
                                  const struct vibe_options *options,
                                  struct vibe_failure *why);
+
+/* What names a job's file, for messages: "jobs.jsonl:7: "output"", or the
+ * option. */
+void vibe_outputs_field(char out[VIBE_OUTPUTS_FIELD],
+                        const struct vibe_job *job);
 
 /*
  * Can every file be written?  Marks the jobs whose file is there already and

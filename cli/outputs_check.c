@@ -89,11 +89,13 @@ static enum vibe_exit check_existing(const struct inputs *inputs,
 {
     enum vibe_on_existing what = (enum vibe_on_existing)
                                      cli->options->on_existing;
+    char option[VIBE_OUTPUTS_FIELD];
     struct stat st;
 
     if (stat(job->output, &st) != 0 || !S_ISREG(st.st_mode))
         return VIBE_EXIT_OK;
-    if (check_input(inputs, "--output", job->output, &st, why) != VIBE_EXIT_OK)
+    vibe_outputs_field(option, job);
+    if (check_input(inputs, option, job->output, &st, why) != VIBE_EXIT_OK)
         return why->status;
     if (what == VIBE_EXISTING_RESUME && !is_batch)
         what = VIBE_EXISTING_SKIP; /* there is nothing else to go by */
@@ -119,19 +121,17 @@ static enum vibe_exit check_existing(const struct inputs *inputs,
 }
 
 /* Make the folder of a batch's file. */
-static enum vibe_exit make_folder_of(const char *output,
-                                     struct vibe_failure *why)
+static int make_folder_of(const char *output, struct vibe_error *err)
 {
     char *folder = vibe_folder_of(output);
-    enum vibe_exit status = VIBE_EXIT_OK;
+    int rc = VIBE_OK;
 
     if (!folder)
-        return vibe_cli_fail_memory(why, "a file name");
-    if (access(folder, F_OK) != 0 &&
-        vibe_folder_make(folder, &why->err) != VIBE_OK)
-        status = vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, folder);
+        return vibe_fail(err, VIBE_E_NOMEM, "no memory for a file name");
+    if (access(folder, F_OK) != 0)
+        rc = vibe_folder_make(folder, err);
     free(folder);
-    return status;
+    return rc;
 }
 
 /* What why->err says of a job's file, which a line of the manifest may name. */
@@ -142,13 +142,13 @@ static enum vibe_exit fail_output(const struct vibe_job *job,
     const int is_named = entry && entry->output;
     const struct vibe_error err = why->err;
     enum vibe_exit status = vibe_exit_of(err.code, VIBE_EXIT_OUTPUT);
+    char field[VIBE_OUTPUTS_FIELD];
 
     if (err.code == VIBE_E_UNSUPPORTED) /* of the options, not a file */
         status = is_named ? VIBE_EXIT_INPUT : VIBE_EXIT_USAGE;
-    if (is_named)
-        return vibe_cli_fail(why, status, job->output, "%s: \"output\": %s",
-                             entry->place, err.msg);
-    return vibe_cli_fail(why, status, job->output, "%s", err.msg);
+    vibe_outputs_field(field, job);
+    return vibe_cli_fail(why, status, job->output, "%s%s%s",
+                         is_named ? field : "", is_named ? ": " : "", err.msg);
 }
 
 static enum vibe_exit check_job(struct vibe_jobs *jobs, struct vibe_job *job,
@@ -158,10 +158,10 @@ static enum vibe_exit check_job(struct vibe_jobs *jobs, struct vibe_job *job,
 {
     int rc = VIBE_OK;
 
-    if (aim == VIBE_JOBS_WRITE && jobs->is_batch &&
-        make_folder_of(job->output, why) != VIBE_EXIT_OK)
-        return why->status;
-    if (aim == VIBE_JOBS_WRITE || (!is_absent && !jobs->is_batch))
+    if (aim == VIBE_JOBS_WRITE && jobs->is_batch)
+        rc = make_folder_of(job->output, &why->err);
+    if (rc == VIBE_OK &&
+        (aim == VIBE_JOBS_WRITE || (!is_absent && !jobs->is_batch)))
         rc = vibe_writer_check(job->output, &jobs->writer, &why->err);
     if (rc != VIBE_OK)
         return fail_output(job, why);

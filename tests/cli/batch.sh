@@ -87,7 +87,9 @@ fails no_lines 3 '/dev/zero:1: a line of more than 16 MiB, expected a JSON objec
 broken id_with_a_slash "bad.jsonl:2: \"id\": expected a name without '/' or a leading '.', found \"../x\"" \
     '{"id": "../x", "text": "x"}'
 broken same_id 'bad.jsonl:1 and bad.jsonl:2 have the same id "fine"' '{"id": "fine", "text": "x"}'
-broken unknown_word "bad.jsonl:2: '{sede}' is not one of {id}, {stem}, {seed}, {take}, {index}" \
+broken too_large_a_number "bad.jsonl:2: \"seed\": expected a smaller number: too big integer near '99999999999999999999'" \
+    '{"text": "x", "seed": 99999999999999999999}'
+broken unknown_word "bad.jsonl:2: \"output\": '{sede}' is not one of {id}, {stem}, {seed}, {take}, {index}" \
     '{"text": "x", "output": "{sede}.wav"}'
 printf '{"text": "x", "output": "other.wav"}\n{"text": "y", "output": "same.wav"}\n{"text": "z", "output": "./same.wav"}\n' >bad.jsonl
 fails same_output 2 "bad.jsonl:2 and bad.jsonl:3 would both be written to ./same.wav" \
@@ -101,6 +103,12 @@ done
 ok nothing_was_made test ! -e bad -a ! -e same.wav
 broken output_of_no_kind 'bad.jsonl:2: "output": x.xyz: unknown extension '"'.xyz' (have wav, flac, ogg, opus, mp3, raw)" \
     '{"text": "x", "output": "x.xyz"}'
+printf '{"text": "x", "output": "/proc/none/x.wav"}\n' >bad.jsonl
+fails output_without_folder 4 'bad.jsonl:1: "output": /proc/none: No such file or directory' \
+    "${speak[@]}" --batch bad.jsonl
+printf '{"text": "x", "output": "a.wav", "voices": ["a.wav"]}\n' >bad.jsonl
+fails output_is_a_voice 2 'bad.jsonl:1: "output": a.wav is a voice of this run' \
+    "${speak[@]}" --batch bad.jsonl
 printf '{"text": \n' >bad.jsonl
 run "${speak[@]}" --batch bad.jsonl
 ok torn_line_is_named grep -q '^vibevoice: bad.jsonl:1: expected a JSON object on one line: ' err
@@ -119,13 +127,14 @@ cat >some.jsonl <<'END'
 {"id": "absent", "txt_path": "absent.txt"}
 {"id": "voiceless", "txt_path": "in/two.txt", "voices": ["a.wav"]}
 {"id": "noise", "txt_path": "in/one.txt", "voices": ["in/one.txt"]}
+{"id": "twice", "txt_path": "in/one.txt", "voice_files": ["1=a.wav", "1=b.wav"]}
 {"id": "also good", "txt_path": "in/three.json"}
 END
 run "${speak[@]}" --batch some.jsonl -d some --report some.json
 ok others_go_on test "$rc" = 1 -a "$(sort out)" = $'some/also good.wav\nsome/good.wav'
-ok each_failure_has_its_sentence test "$(grep -cE '^vibevoice: (absent.txt: No such|in/two.txt: script has 2 speakers|in/one.txt: Format)' err)" = 3
-ok the_sum_is_said test "$(tail -1 err)" = "vibevoice: 2 done, 3 failed, 0 skipped"
-ok report_has_all test "$(grep -c '"status": "failed"' some.json)$(grep -c '"status": "done"' some.json)" = 32
+ok each_failure_has_its_sentence test "$(grep -cE '^vibevoice: some.jsonl:[2-5]: (absent.txt: No such|in/two.txt: script has 2 speakers|in/one.txt: Format|"voice_files": speaker 1 has two voices, a.wav and b.wav$)' err)" = 4
+ok the_sum_is_said test "$(tail -1 err)" = "vibevoice: 2 done, 4 failed, 0 skipped"
+ok report_has_all test "$(grep -c '"status": "failed"' some.json)$(grep -c '"status": "done"' some.json)" = 42
 for i in 1 2 3 4 5 6; do
     echo "{\"text\": \"Number $i.\", \"id\": \"n$i\"}"
 done >six.jsonl
@@ -143,7 +152,7 @@ ok fail_fast_stops test "$rc" = 1 -a ! -s out
 # Resuming: what is done stays, what is not or has changed is spoken.
 run "${speak[@]}" --batch some.jsonl -d some --resume
 ok resume_skips_what_is_done test "$rc" = 1 -a ! -s out
-ok resume_says_so test "$(tail -1 err)" = "vibevoice: 0 done, 3 failed, 2 skipped"
+ok resume_says_so test "$(tail -1 err)" = "vibevoice: 0 done, 4 failed, 2 skipped"
 rm some/good.wav
 run "${speak[@]}" --batch some.jsonl -d some --resume
 ok resume_does_the_rest test "$(cat out)" = some/good.wav
@@ -163,7 +172,7 @@ run "${speak[@]}" --batch in_bytes -d bytes --resume
 ok resume_knows_names_of_any_bytes test "$rc$(cat out)" = "0$(printf 'bytes/h\344.wav')"
 printf '{"file":"some/good.wav","sta' >>some/some.state.jsonl
 run "${speak[@]}" --batch some.jsonl -d some --resume
-ok torn_state_is_mended test "$(tail -1 err)" = "vibevoice: 0 done, 2 failed, 3 skipped"
+ok torn_state_is_mended test "$(tail -1 err)" = "vibevoice: 0 done, 3 failed, 3 skipped"
 rm some/good.wav
 run "${speak[@]}" --batch some.jsonl -d some --resume
 run "${speak[@]}" --batch some.jsonl -d some --resume
@@ -248,7 +257,7 @@ stop() { # SIGNAL
     done
     rc=0
     kill "-$1" $pid
-    wait $pid || rc=$?
+    wait $pid 2>/dev/null || rc=$?
 }
 stop HUP
 ok hung_up_batch test "$rc" = 129
