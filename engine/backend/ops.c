@@ -121,10 +121,9 @@ static void check_normed(const struct vibe_tensor *x,
     (void)x, (void)norm;
 }
 
-/* One of the three products. */
+/* One of the two products. */
 struct product {
     const struct vibe_tensor *y, *x, *gate;
-    const struct vibe_norm *norm; /* linear_norm */
     const struct vibe_matrix *w;
     enum vibe_epilogue epilogue;
     int is_gemm;
@@ -134,9 +133,7 @@ static void multiply_here(struct vibe_stream *s, const struct product *p)
 {
     const struct vibe_ops *ops = s->be->ops;
 
-    if (p->norm)
-        ops->linear_norm(s, p->y, p->x, p->norm, p->w, p->epilogue, p->gate);
-    else if (p->is_gemm)
+    if (p->is_gemm)
         ops->gemm(s, p->y, p->x, p->w, p->epilogue, p->gate);
     else
         ops->linear(s, p->y, p->x, p->w, p->epilogue, p->gate);
@@ -169,21 +166,6 @@ static size_t multiply_piece(struct vibe_stream *s, const struct product *p,
     return n;
 }
 
-/* Norm the rows of p, which has no norm from now on. */
-static void norm_first(struct vibe_stream *s, struct product *p)
-{
-    const struct vibe_norm *norm = p->norm;
-
-    if (norm && norm->shift)
-        vibe_modulate(s, norm->room, p->x, norm->w, norm->eps, norm->shift,
-                      norm->scale);
-    else if (norm)
-        vibe_rmsnorm(s, norm->room, p->x, norm->w, norm->eps);
-    if (norm)
-        p->x = norm->room;
-    p->norm = NULL;
-}
-
 static void multiply_pieces(struct vibe_stream *s, const struct product *p,
                             size_t end)
 {
@@ -199,12 +181,10 @@ static void multiply_lent(struct vibe_stream *s, const struct product *p,
     struct vibe_supply *supply = p->w->supply;
     struct vibe_tensor y = vibe_tensor_channels(p->y, first / halves,
                                                 (p->w->N - first) / halves);
-    struct product normed = *p;
 
     assert(!p->gate);
-    norm_first(s, &normed);
-    supply->begin(supply, s, p->w->number, &y, normed.x, p->epilogue);
-    multiply_pieces(s, &normed, first);
+    supply->begin(supply, s, p->w->number, &y, p->x, p->epilogue);
+    multiply_pieces(s, p, first);
     supply->finish(supply, s, p->w->number, &y);
 }
 
@@ -237,19 +217,55 @@ void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
                  .y = y, .x = x, .gate = gate, .w = w, .epilogue = epilogue});
 }
 
-void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
-                      const struct vibe_tensor *x, const struct vibe_norm *norm,
-                      const struct vibe_matrix *w, enum vibe_epilogue epilogue,
-                      const struct vibe_tensor *gate)
+static void check_link(const struct vibe_link *link)
 {
-    check_product(y, x, w, epilogue, gate);
-    check_normed(x, norm);
-    multiply(s, &(const struct product){.y = y,
-                                        .x = x,
-                                        .gate = gate,
-                                        .norm = norm,
-                                        .w = w,
-                                        .epilogue = epilogue});
+    check_product(link->y, link->x, link->w, link->epilogue, link->gate);
+    if (link->norm)
+        check_normed(link->x, link->norm);
+}
+
+static void norm_rows(struct vibe_stream *s, const struct vibe_norm *norm,
+                      const struct vibe_tensor *x)
+{
+    if (norm->shift)
+        vibe_modulate(s, norm->room, x, norm->w, norm->eps, norm->shift,
+                      norm->scale);
+    else
+        vibe_rmsnorm(s, norm->room, x, norm->w, norm->eps);
+}
+
+static void run_link(struct vibe_stream *s, const struct vibe_link *link)
+{
+    const struct vibe_norm *norm = link->norm;
+
+    if (norm)
+        norm_rows(s, norm, link->x);
+    vibe_linear(s, link->y, norm ? norm->room : link->x, link->w,
+                link->epilogue, link->gate);
+}
+
+/* How many links are done at once, from the first on; 0: none. */
+static size_t run_some(struct vibe_stream *s, const struct vibe_link *links,
+                       size_t n)
+{
+    size_t n_here = 0;
+
+    while (n_here < n && !links[n_here].w->supply)
+        n_here++;
+    return s->be->ops->run ? s->be->ops->run(s, links, n_here) : 0;
+}
+
+void vibe_run(struct vibe_stream *s, const struct vibe_link *links, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        check_link(&links[i]);
+    for (size_t i = 0; i < n && is_live(s);) {
+        const size_t n_done = run_some(s, links + i, n - i);
+
+        if (!n_done)
+            run_link(s, &links[i]);
+        i += n_done ? n_done : 1;
+    }
 }
 
 void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,

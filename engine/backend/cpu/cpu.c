@@ -187,24 +187,6 @@ void *vibe_cpu_scratch(struct vibe_stream *s, size_t bytes)
     return scratch->data;
 }
 
-/* Nothing is won by fusing here: the rows stay in the first cache. */
-static void linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
-                        const struct vibe_tensor *x,
-                        const struct vibe_norm *norm,
-                        const struct vibe_matrix *w,
-                        enum vibe_epilogue epilogue,
-                        const struct vibe_tensor *gate)
-{
-    const struct vibe_ops *ops = s->be->ops;
-
-    if (norm->shift)
-        ops->modulate(s, norm->room, x, norm->w, norm->eps, norm->shift,
-                      norm->scale);
-    else
-        ops->rmsnorm(s, norm->room, x, norm->w, norm->eps);
-    ops->linear(s, y, norm->room, w, epilogue, gate);
-}
-
 /* From plain C up to isa, each set replacing what it does better. */
 static int take_ops(struct vibe_cpu *cpu, struct vibe_error *err)
 {
@@ -266,7 +248,6 @@ int vibe_cpu_open_isa(struct vibe_backend **out, enum vibe_cpu_isa isa,
     cpu->ops.stream_init = stream_init;
     cpu->ops.stream_release = stream_nothing;
     cpu->ops.sync = stream_nothing;
-    cpu->ops.linear_norm = linear_norm;
     cpu->ops.meter = meter;
     cpu->ops.mark = mark;
     cpu->ops.mark_s = mark_s;

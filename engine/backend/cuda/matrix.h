@@ -43,7 +43,7 @@ void vibe_cuda_matrix_release(struct vibe_matrix *m, struct vibe_backend *be);
 /* Release the buffers that loading works through. */
 void vibe_cuda_staging_free(struct vibe_cuda *cuda);
 
-/* vibe_linear, vibe_gemm, vibe_conv, and linear with a norm of x before it. */
+/* vibe_linear, vibe_gemm and vibe_conv. */
 void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *x, const struct vibe_matrix *w,
                       enum vibe_epilogue epilogue,
@@ -55,12 +55,6 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
 void vibe_cuda_conv(struct vibe_stream *s, const struct vibe_tensor *y,
                     const struct vibe_tensor *rows, const struct vibe_matrix *w,
                     const struct vibe_window *window);
-void vibe_cuda_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
-                           const struct vibe_tensor *x,
-                           const struct vibe_norm *norm,
-                           const struct vibe_matrix *w,
-                           enum vibe_epilogue epilogue,
-                           const struct vibe_tensor *gate);
 
 /* One product, for the launchers below. */
 struct vibe_cuda_product {

@@ -131,25 +131,6 @@ void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,
     multiply_few_rows(s, &p);
 }
 
-/* Not in one kernel: blocks that norm x first start together and then race for
- * memory, which costs a large product more than a kernel for the norm does. */
-void vibe_cuda_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
-                           const struct vibe_tensor *x,
-                           const struct vibe_norm *norm,
-                           const struct vibe_matrix *w,
-                           enum vibe_epilogue epilogue,
-                           const struct vibe_tensor *gate)
-{
-    assert(!norm->shift == !norm->scale);
-    vibe_cuda_latch(s,
-                    vibe_cuda_norm(vibe_cuda_of(s->be)->compute, norm->room, x,
-                                   norm->w, norm->eps, norm->shift,
-                                   norm->scale),
-                    "linear_norm");
-    if (s->err.code == VIBE_OK)
-        vibe_cuda_linear(s, y, norm->room, w, epilogue, gate);
-}
-
 /* In groups of rows whose partial sums fit the scratch memory and whose tiles
  * have counters enough. */
 static void multiply_on_tensor_cores(struct vibe_stream *s,
