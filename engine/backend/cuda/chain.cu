@@ -232,7 +232,7 @@ __device__ static inline void read_x(unsigned pairs[8],
 #pragma unroll
     for (unsigned i = 0; i < 4; i++)
         x[i] = *(const float4 *)(tile + (at ^ i / 2 * 32) + i % 2 * 16);
-    part_of_x(pairs, x, threadIdx.x / 4 % 2 ? LOW_HALVES : HIGH_HALVES, true);
+    part_of_x(pairs, x, part_of_lane(), true);
 }
 
 /* A warp's sums of a group, maybe its last of a product: outputs lane / 4 and 8
@@ -520,8 +520,8 @@ static cudaError_t launch_chain(const struct vibe_cuda *cuda, struct chain *a)
         rc = cudaFuncSetAttribute(
             kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
     return rc == cudaSuccess
-               ? launch_together(kernel, dim3((unsigned)cuda->n_sm), THREADS,
-                                 shared, cuda->compute, a)
+               ? launch(kernel, TOGETHER, dim3((unsigned)cuda->n_sm), THREADS,
+                        shared, cuda->compute, a)
                : rc;
 }
 

@@ -138,8 +138,7 @@ static inline cudaError_t launch_large(const struct vibe_cuda *cuda,
             cudaSharedmemCarveoutMaxShared);
     if (rc != cudaSuccess)
         return rc;
-    return launch(kernel, grid, threads, shared, cuda->compute,
-                  vibe_cuda_compiled_for() >= 90, a);
+    return launch_waiting(kernel, grid, threads, shared, cuda->compute, a);
 }
 
 #if __CUDA_ARCH__ >= 800
@@ -341,21 +340,26 @@ __device__ static inline void multiply_step(float c[4], const tile_pairs &t,
     multiply(c, a, x + 2 * i);
 }
 
-/* The halves of two words of x in parts that a column has: high ones in even
- * columns, low ones in odd ones. */
-enum { HIGH_HALVES = 0x7632, LOW_HALVES = 0x5410 };
+/* The part of x that a column has, high in even columns, low in odd ones: which
+ * bytes of two words in parts. */
+enum part : unsigned { HIGH_PART = 0x7632, LOW_PART = 0x5410 };
 
-/* The part of 16 neighbours of a row of x that a column has. */
+__device__ static inline enum part part_of_lane(void)
+{
+    return threadIdx.x / 4 % 2 ? LOW_PART : HIGH_PART;
+}
+
+/* That part of 16 neighbours of a row of x. */
 __device__ static inline void part_of_x(unsigned pairs[8], const float4 x[4],
-                                        unsigned halves, bool is_split)
+                                        enum part part, bool is_split)
 {
     if (is_split) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             pairs[2 * i] = __byte_perm(__float_as_uint(x[i].x),
-                                       __float_as_uint(x[i].y), halves);
+                                       __float_as_uint(x[i].y), part);
             pairs[2 * i + 1] = __byte_perm(__float_as_uint(x[i].z),
-                                           __float_as_uint(x[i].w), halves);
+                                           __float_as_uint(x[i].w), part);
         }
         return;
     }
@@ -365,8 +369,8 @@ __device__ static inline void part_of_x(unsigned pairs[8], const float4 x[4],
 
         split(high[0], low[0], make_float2(x[i].x, x[i].y));
         split(high[1], low[1], make_float2(x[i].z, x[i].w));
-        pairs[2 * i] = halves == LOW_HALVES ? low[0] : high[0];
-        pairs[2 * i + 1] = halves == LOW_HALVES ? low[1] : high[1];
+        pairs[2 * i] = part == LOW_PART ? low[0] : high[0];
+        pairs[2 * i + 1] = part == LOW_PART ? low[1] : high[1];
     }
 }
 

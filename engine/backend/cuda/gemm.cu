@@ -383,10 +383,9 @@ static cudaError_t launch_mma(const struct vibe_cuda *cuda, struct gemm *a)
     const dim3 grid((a->e.N + tile - 1) / tile, (M + tile - 1) / tile,
                     a->slices);
 
-    return launch(tile == 64 ? (const void *)mma_kernel<dtype, 64, 3>
-                             : (const void *)mma_kernel<dtype, 32, 4>,
-                  grid, THREADS, 0, cuda->compute,
-                  vibe_cuda_compiled_for() >= 90, a);
+    return launch_waiting(tile == 64 ? (const void *)mma_kernel<dtype, 64, 3>
+                                     : (const void *)mma_kernel<dtype, 32, 4>,
+                          grid, THREADS, 0, cuda->compute, a);
 }
 
 cudaError_t vibe_cuda_mma(const struct vibe_cuda *cuda,
@@ -436,6 +435,6 @@ cudaError_t vibe_cuda_ffma(const struct vibe_cuda *cuda,
     const dim3 grid((a.e.N + FFMA_TILE - 1) / FFMA_TILE,
                     (a.end + FFMA_TILE - 1) / FFMA_TILE);
 
-    return launch(ffma_for(p->w->part[0].dtype), grid, FFMA_THREADS, 0,
-                  cuda->compute, vibe_cuda_compiled_for() >= 90, &a);
+    return launch_waiting(ffma_for(p->w->part[0].dtype), grid, FFMA_THREADS, 0,
+                          cuda->compute, &a);
 }

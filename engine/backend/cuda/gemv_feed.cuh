@@ -72,7 +72,7 @@ struct x_feed {
     const float *from[ROWS / 2]; /* this lane's quad of every other row */
     unsigned to;                 /* its place in a tile */
     unsigned at;                 /* of the first 8 of a column's neighbours */
-    unsigned halves;             /* of words that the column has */
+    enum part part;              /* that the column has */
     unsigned digits, unit;       /* of a column, and a row of sums */
     unsigned units;              /* behind the digits of a tile */
 
@@ -88,9 +88,9 @@ struct x_feed {
             keep(from[i]);
         }
         to = lane / 16 * X_BYTES + (quad ^ (quad / 8 * 2)) * 16;
-        halves = lane / 4 % 2 ? LOW_HALVES : HIGH_HALVES;
+        part = part_of_lane();
         keep(to);
-        keep(halves);
+        keep(part);
         at = m * X_BYTES + lane % 4 * 64 + lane % 4 / 2 * 32;
         digits = m * DIGIT_ROW + digits_at(m, lane / 4 % 2) + lane % 4 * 16;
         units = even(a.n_rows) * DIGIT_ROW;
@@ -118,7 +118,7 @@ struct x_feed {
 #pragma unroll
         for (unsigned i = 0; i < 4; i++)
             x[i] = *(const float4 *)(tile_at + (at ^ i / 2 * 32) + i % 2 * 16);
-        part_of_x(pairs, x, halves, is_split);
+        part_of_x(pairs, x, part, is_split);
     }
 
     /* Make digits of a tile from the ring, what this lane has copied. */

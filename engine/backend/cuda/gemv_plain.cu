@@ -24,7 +24,6 @@ enum {
     LANE = 8,    /* elements that a lane takes of a step */
     STEP = 32 * LANE,
     MAX_ROWS = VIBE_CUDA_PLAIN_ROWS,
-    IS_EARLY = 1, /* start before the kernel ahead has ended */
 };
 
 struct gemv {
@@ -347,9 +346,8 @@ cudaError_t vibe_cuda_gemv_plain(const struct vibe_cuda *cuda,
         return rc;
     fill(&a, p, first, n_rows);
     room = (unsigned)(cuda->n_sm * per_sm);
-    return launch(kernel, dim3(a.n_units < room ? a.n_units : room), THREADS, 0,
-                  cuda->compute, IS_EARLY && vibe_cuda_compiled_for() >= 90,
-                  &a);
+    return launch_waiting(kernel, dim3(a.n_units < room ? a.n_units : room),
+                          THREADS, 0, cuda->compute, &a);
 }
 
 int vibe_cuda_compiled_for(void)

@@ -49,34 +49,43 @@ static inline size_t shared_limit(const struct vibe_cuda *cuda)
     return attribute_of(cuda, cudaDevAttrMaxSharedMemoryPerBlockOptin);
 }
 
-/* Launch, if is_early before the kernel ahead has ended: then the kernel must
- * call wait_for_inputs. */
-static inline cudaError_t launch(const void *kernel, dim3 grid, dim3 threads,
-                                 size_t shared, cudaStream_t stream,
-                                 int is_early, void *args)
+/* How the blocks of a kernel start. */
+enum start {
+    EARLY,    /* where that can be before the kernel ahead has ended, whose
+                 results they wait for by wait_for_inputs */
+    TOGETHER, /* all at once, or none, so that they may wait for each other; not
+                 early, which would be slower */
+};
+
+static inline cudaError_t launch(const void *kernel, enum start start,
+                                 dim3 grid, dim3 threads, size_t shared,
+                                 cudaStream_t stream, void *args)
 {
     cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute early;
+    cudaLaunchAttribute attribute;
     void *list[] = {args};
 
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
+    if (start == TOGETHER) {
+        attribute.id = cudaLaunchAttributeCooperative;
+        attribute.val.cooperative = 1;
+    } else {
+        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute.val.programmaticStreamSerializationAllowed = 1;
+    }
     config.gridDim = grid;
     config.blockDim = threads;
     config.dynamicSmemBytes = shared;
     config.stream = stream;
-    config.attrs = &early;
-    config.numAttrs = is_early ? 1 : 0;
+    config.attrs = &attribute;
+    config.numAttrs = start == TOGETHER || vibe_cuda_compiled_for() >= 90;
     return cudaLaunchKernelExC(&config, kernel, list);
 }
 
-/* Launch a kernel that waits for its inputs, early where that can be. */
 static inline cudaError_t launch_waiting(const void *kernel, dim3 grid,
-                                         unsigned threads, size_t shared,
+                                         dim3 threads, size_t shared,
                                          cudaStream_t stream, void *args)
 {
-    return launch(kernel, grid, threads, shared, stream,
-                  vibe_cuda_compiled_for() >= 90, args);
+    return launch(kernel, EARLY, grid, threads, shared, stream, args);
 }
 
 #endif /* VIBE_CUDA_LAUNCH_CUH */

@@ -31,7 +31,7 @@ __device__ static inline void copy_to_shared(unsigned to, const void *global,
 
 /* Have a value in a register from here on, not worked out again where it is
  * wanted: in a loop that costs more than the register. */
-__device__ static inline void keep(unsigned &v)
+template <class T> __device__ static inline void keep(T &v)
 {
     asm volatile("" : "+r"(v));
 }

@@ -1,6 +1,6 @@
 /*
- * together.cuh - kernels whose blocks wait for each other: all of them run at
- * once, one for each multiprocessor, and meet between steps.
+ * together.cuh - kernels whose blocks wait for each other: they are launched
+ * TOGETHER, one for each multiprocessor, and meet between steps.
  */
 #ifndef VIBE_CUDA_TOGETHER_CUH
 #define VIBE_CUDA_TOGETHER_CUH
@@ -48,26 +48,5 @@ struct meeting {
             *arrived = 0;
     }
 };
-
-/* Launch a kernel whose blocks meet: they all run at once, or none, and not
- * early, which would be slower. */
-static inline cudaError_t launch_together(const void *kernel, dim3 grid,
-                                          unsigned threads, size_t shared,
-                                          cudaStream_t stream, void *args)
-{
-    cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute together;
-    void *list[] = {args};
-
-    together.id = cudaLaunchAttributeCooperative;
-    together.val.cooperative = 1;
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared;
-    config.stream = stream;
-    config.attrs = &together;
-    config.numAttrs = 1;
-    return cudaLaunchKernelExC(&config, kernel, list);
-}
 
 #endif /* VIBE_CUDA_TOGETHER_CUH */
