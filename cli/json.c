@@ -43,14 +43,16 @@ static char *to_bytes(const char *digits)
 {
     const size_t n = strlen(digits) / 2;
     char *bytes = calloc(n + 1, 1);
-    unsigned byte;
 
     for (size_t i = 0; bytes && i < n; i++) {
-        if (sscanf(digits + 2 * i, "%2x", &byte) != 1) {
+        const char pair[] = {digits[2 * i], digits[2 * i + 1], '\0'};
+        char *end;
+
+        bytes[i] = (char)strtoul(pair, &end, 16);
+        if (end != pair + 2) {
             free(bytes);
             return NULL;
         }
-        bytes[i] = (char)byte;
     }
     return bytes;
 }

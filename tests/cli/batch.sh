@@ -164,7 +164,7 @@ ok resume_warns_of_changes grep -qxF "vibevoice: warning: some/also good.wav: wa
 ok resumed_is_the_same cmp some/absent.wav solo/two.wav
 mkdir bytes in_bytes
 for byte in 344 366; do # two letters of Latin-1, alike where '?' stands for them
-    printf 'A single voice.\n' >"in_bytes/$(printf "h\\$byte.txt")"
+    printf 'A single voice.\n' >"in_bytes/h$(printf '%b' "\\0$byte").txt"
 done
 run "${speak[@]}" --batch in_bytes -d bytes
 rm "$(printf 'bytes/h\344.wav')"
