@@ -99,7 +99,8 @@ static float *take_wide(struct job *job, size_t i)
     return wide;
 }
 
-/* Nearest bf16, ties to even; NaN stays NaN.  In place: out may be in. */
+/* Nearest bf16, ties to even; NaN stays NaN, and what was a bf16 (packed)
+ * stays that one.  In place: out may be in. */
 static void round_bf16(void *out, const float *in, size_t n)
 {
     char *to = out;
@@ -110,7 +111,7 @@ static void round_bf16(void *out, const float *in, size_t n)
 
         memcpy(&bits, &in[i], sizeof(bits));
         half = (bits & 0x7FFFFFFFu) > 0x7F800000u
-                   ? (uint16_t)(bits >> 16 | 0x40)
+                   ? (uint16_t)(bits >> 16 | (bits & 0xFFFF ? 0x40 : 0))
                    : (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
         memcpy(to + 2 * i, &half, sizeof(half));
     }

@@ -99,9 +99,8 @@ static void rows_are_quantised_as_by_themselves(void **state)
     }
 }
 
-static void packed_and_back_is_the_same(void **state)
+static void pack_and_unpack(struct fixture *f)
 {
-    struct fixture *f = *state;
     struct vibe_recoded packed;
 
     recode(f, VIBE_BF16_PACKED);
@@ -112,6 +111,22 @@ static void packed_and_back_is_the_same(void **state)
     recode(f, VIBE_BF16);
     assert_memory_equal(f->got.data, f->bf16, sizeof(f->bf16));
     vibe_recoded_release(&packed);
+}
+
+static void packed_and_back_is_the_same(void **state)
+{
+    pack_and_unpack(*state);
+}
+
+/* Denormals, infinities and NaN of both kinds among them. */
+static void packed_and_back_keeps_whatever_bits(void **state)
+{
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < (size_t)ROWS * COLUMNS; i++)
+        f->bf16[i] = (uint16_t)(i * 40503u);
+    f->bf16[0] = 0x7F81; /* a NaN that signals */
+    pack_and_unpack(f);
 }
 
 static void quantised_weights_can_be_recoded(void **state)
@@ -181,6 +196,7 @@ static void what_has_no_code_is_refused_by_name(void **state)
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(rows_are_quantised_as_by_themselves),
     VIBE_TEST(packed_and_back_is_the_same),
+    VIBE_TEST(packed_and_back_keeps_whatever_bits),
     VIBE_TEST(quantised_weights_can_be_recoded),
     VIBE_TEST(measure_tells_signal_from_noise),
     VIBE_TEST(int4_falls_back_where_groups_do_not_fit),
