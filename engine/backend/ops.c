@@ -217,55 +217,20 @@ void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
                  .y = y, .x = x, .gate = gate, .w = w, .epilogue = epilogue});
 }
 
-static void check_link(const struct vibe_link *link)
+/* Two ops: in one kernel blocks would norm x first and then race for memory
+ * together, while a kernel for the norm hides how the product begins. */
+void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
+                      const struct vibe_tensor *x, const struct vibe_norm *norm,
+                      const struct vibe_matrix *w, enum vibe_epilogue epilogue,
+                      const struct vibe_tensor *gate)
 {
-    check_product(link->y, link->x, link->w, link->epilogue, link->gate);
-    if (link->norm)
-        check_normed(link->x, link->norm);
-}
-
-static void norm_rows(struct vibe_stream *s, const struct vibe_norm *norm,
-                      const struct vibe_tensor *x)
-{
+    check_normed(x, norm);
     if (norm->shift)
         vibe_modulate(s, norm->room, x, norm->w, norm->eps, norm->shift,
                       norm->scale);
     else
         vibe_rmsnorm(s, norm->room, x, norm->w, norm->eps);
-}
-
-static void run_link(struct vibe_stream *s, const struct vibe_link *link)
-{
-    const struct vibe_norm *norm = link->norm;
-
-    if (norm)
-        norm_rows(s, norm, link->x);
-    vibe_linear(s, link->y, norm ? norm->room : link->x, link->w,
-                link->epilogue, link->gate);
-}
-
-/* How many links are done at once, from the first on; 0: none. */
-static size_t run_some(struct vibe_stream *s, const struct vibe_link *links,
-                       size_t n)
-{
-    size_t n_here = 0;
-
-    while (n_here < n && !links[n_here].w->supply)
-        n_here++;
-    return s->be->ops->run ? s->be->ops->run(s, links, n_here) : 0;
-}
-
-void vibe_run(struct vibe_stream *s, const struct vibe_link *links, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        check_link(&links[i]);
-    for (size_t i = 0; i < n && is_live(s);) {
-        const size_t n_done = run_some(s, links + i, n - i);
-
-        if (!n_done)
-            run_link(s, &links[i]);
-        i += n_done ? n_done : 1;
-    }
+    vibe_linear(s, y, norm->room, w, epilogue, gate);
 }
 
 void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,

@@ -132,15 +132,6 @@ struct vibe_norm {
     const struct vibe_tensor *room; /* [B][T][K] that may be overwritten */
 };
 
-/* A product of vibe_run: vibe_linear of x, or of its normed rows. */
-struct vibe_link {
-    const struct vibe_tensor *y, *x;
-    const struct vibe_norm *norm; /* or NULL */
-    const struct vibe_matrix *w;
-    enum vibe_epilogue epilogue;
-    const struct vibe_tensor *gate;
-};
-
 enum { VIBE_MIXER_TAPS = 7 };
 
 /* A chunk behind its past, as vibe_window takes them. */
@@ -252,10 +243,6 @@ struct vibe_ops {
     void (*gemm)(struct vibe_stream *s, const struct vibe_tensor *y,
                  const struct vibe_tensor *x, const struct vibe_matrix *w,
                  enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
-    /* as many links, from the first on, as it does at once; returns how many.
-     * Their matrices have no supply.  NULL: none */
-    size_t (*run)(struct vibe_stream *s, const struct vibe_link *links,
-                  size_t n);
     void (*rmsnorm)(struct vibe_stream *s, const struct vibe_tensor *y,
                     const struct vibe_tensor *x, const float *w, float eps);
     void (*modulate)(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -379,13 +366,12 @@ void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                const struct vibe_tensor *x, const struct vibe_matrix *w,
                enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
 
-/*
- * Products that wait for each other, one after the other: what a link writes
- * those behind it read, or overwrite once it is read.  A device may do several
- * of them at once; the bits are those of vibe_rmsnorm or vibe_modulate to the
- * room of the norm, and vibe_linear, for each.
- */
-void vibe_run(struct vibe_stream *s, const struct vibe_link *links, size_t n);
+/* vibe_linear of the normed (and modulated) rows of x, which are left in the
+ * room of the norm. */
+void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
+                      const struct vibe_tensor *x, const struct vibe_norm *norm,
+                      const struct vibe_matrix *w, enum vibe_epilogue epilogue,
+                      const struct vibe_tensor *gate);
 
 /* y = w * x / sqrt(mean(x^2) + eps) per row; w [C] device or NULL for 1;
  * y may be x. */

@@ -436,7 +436,6 @@ size_t vibe_parity_run(struct vibe_backend *be, uint64_t seed,
     run_cases(lab, vibe_parity_pieces);
     if (be->is_exact) {
         run_cases(lab, vibe_parity_products);
-        run_cases(lab, vibe_parity_runs);
         run_cases(lab, vibe_parity_kept);
         run_cases(lab, vibe_parity_attention);
         run_cases(lab, vibe_parity_conv);

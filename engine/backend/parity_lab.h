@@ -101,7 +101,6 @@ typedef void vibe_parity_case(struct vibe_lab *lab);
 extern vibe_parity_case *const vibe_parity_products[]; /* linear, gemm */
 extern vibe_parity_case *const vibe_parity_packed_rounded[];
 extern vibe_parity_case *const vibe_parity_pieces[];
-extern vibe_parity_case *const vibe_parity_runs[];
 extern vibe_parity_case *const vibe_parity_rounded[];
 extern vibe_parity_case *const vibe_parity_kept[];
 extern vibe_parity_case *const vibe_parity_kept_rounded[];

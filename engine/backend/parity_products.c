@@ -338,6 +338,91 @@ static void gemm(struct vibe_lab *lab)
     }
 }
 
+static void run_normed(struct vibe_lab *lab, const struct product *p)
+{
+    const size_t K = p->w.K;
+    const size_t C = p->w.is_pair ? p->w.N / 2 : p->w.N;
+    struct vibe_tensor x[VIBE_SIDES], y[VIBE_SIDES], room[VIBE_SIDES];
+    struct vibe_tensor both[VIBE_SIDES];
+    struct vibe_matrix *w[VIBE_SIDES];
+    float *norm_w[VIBE_SIDES];
+
+    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, p->B, p->T, K);
+    vibe_lab_tensor(lab, room, VIBE_FILL_POISON, p->B, p->T, K);
+    vibe_lab_tensor(lab, both, VIBE_FILL_RANDOM, p->B, p->T, 2 * K);
+    vibe_lab_tensor(lab, y, VIBE_FILL_POISON, p->B, p->T, C);
+    vibe_lab_floats(lab, norm_w, K);
+    vibe_lab_matrix(lab, w, &p->w);
+    for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
+        const struct vibe_tensor shift = vibe_tensor_channels(&both[side], 0,
+                                                              K);
+        const struct vibe_tensor scale = vibe_tensor_channels(&both[side], K,
+                                                              K);
+        const int is_modulated = p->epilogue == VIBE_SWIGLU;
+        const struct vibe_norm norm = {
+            .w = norm_w[side],
+            .eps = 1e-6f,
+            .shift = is_modulated ? &shift : NULL,
+            .scale = is_modulated ? &scale : NULL,
+            .room = &room[side],
+        };
+
+        vibe_linear_norm(&lab->s[side], &y[side], &x[side], &norm, w[side],
+                         p->epilogue, NULL);
+    }
+    /* a normed row is up to 2 times as large as x, modulated 5 times, and the
+     * norm's own rounding comes on top */
+    vibe_lab_compare(lab, "linear_norm", y, 8.0 * bound_of(p),
+                     "%s M=%zux%zu N=%zu K=%zu epilogue %d",
+                     vibe_dtype_name(p->w.dtype), p->B, p->T, p->w.N, K,
+                     (int)p->epilogue);
+    vibe_lab_clear(lab);
+}
+
+static void linear_norm(struct vibe_lab *lab)
+{
+    static const struct product cases[] = {
+        {.B = 2,
+         .T = 1,
+         .w = {.dtype = VIBE_BF16, .N = 33, .K = 64, .n_parts = 1}},
+        {.B = 2,
+         .T = 1,
+         .w = {.dtype = VIBE_BF16, .N = 100, .K = 1536, .n_parts = 1}},
+        {.B = 2,
+         .T = 2,
+         .w = {.dtype = VIBE_F8_E4M3,
+               .N = 50,
+               .K = 3584,
+               .n_parts = 1,
+               .n_scales = 2}},
+        {.B = 1,
+         .T = 20,
+         .w = {.dtype = VIBE_BF16, .N = 17, .K = 250, .n_parts = 1}},
+        {.B = 2,
+         .T = 1,
+         .epilogue = VIBE_SWIGLU,
+         .w = {.dtype = VIBE_BF16,
+               .N = 70,
+               .K = 1536,
+               .n_parts = 2,
+               .is_pair = 1,
+               .n_scales = 2}},
+        {.B = 2,
+         .T = 5,
+         .epilogue = VIBE_SWIGLU,
+         .w = {.dtype = VIBE_F32,
+               .N = 34,
+               .K = 48,
+               .n_parts = 2,
+               .is_pair = 1,
+               .n_scales = 2}},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        if (!lab->err.code)
+            run_normed(lab, &cases[i]);
+}
+
 /* Layouts of the file: the reference repacks them by the same code on the CPU,
  * which tests/engine/backend/cpu/test_matrix.c holds to the definition. */
 static void convolution(struct vibe_lab *lab)
@@ -381,6 +466,6 @@ static void convolution(struct vibe_lab *lab)
 }
 
 vibe_parity_case *const vibe_parity_products[] = {
-    linear, every_row_count, packed, gemm, convolution, NULL,
+    linear, every_row_count, packed, linear_norm, gemm, convolution, NULL,
 };
 vibe_parity_case *const vibe_parity_packed_rounded[] = {packed_rounded, NULL};

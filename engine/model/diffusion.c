@@ -44,24 +44,16 @@ struct vibe_diffusion {
     struct vibe_params params;
 
     /* scratch, owned; [2][D] are the rows of a step */
-    struct vibe_tensor cond;     /* [2D][1][H] */
-    struct vibe_tensor u, m, v;  /* [2][D][H], [2][D][H], [2][D][C] */
-    struct vibe_tensor act;      /* [2][D][F] */
-    struct vibe_tensor m1;       /* [D][1][C] */
-    struct vibe_link *links;     /* [1 + 2 head_layers], owned */
-    struct modulated *modulated; /* [head_layers], owned: what they point to */
+    struct vibe_tensor cond;    /* [2D][1][H] */
+    struct vibe_tensor u, m, v; /* [2][D][H], [2][D][H], [2][D][C] */
+    struct vibe_tensor act;     /* [2][D][F] */
+    struct vibe_tensor m1;      /* [D][1][C] */
 
     /* as prepared */
     struct vibe_dpm_solver solver; /* n_steps 0: not prepared */
     struct vibe_tensor tau;        /* [1][n_steps][H] */
     struct vibe_tensor c;          /* [2D][group][H] */
     struct vibe_tensor at_steps;   /* [2D][group][modulation_channels] */
-};
-
-/* What a layer does at a step: ffn(norm(u) * (1 + scale) + shift) * gate. */
-struct modulated {
-    struct vibe_tensor shift, scale, gate;
-    struct vibe_norm norm;
 };
 
 /* Of all layers and v_proj. */
@@ -144,11 +136,8 @@ static struct vibe_diffusion *make_head(const struct vibe_head_config *config,
         head->n_stacks = config->head_layers / VIBE_MATRIX_PARTS + 1;
         head->layers = calloc(config->head_layers, sizeof(*head->layers));
         head->adaln = calloc(head->n_stacks, sizeof(*head->adaln));
-        head->links = calloc(1 + 2 * config->head_layers, sizeof(*head->links));
-        head->modulated = calloc(config->head_layers, sizeof(*head->modulated));
     }
-    if (!head || !head->layers || !head->adaln || !head->links ||
-        !head->modulated) {
+    if (!head || !head->layers || !head->adaln) {
         vibe_fail(err, VIBE_E_NOMEM, "no memory for the diffusion head");
         vibe_diffusion_free(head);
         return NULL;
@@ -246,8 +235,6 @@ void vibe_diffusion_free(struct vibe_diffusion *head)
     vibe_params_release(&head->params);
     free(head->layers);
     free(head->adaln);
-    free(head->links);
-    free(head->modulated);
     free(head);
 }
 
@@ -388,7 +375,13 @@ static struct vibe_tensor modulation(const struct vibe_diffusion *head,
     return t;
 }
 
-/* Past the last layer there are no weights of the norm, and no gate. */
+/* norm(u) * (1 + scale) + shift of a layer at a step. */
+struct modulated {
+    struct vibe_tensor shift, scale;
+    struct vibe_norm norm;
+};
+
+/* Past the last layer the norm has no weights. */
 static void modulate(struct modulated *m, const struct vibe_diffusion *head,
                      size_t layer, size_t step)
 {
@@ -400,17 +393,14 @@ static void modulate(struct modulated *m, const struct vibe_diffusion *head,
         .norm.scale = &m->scale,
         .norm.room = &head->m,
     };
-    if (layer == head->config.head_layers)
-        return;
-    m->norm.w = head->layers[layer].norm;
-    m->gate = modulation(head, layer, step, 2);
+    if (layer < head->config.head_layers)
+        m->norm.w = head->layers[layer].norm;
 }
 
 /* u of the last layer at a step of the current group, both branches. */
 static void run_layers(struct vibe_diffusion *head, struct vibe_stream *s,
                        const struct vibe_tensor *x, size_t step)
 {
-    struct vibe_link *link = head->links;
     struct vibe_tensor both = *x;
 
     /* [D][1][C] seen as [2][D][C]: the branches share the latent */
@@ -418,27 +408,18 @@ static void run_layers(struct vibe_diffusion *head, struct vibe_stream *s,
     both.T = head->D;
     both.stride_t = x->stride_b;
     both.stride_b = 0;
-    *link++ = (struct vibe_link){.y = &head->u,
-                                 .x = &both,
-                                 .w = &head->noisy_proj,
-                                 .epilogue = VIBE_STORE};
+    vibe_linear(s, &head->u, &both, &head->noisy_proj, VIBE_STORE, NULL);
     for (size_t i = 0; i < head->config.head_layers; i++) {
         const struct head_layer *layer = &head->layers[i];
-        struct modulated *m = &head->modulated[i];
+        struct vibe_tensor gate = modulation(head, i, step, 2);
+        struct modulated m;
 
-        modulate(m, head, i, step);
-        *link++ = (struct vibe_link){.y = &head->act,
-                                     .x = &head->u,
-                                     .norm = &m->norm,
-                                     .w = &layer->gate_up,
-                                     .epilogue = VIBE_SWIGLU};
-        *link++ = (struct vibe_link){.y = &head->u,
-                                     .x = &head->act,
-                                     .w = &layer->down,
-                                     .epilogue = VIBE_GATE_ADD,
-                                     .gate = &m->gate};
+        modulate(&m, head, i, step);
+        vibe_linear_norm(s, &head->act, &head->u, &m.norm, &layer->gate_up,
+                         VIBE_SWIGLU, NULL);
+        vibe_linear(s, &head->u, &head->act, &layer->down, VIBE_GATE_ADD,
+                    &gate);
     }
-    vibe_run(s, head->links, (size_t)(link - head->links));
 }
 
 /* Lay the scratch out for D dialogues. */

@@ -49,7 +49,11 @@ struct vibe_qwen2 {
 
 /* How the layers are run over rows [B][T]. */
 struct pass {
-    int is_prompt; /* vibe_gemm, for a step vibe_run */
+    /* vibe_linear for a step, vibe_gemm for a prompt */
+    void (*multiply)(struct vibe_stream *s, const struct vibe_tensor *y,
+                     const struct vibe_tensor *x, const struct vibe_matrix *w,
+                     enum vibe_epilogue epilogue,
+                     const struct vibe_tensor *gate);
     const struct room *room;
     size_t B, T;
     const struct vibe_kv *kv;
@@ -432,75 +436,53 @@ static struct vibe_tensor shaped(const struct vibe_tensor *scratch,
     return t;
 }
 
-/* The products of a prompt round otherwise than those of a step. */
-static void run(const struct pass *pass, struct vibe_stream *s,
-                const struct vibe_link *links, size_t n)
+/* y = epilogue(W n(x) + bias). */
+static void multiply_normed(const struct pass *pass, struct vibe_stream *s,
+                            const struct vibe_tensor *y,
+                            const struct vibe_tensor *x,
+                            const struct vibe_norm *norm,
+                            const struct vibe_matrix *w,
+                            enum vibe_epilogue epilogue)
 {
-    if (!pass->is_prompt) {
-        vibe_run(s, links, n);
+    if (pass->multiply == vibe_linear) {
+        vibe_linear_norm(s, y, x, norm, w, epilogue, NULL);
         return;
     }
-    for (size_t i = 0; i < n; i++) {
-        const struct vibe_link *l = &links[i];
-
-        if (l->norm)
-            vibe_rmsnorm(s, l->norm->room, l->x, l->norm->w, l->norm->eps);
-        vibe_gemm(s, l->y, l->norm ? l->norm->room : l->x, l->w, l->epilogue,
-                  NULL);
-    }
+    vibe_rmsnorm(s, norm->room, x, norm->w, norm->eps);
+    vibe_gemm(s, y, norm->room, w, epilogue, NULL);
 }
 
-/* The first layer's q|k|v. */
-static void begin_layers(struct vibe_qwen2 *lm, struct vibe_stream *s,
-                         const struct vibe_tensor *x, const struct pass *pass)
-{
-    const struct lm_layer *w = lm->layers;
-    struct vibe_tensor normed = shaped(&pass->room->normed, pass);
-    struct vibe_tensor qkv = shaped(&pass->room->qkv, pass);
-    const struct vibe_norm norm = {
-        .w = w->attn_norm, .eps = lm->config.rms_norm_eps, .room = &normed};
-    const struct vibe_link link = {
-        .y = &qkv, .x = x, .norm = &norm, .w = &w->qkv, .epilogue = VIBE_STORE};
-
-    run(pass, s, &link, 1);
-}
-
-/* A layer from attention on, and q|k|v of the next one. */
 static void run_layer(struct vibe_qwen2 *lm, struct vibe_stream *s,
                       const struct vibe_tensor *x, const struct pass *pass,
                       size_t i)
 {
-    const int is_last = i + 1 == lm->config.num_hidden_layers;
     const struct lm_layer *w = &lm->layers[i];
-    const struct lm_layer *next = is_last ? w : w + 1;
     struct vibe_tensor normed = shaped(&pass->room->normed, pass);
-    struct vibe_tensor qkv = shaped(&pass->room->qkv, pass);
-    struct vibe_tensor act = shaped(&pass->room->act, pass);
+    const struct vibe_norm attn = {
+        .w = w->attn_norm, .eps = lm->config.rms_norm_eps, .room = &normed};
     const struct vibe_norm mlp = {
         .w = w->mlp_norm, .eps = lm->config.rms_norm_eps, .room = &normed};
-    const struct vibe_norm attn = {
-        .w = next->attn_norm, .eps = lm->config.rms_norm_eps, .room = &normed};
     const struct vibe_rope rope = {lm->inv_freq, w->key_centre};
-    const struct vibe_link links[] = {
-        {x, &normed, NULL, &w->o, VIBE_ADD, NULL},
-        {&act, x, &mlp, &w->gate_up, VIBE_SWIGLU, NULL},
-        {x, &act, NULL, &w->down, VIBE_ADD, NULL},
-        {&qkv, x, &attn, &next->qkv, VIBE_STORE, NULL},
-    };
-    const size_t n_links = sizeof(links) / sizeof(*links);
+    struct vibe_tensor qkv = shaped(&pass->room->qkv, pass);
+    struct vibe_tensor act = shaped(&pass->room->act, pass);
 
+    multiply_normed(pass, s, &qkv, x, &attn, &w->qkv, VIBE_STORE);
     vibe_attention(s, &normed, &qkv, pass->kv, i, pass->rows, &rope);
-    run(pass, s, links, is_last ? n_links - 1 : n_links);
+    pass->multiply(s, x, &normed, &w->o, VIBE_ADD, NULL);
+
+    multiply_normed(pass, s, &act, x, &mlp, &w->gate_up, VIBE_SWIGLU);
+    pass->multiply(s, x, &act, &w->down, VIBE_ADD, NULL);
 }
 
 static void run_layers(struct vibe_qwen2 *lm, struct vibe_stream *s,
                        const struct vibe_tensor *x, const struct pass *pass)
 {
+    const int is_prompt = pass->multiply == vibe_gemm;
+
     assert(pass->kv->n_layers == lm->config.num_hidden_layers);
-    s->be->is_reading = pass->is_prompt;
+    s->be->is_reading = is_prompt;
     for (struct vibe_lm_front *f = lm->fronts; f && !s->err.code; f = f->next)
-        f->run(f, s, x, pass->rows, pass->is_prompt);
-    begin_layers(lm, s, x, pass);
+        f->run(f, s, x, pass->rows, is_prompt);
     for (size_t i = 0; i < lm->config.num_hidden_layers && !s->err.code; i++)
         run_layer(lm, s, x, pass, i);
     s->be->is_reading = 0;
@@ -511,7 +493,7 @@ void vibe_qwen2_run(struct vibe_qwen2 *lm, struct vibe_stream *s,
                     const struct vibe_rows *rows, int is_prompt)
 {
     const struct pass pass = {
-        .is_prompt = is_prompt,
+        .multiply = is_prompt ? vibe_gemm : vibe_linear,
         .room = is_prompt ? &lm->prompt : &lm->step,
         .B = x->B,
         .T = x->T,
@@ -539,7 +521,7 @@ void vibe_qwen2_prefill(struct vibe_qwen2 *lm, struct vibe_stream *s,
 {
     const struct vibe_rows rows = {lm->prompt_at, lm->prompt_at + 1};
     struct pass pass = {
-        .is_prompt = 1,
+        .multiply = vibe_gemm,
         .room = &lm->prompt,
         .B = 1,
         .kv = kv,
@@ -570,6 +552,7 @@ void vibe_qwen2_step(struct vibe_qwen2 *lm, struct vibe_stream *s,
                      const struct vibe_rows *rows)
 {
     const struct pass pass = {
+        .multiply = vibe_linear,
         .room = &lm->step,
         .B = x->B,
         .T = 1,

@@ -104,18 +104,12 @@ static void multiply(void *user)
             .is_pair = p->is_pair,
         };
 
-        if (p->is_gemm)
+        if (p->is_normed)
+            vibe_linear_norm(&b->s, &y, &x, &norm, &w, epilogue, NULL);
+        else if (p->is_gemm)
             vibe_gemm(&b->s, &y, &x, &w, epilogue, NULL);
         else
-            vibe_run(&b->s,
-                     &(const struct vibe_link){
-                         .y = &y,
-                         .x = &x,
-                         .norm = p->is_normed ? &norm : NULL,
-                         .w = &w,
-                         .epilogue = epilogue,
-                     },
-                     1);
+            vibe_linear(&b->s, &y, &x, &w, epilogue, NULL);
     }
 }
 

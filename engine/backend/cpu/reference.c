@@ -502,10 +502,8 @@ static void solve(struct vibe_stream *s, const struct vibe_solver *solver,
                   const struct vibe_matrix *w)
 {
     const struct vibe_tensor *x = solver->x;
-    const struct vibe_link link = {
-        .y = solver->v, .x = u, .norm = norm, .w = w, .epilogue = VIBE_STORE};
 
-    vibe_run(s, &link, 1);
+    vibe_linear_norm(s, solver->v, u, norm, w, VIBE_STORE, NULL);
     for (size_t d = 0; d < x->B; d++) {
         float *now = vibe_cpu_row(x, d);
         float *before = vibe_cpu_row(solver->m1, d);

@@ -173,15 +173,12 @@ static void solve(struct vibe_stream *s, const struct vibe_solver *solver,
                   const struct vibe_tensor *u, const struct vibe_norm *norm,
                   const struct vibe_matrix *w)
 {
-    const struct vibe_link link = {
-        .y = solver->v, .x = u, .norm = norm, .w = w, .epilogue = VIBE_STORE};
-
     if (vibe_cuda_can_solve(u, norm, w)) {
         vibe_cuda_latch(s, vibe_cuda_solve(queue(s), solver, coef, u, norm, w),
                         "solve");
         return;
     }
-    vibe_run(s, &link, 1);
+    vibe_linear_norm(s, solver->v, u, norm, w, VIBE_STORE, NULL);
     vibe_cuda_latch(s, vibe_cuda_solver_step(queue(s), solver, coef), "solve");
 }
 
