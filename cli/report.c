@@ -112,7 +112,8 @@ enum vibe_exit vibe_report_write(const struct vibe_report *report,
     int rc;
 
     vibe_json_text(root, "model", vibe_cli_model(run->cli->options));
-    vibe_json_text(root, "device", run->info.device);
+    vibe_json_text(root, "device", /* none was wanted where all is done */
+                   run->info.device[0] ? run->info.device : NULL);
     vibe_json_text(root, "dtype", run->info.dtype);
     json_object_set(root, "dialogues", report->dialogues);
     json_object_set_new(root, "totals", make_totals(report, run));
