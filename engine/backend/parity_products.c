@@ -225,8 +225,14 @@ static void run_packed(struct vibe_lab *lab, const struct product *p)
     uint64_t random;
 
     vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, p->B, p->T, p->w.K);
-    for (int i = 0; i < 2; i++)
-        vibe_lab_tensor(lab, y[i], VIBE_FILL_POISON, p->B, p->T, C);
+    random = lab->random;
+    for (int i = 0; i < 2; i++) {
+        lab->random = random; /* the same to add to */
+        vibe_lab_tensor(lab, y[i],
+                        p->epilogue == VIBE_ADD ? VIBE_FILL_RANDOM
+                                                : VIBE_FILL_POISON,
+                        p->B, p->T, C);
+    }
     random = lab->random;
     vibe_lab_matrix(lab, w[0], &p->w);
     lab->random = random; /* the same weights once more */
@@ -273,13 +279,17 @@ static void packed_rounded(struct vibe_lab *lab)
         {1, 65, VIBE_STORE, DENSE, {.N = 1040, .K = 1024, .n_parts = 1}},
         {1, 129, VIBE_SWIGLU, DENSE, {.N = 1032, .K = 1032, .n_parts = 2}},
         {2, 130, VIBE_STORE, DENSE, {.N = 530, .K = 2056, .n_parts = 3}},
+        {1, 130, VIBE_ADD, DENSE, {.N = 1044, .K = 1032, .n_parts = 1}},
+        {1, 128, VIBE_ADD, DENSE, {.N = 4100, .K = 9216, .n_parts = 1}},
     };
+    const size_t n = sizeof(cases) / sizeof(*cases);
 
-    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+    /* the last one is more than a GPU expands at once */
+    for (size_t i = 0; i < (lab->be[VIBE_TESTED]->is_cuda ? n : n - 1); i++) {
         struct product p = cases[i];
 
         p.w.dtype = VIBE_BF16;
-        p.w.has_bias = 1;
+        p.w.has_bias = p.epilogue != VIBE_ADD;
         p.w.is_pair = p.epilogue == VIBE_SWIGLU;
         if (!lab->err.code)
             run_packed(lab, &p);

@@ -67,7 +67,13 @@ static void run_rounded(struct vibe_lab *lab, const struct rounded *p)
 static void rounded_gemm(struct vibe_lab *lab)
 {
     static const enum vibe_dtype dtypes[] = {VIBE_BF16, VIBE_F8_E4M3};
+    static const struct rounded of_groups = {
+        1,
+        130,
+        VIBE_STORE,
+        {VIBE_I4, .N = 1048, .K = 1088, .n_parts = 1, .has_bias = 1}};
 
+    run_rounded(lab, &of_groups);
     for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
         for (size_t d = 0; d < sizeof(dtypes) / sizeof(*dtypes); d++) {
             struct rounded p = shapes[i];

@@ -19,16 +19,34 @@ struct expansion {
     unsigned first_group;
 };
 
-/* Where row r of tile i begins, from column k on; NULL where out has none. */
-__device__ static inline uint4 *row_of(const expansion &a, unsigned i,
-                                       unsigned r, unsigned k)
+/* Eight columns of row r of tile i from column k on, as far as out has them. */
+__device__ static inline void put(const expansion &a, unsigned i, unsigned r,
+                                  unsigned k, uint4 v)
 {
     const unsigned n = i / a.across * VIBE_TILE_ROWS + r;
     const size_t at = ((size_t)(i % a.across) * VIBE_TILE_COLUMNS + k) * 2;
 
-    if (n >= a.n_rows || at >= a.row_bytes)
-        return NULL;
-    return (uint4 *)(a.out + n * a.row_bytes + at);
+    if (n < a.n_rows && at < a.row_bytes)
+        *(uint4 *)(a.out + n * a.row_bytes + at) = v;
+}
+
+/* The 16 columns of a lane's half h of tile i, by two lanes at a time: half a
+ * sector of memory is written no faster than a whole one. */
+__device__ static inline void put_row(const expansion &a, unsigned i,
+                                      unsigned h, const uint4 (&v)[2])
+{
+    const unsigned lane = threadIdx.x % 32;
+    const unsigned r = h * 8 + lane / 4;
+    const unsigned k = lane % 4 / 2 * 32 + lane % 2 * 8;
+    const bool is_odd = lane % 2;
+    uint4 u = is_odd ? v[0] : v[1];
+
+    u.x = __shfl_xor_sync(0xFFFFFFFFu, u.x, 1);
+    u.y = __shfl_xor_sync(0xFFFFFFFFu, u.y, 1);
+    u.z = __shfl_xor_sync(0xFFFFFFFFu, u.z, 1);
+    u.w = __shfl_xor_sync(0xFFFFFFFFu, u.w, 1);
+    put(a, i, r, k, is_odd ? u : v[0]);
+    put(a, i, r, k + 16, is_odd ? v[1] : u);
 }
 
 __device__ static inline unsigned bf16_pair(float lo, float hi)
@@ -59,18 +77,16 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
     for (unsigned h = 0; h < 2; h++) {
         const uint2 w = *(const uint2 *)(tile + lane * 16 + h * 8);
-        const unsigned r = h * 8 + lane / 4;
         const float2 scales = i4_scales(tile + VIBE_TILE_SCALES_AT, lane / 4);
         const float s = h ? scales.y : scales.x;
-        uint4 *out = row_of(a, i, r, lane % 4 * 16);
+        uint4 v[2];
 
-        if (!out)
-            continue;
 #pragma unroll
-        for (unsigned i = 0; i < 2; i++)
-            out[i] = make_uint4(
-                i4_pair(w.x, 4 * i, s), i4_pair(w.x, 16 + 4 * i, s),
-                i4_pair(w.y, 4 * i, s), i4_pair(w.y, 16 + 4 * i, s));
+        for (unsigned j = 0; j < 2; j++)
+            v[j] = make_uint4(
+                i4_pair(w.x, 4 * j, s), i4_pair(w.x, 16 + 4 * j, s),
+                i4_pair(w.y, 4 * j, s), i4_pair(w.y, 16 + 4 * j, s));
+        put_row(a, i, h, v);
     }
 }
 
@@ -91,12 +107,10 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
     for (unsigned h = 0; h < 2; h++) {
         const unsigned *p = h ? t.high : t.low;
-        uint4 *out = row_of(a, i, h * 8 + lane / 4, lane % 4 * 16);
+        const uint4 v[2] = {make_uint4(p[0], p[1], p[2], p[3]),
+                            make_uint4(p[4], p[5], p[6], p[7])};
 
-        if (!out)
-            continue;
-        out[0] = make_uint4(p[0], p[1], p[2], p[3]);
-        out[1] = make_uint4(p[4], p[5], p[6], p[7]);
+        put_row(a, i, h, v);
     }
 }
 

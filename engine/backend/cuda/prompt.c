@@ -12,7 +12,11 @@
 #include "engine/backend/cuda/matrix.h"
 #include "engine/base/size.h"
 
-enum { BLOCK_UNIT = 256 }; /* outputs: whole tiles of the library's kernels */
+/* Tiles of the library's kernels for large products. */
+enum {
+    BLOCK_UNIT = 256, /* outputs */
+    TILE_ROWS = 128,
+};
 
 /* Of sums, about; of sums of pairs. */
 static const size_t block_bytes = (size_t)40 << 20;
@@ -25,31 +29,19 @@ static const size_t weights_bytes = (size_t)72 << 20;
 struct job {
     struct vibe_stream *s;
     const struct vibe_cuda_product *p;
-    size_t rows; /* outputs of a block */
+    int is_direct; /* sums go to y */
+    size_t rows;   /* outputs of a block */
     char *x, *weights, *sums, *workspace;
 };
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
 
 static enum vibe_dtype dtype_of_sums(const struct vibe_cuda_product *p)
 {
     return p->epilogue == VIBE_SWIGLU ? VIBE_BF16 : VIBE_F32;
-}
-
-/* Outputs of a block, of equal ones; the sums do not depend on it. */
-static size_t block_rows(const struct vibe_cuda_product *p)
-{
-    const enum vibe_dtype dtype = dtype_of_sums(p);
-    const size_t bytes = dtype == VIBE_BF16 ? pairs_bytes : block_bytes;
-    const size_t most = bytes / vibe_dtype_size(dtype) / p->x->T / BLOCK_UNIT +
-                        1;
-    const size_t units = (p->w->N + BLOCK_UNIT - 1) / BLOCK_UNIT;
-    const size_t unit_bytes = BLOCK_UNIT * vibe_cuda_stride(p->w->K) *
-                              vibe_dtype_size(VIBE_BF16);
-    const size_t room = weights_bytes / unit_bytes;
-    size_t n_blocks = (units + most - 1) / most;
-
-    if (p->w->part[0].dtype != VIBE_BF16 && n_blocks * room < units)
-        n_blocks = room ? (units + room - 1) / room : units;
-    return (units + n_blocks - 1) / n_blocks * BLOCK_UNIT;
 }
 
 /* Whether nothing is left to do after sums that go to y, or are added to it. */
@@ -58,12 +50,60 @@ static int is_direct(const struct vibe_cuda_product *p)
     const size_t floats = VIBE_CUDA_LT_ALIGNMENT / sizeof(float);
     const struct vibe_matrix *w = p->w;
 
-    if (p->y->is_for_products || w->part[0].dtype != VIBE_BF16 ||
-        w->part[0].scale || (uintptr_t)p->y->data % VIBE_CUDA_LT_ALIGNMENT ||
+    if (p->y->is_for_products || w->part[0].scale ||
+        (uintptr_t)p->y->data % VIBE_CUDA_LT_ALIGNMENT ||
         p->y->stride_t % floats || p->y->stride_t < w->N)
         return 0;
     return p->epilogue == VIBE_STORE ||
            (p->epilogue == VIBE_ADD && !w->gamma && !w->bias);
+}
+
+/* Units of outputs that there is room for. */
+static size_t most_units(const struct job *job)
+{
+    const struct vibe_cuda_product *p = job->p;
+    const enum vibe_dtype dtype = dtype_of_sums(p);
+    const size_t bytes = dtype == VIBE_BF16 ? pairs_bytes : block_bytes;
+    const size_t unit_bytes = BLOCK_UNIT * vibe_cuda_stride(p->w->K) *
+                              vibe_dtype_size(VIBE_BF16);
+    size_t most = (p->w->N + BLOCK_UNIT - 1) / BLOCK_UNIT;
+
+    if (!job->is_direct)
+        most = smaller(
+            most, bytes / vibe_dtype_size(dtype) / p->x->T / BLOCK_UNIT + 1);
+    if (p->w->part[0].dtype != VIBE_BF16)
+        most = smaller(most, weights_bytes / unit_bytes);
+    return most ? most : 1;
+}
+
+/* How often all multiprocessors get a tile for n units of outputs. */
+static size_t turns_of(const struct job *job, size_t n)
+{
+    const size_t n_sm = (size_t)vibe_cuda_of(job->s->be)->n_sm;
+    const size_t tiles = n * ((job->p->x->T + TILE_ROWS - 1) / TILE_ROWS);
+
+    return (tiles + n_sm - 1) / n_sm;
+}
+
+/* Outputs of a block: of sizes that there is room for the one that leaves the
+ * fewest multiprocessors idle.  The sums do not depend on it. */
+static size_t block_rows(const struct job *job)
+{
+    const size_t units = (job->p->w->N + BLOCK_UNIT - 1) / BLOCK_UNIT;
+    const size_t most = most_units(job);
+    size_t best = most;
+    size_t least = SIZE_MAX;
+
+    for (size_t n = most; n > most / 2; n--) {
+        const size_t turns = units / n * turns_of(job, n) +
+                             turns_of(job, units % n);
+
+        if (turns < least) {
+            least = turns;
+            best = n;
+        }
+    }
+    return best * BLOCK_UNIT;
 }
 
 static int make_room(struct job *job)
@@ -75,7 +115,7 @@ static int make_room(struct job *job)
     const size_t weights = is_expanded ? vibe_size_round(job->rows * row, 256)
                                        : 0;
     const size_t sum = vibe_dtype_size(dtype_of_sums(p));
-    const size_t sums = is_direct(p) ? 0 : p->x->T * job->rows * sum;
+    const size_t sums = job->is_direct ? 0 : p->x->T * job->rows * sum;
 
     job->x = vibe_cuda_scratch(job->s, x + weights +
                                            vibe_size_round(sums, 256) +
@@ -88,35 +128,46 @@ static int make_room(struct job *job)
     return 0;
 }
 
-/* A block's sums, into the scratch memory.  Returns 1 where the library
- * cannot. */
-static int multiply_sums(const struct job *job, const struct vibe_matrix *w)
+/* Where the sums of a block go. */
+static struct vibe_cuda_lt_output output_of(
+    const struct job *job, const struct vibe_cuda_product *block)
 {
-    const struct vibe_cuda_lt_output sums = {
-        .data = job->sums,
-        .stride = vibe_cuda_stride(w->N),
-        .dtype = dtype_of_sums(job->p),
+    if (!job->is_direct)
+        return (struct vibe_cuda_lt_output){
+            .data = job->sums,
+            .stride = vibe_cuda_stride(block->w->N),
+            .dtype = dtype_of_sums(block),
+        };
+    return (struct vibe_cuda_lt_output){
+        .data = block->y->data,
+        .stride = block->y->stride_t,
+        .dtype = VIBE_F32,
+        .bias = block->w->bias,
+        .is_added = block->epilogue == VIBE_ADD,
     };
-
-    return vibe_cuda_lt_multiply(vibe_cuda_of(job->s->be), &sums, job->x,
-                                 job->p->x->T, w, job->workspace);
 }
 
-/* All outputs, into y.  Returns 1 where the library cannot, with y as it
- * was. */
-static int multiply_directly(const struct job *job)
+/* Returns 1 where the library cannot, with y as it was. */
+static int multiply_sums(const struct job *job,
+                         const struct vibe_cuda_product *block)
 {
-    const struct vibe_cuda_product *p = job->p;
-    const struct vibe_cuda_lt_output y = {
-        .data = p->y->data,
-        .stride = p->y->stride_t,
-        .dtype = VIBE_F32,
-        .bias = p->w->bias,
-        .is_added = p->epilogue == VIBE_ADD,
-    };
+    const struct vibe_cuda_lt_output sums = output_of(job, block);
 
-    return vibe_cuda_lt_multiply(vibe_cuda_of(job->s->be), &y, job->x, p->x->T,
-                                 p->w, job->workspace);
+    return vibe_cuda_lt_multiply(vibe_cuda_of(job->s->be), &sums, job->x,
+                                 block->x->T, block->w, job->workspace);
+}
+
+/* What is left to do with them. */
+static cudaError_t finish(const struct job *job,
+                          const struct vibe_cuda_product *block)
+{
+    const struct vibe_cuda *cuda = vibe_cuda_of(job->s->be);
+
+    if (job->is_direct)
+        return cudaSuccess;
+    if (block->epilogue == VIBE_SWIGLU)
+        return vibe_cuda_finish_pairs(cuda, block, job->sums);
+    return vibe_cuda_finish(cuda, block, (const float *)(void *)job->sums);
 }
 
 /* Outputs first .. first + n - 1.  Returns 1 where the library cannot, with y
@@ -142,12 +193,10 @@ static int multiply_block(const struct job *job, size_t first, size_t n)
         rc = vibe_cuda_expand(cuda, job->weights, &w);
         w.part[0].data = job->weights;
     }
-    if (rc == cudaSuccess && multiply_sums(job, &w))
+    if (rc == cudaSuccess && multiply_sums(job, &block))
         return 1;
-    if (rc == cudaSuccess && p->epilogue == VIBE_SWIGLU)
-        rc = vibe_cuda_finish_pairs(cuda, &block, job->sums);
-    else if (rc == cudaSuccess)
-        rc = vibe_cuda_finish(cuda, &block, (const float *)(void *)job->sums);
+    if (rc == cudaSuccess)
+        rc = finish(job, &block);
     vibe_cuda_latch(job->s, rc, "gemm");
     return 0;
 }
@@ -157,14 +206,13 @@ static int multiply_dialogue(struct vibe_stream *s,
                              const struct vibe_cuda_product *p)
 {
     const size_t N = p->w->N;
-    struct job job = {.s = s, .p = p, .rows = block_rows(p)};
+    struct job job = {.s = s, .p = p, .is_direct = is_direct(p)};
 
+    job.rows = block_rows(&job);
     if (make_room(&job))
         return 0;
     vibe_cuda_latch(s, vibe_cuda_round(vibe_cuda_of(s->be), job.x, p->x),
                     "gemm");
-    if (is_direct(p))
-        return multiply_directly(&job);
     for (size_t first = 0; first < N && !s->err.code; first += job.rows) {
         const size_t left = N - first;
 
