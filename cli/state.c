@@ -16,6 +16,7 @@
 #include "cli/json.h"
 #include "cli/lines.h"
 #include "cli/shard.h"
+#include "engine/base/hash.h"
 
 enum { MAX_LINE = 1 << 20 }; /* bytes: an object, its file and warnings */
 
@@ -207,36 +208,26 @@ int vibe_state_add(struct vibe_state *state, const struct json_t *object,
     return rc;
 }
 
-/* 64-bit FNV-1a. */
-static uint64_t add_bytes(uint64_t hash, const void *data, size_t n)
-{
-    const unsigned char *bytes = data;
-
-    for (size_t i = 0; i < n; i++)
-        hash = (hash ^ bytes[i]) * 0x100000001B3u;
-    return hash;
-}
-
 static uint64_t add_string(uint64_t hash, const char *text)
 {
-    return add_bytes(hash, text ? text : "", text ? strlen(text) + 1 : 1);
+    return vibe_hash_bytes(hash, text ? text : "", text ? strlen(text) + 1 : 1);
 }
 
 static uint64_t add_number(uint64_t hash, double number)
 {
-    return add_bytes(hash, &number, sizeof(number));
+    return vibe_hash_bytes(hash, &number, sizeof(number));
 }
 
 static uint64_t add_count(uint64_t hash, int64_t count)
 {
-    return add_bytes(hash, &count, sizeof(count));
+    return vibe_hash_bytes(hash, &count, sizeof(count));
 }
 
 void vibe_state_digest(char out[17], const struct vibe_job *job,
                        const struct vibe_options *o)
 {
     const struct vibe_source *source = job->source;
-    uint64_t hash = 0xCBF29CE484222325u;
+    uint64_t hash = VIBE_HASH_START;
 
     for (size_t i = 0; i < source->script.n_turns; i++) {
         hash = add_count(hash, source->script.turns[i].speaker);
@@ -246,7 +237,7 @@ void vibe_state_digest(char out[17], const struct vibe_job *job,
         const struct vibe_voice *voice = &source->voices[i];
 
         hash = add_count(hash, voice->speaker);
-        hash = add_bytes(hash, voice->samples, voice->n * sizeof(float));
+        hash = vibe_hash_f32(hash, voice->samples, voice->n);
     }
     hash = add_count(hash, (int64_t)job->seed);
     hash = add_count(hash, job->steps);

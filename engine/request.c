@@ -99,27 +99,33 @@ static int order_voices(struct vibe_voice *ordered,
     return VIBE_OK;
 }
 
+/* +-1e-4 (-80 dB) around whatever constant it rests on: three steps of 16-bit
+ * audio, quieter than the noise of any recording of a voice. */
+static int is_silent(const struct vibe_voice *voice)
+{
+    float low = voice->samples[0];
+    float high = voice->samples[0];
+
+    for (size_t i = 1; i < voice->n && high - low < 2e-4f; i++) {
+        low = fminf(low, voice->samples[i]);
+        high = fmaxf(high, voice->samples[i]);
+    }
+    return high - low < 2e-4f;
+}
+
 int vibe_voice_check(const struct vibe_voice *voice, struct vibe_error *err)
 {
-    float low = INFINITY;
-    float high = -INFINITY;
-
     if (voice->n == 0)
         return vibe_fail(err, VIBE_E_FORMAT, "%s: holds no audio", voice->name);
     if (voice->n >= (size_t)VIBE_CLIP_MAX_S * VIBE_SAMPLE_RATE)
         return vibe_fail(
             err, VIBE_E_FORMAT, "%s: %.0f s long, a voice is shorter than %d s",
             voice->name, (double)voice->n / VIBE_SAMPLE_RATE, VIBE_CLIP_MAX_S);
-    for (size_t i = 0; i < voice->n; i++) {
+    for (size_t i = 0; i < voice->n; i++)
         if (!isfinite(voice->samples[i]))
             return vibe_fail(err, VIBE_E_FORMAT,
                              "%s: sample %zu is not a number", voice->name, i);
-        low = fminf(low, voice->samples[i]);
-        high = fmaxf(high, voice->samples[i]);
-    }
-    /* +-1e-4 (-80 dB) around whatever constant it rests on: three steps of
-     * 16-bit audio, quieter than the noise of any recording of a voice. */
-    if (high - low < 2e-4f)
+    if (is_silent(voice))
         return vibe_fail(err, VIBE_E_FORMAT, "%s: is silent", voice->name);
     return VIBE_OK;
 }

@@ -6,6 +6,7 @@
 
 #include "engine/backend/noise.h"
 #include "engine/backend/ops.h"
+#include "engine/base/hash.h"
 #include "engine/format/weights.h"
 #include "engine/model/codec_encoder.h"
 #include "engine/models.h"
@@ -75,7 +76,8 @@ void vibe_voice_normalize(float *out, const float *in, size_t n,
            ((float)sqrt(sum / (double)n) + how->eps);
     for (size_t i = 0; i < n; i++) {
         out[i] = in[i] * gain;
-        peak = fmaxf(peak, fabsf(out[i]));
+        if (fabsf(out[i]) > peak)
+            peak = fabsf(out[i]);
     }
     for (size_t i = 0; i < n && peak > 1.0f; i++)
         out[i] /= peak + how->eps;
@@ -84,17 +86,6 @@ void vibe_voice_normalize(float *out, const float *in, size_t n,
 size_t vibe_voice_frames(const struct vibe_models *models, size_t n)
 {
     return (n + models->config.hop - 1) / models->config.hop;
-}
-
-/* 64-bit FNV-1a. */
-static uint64_t hash_samples(const float *samples, size_t n)
-{
-    const unsigned char *bytes = (const unsigned char *)samples;
-    uint64_t hash = 0xCBF29CE484222325u;
-
-    for (size_t i = 0; i < n * sizeof(*samples); i++)
-        hash = (hash ^ bytes[i]) * 0x100000001B3u;
-    return hash;
 }
 
 static const float *find(const struct vibe_voices *voices, uint64_t hash,
@@ -155,7 +146,7 @@ static int encode(struct vibe_voices *voices, const struct vibe_models *models,
                   struct vibe_error *err)
 {
     const struct vibe_stack_config *config = &models->config.acoustic_encoder;
-    const uint64_t hash = hash_samples(samples, n_samples);
+    const uint64_t hash = vibe_hash_f32(VIBE_HASH_START, samples, n_samples);
     float *fresh = NULL;
     int rc = VIBE_OK;
 
