@@ -20,6 +20,11 @@ enum {
     PASS = 32 * PER_LANE, /* of a warp */
     VECTOR = 4 * THREADS, /* channels of u that a block loads at once */
     MAX_K = 4 * VECTOR,
+    /* floats from the first four neighbours of lanes to the others, which then
+     * are in other banks, and for VECTOR channels */
+    HALF = PASS / 2 + 16,
+    ROOM = VECTOR / PASS * 2 * HALF,
+    FEW = 8, /* dialogues, up to which blocks make half as many channels */
 };
 
 struct row {
@@ -49,7 +54,14 @@ struct solve {
     struct vibe_solver_coef coef;
     float eps;
     unsigned K, stride, C; /* stride: elements of a row of w */
+    unsigned of_block;     /* channels */
 };
+
+/* Where four neighbours of a normed row from c on are kept. */
+__device__ static inline unsigned kept_at(unsigned c)
+{
+    return c / PASS * 2 * HALF + c / 4 % 2 * HALF + c % PASS / PER_LANE * 4;
+}
 
 /* Four channels of a row, or `missing` where there are none. */
 __device__ static inline float4 load_four(const struct row &row, unsigned b,
@@ -69,7 +81,7 @@ __device__ static inline float squares_of(float4 v)
 /* Norm and modulate both rows of dialogue d into shared memory, zeros past K;
  * N vectors a thread. */
 template <unsigned N>
-__device__ static inline void norm_rows(float (&normed)[BRANCHES][N * VECTOR],
+__device__ static inline void norm_rows(float (&normed)[BRANCHES][N * ROOM],
                                         const struct solve &a, unsigned d)
 {
     __shared__ float parts[BRANCHES][WARPS];
@@ -112,7 +124,7 @@ __device__ static inline void norm_rows(float (&normed)[BRANCHES][N * VECTOR],
             const float4 by_w = load_four(w, 0, 0, c, a.K, 1.0f);
             const float4 v = u[b][i], m = by[b][i], s = plus[b][i];
 
-            *(float4 *)&normed[b][c] = make_float4(
+            *(float4 *)&normed[b][kept_at(c)] = make_float4(
                 v.x * factor * by_w.x * (1.0f + m.x) + s.x,
                 v.y * factor * by_w.y * (1.0f + m.y) + s.y,
                 v.z * factor * by_w.z * (1.0f + m.z) + s.z,
@@ -122,19 +134,31 @@ __device__ static inline void norm_rows(float (&normed)[BRANCHES][N * VECTOR],
     __syncthreads();
 }
 
-/* Guide and step channel c of dialogue d. */
-__device__ static inline void step(const struct solve &a, unsigned d,
-                                   unsigned c, const float v[BRANCHES])
-{
-    float *x = a.x + d * a.x_stride + c;
-    float *m1 = a.m1 + d * a.m1_stride + c;
-    const float guided = v[1] + a.cfg_scale[d] * (v[0] - v[1]);
-    const float m0 = a.coef.alpha * *x - a.coef.sigma * guided;
-    const float before = a.coef.c1 == 0.0f ? 0.0f : a.coef.c1 * *m1;
+/* Where a channel of a dialogue stands. */
+struct channel {
+    float *x, *m1;
+    float x_now, before, cfg_scale; /* before: m1, or 0 if it is unread */
 
-    *x = a.coef.a * *x + a.coef.c0 * m0 + before;
-    *m1 = m0;
-}
+    __device__ inline void load(const struct solve &a, unsigned d, unsigned c)
+    {
+        x = a.x + d * a.x_stride + c;
+        m1 = a.m1 + d * a.m1_stride + c;
+        x_now = *x;
+        before = a.coef.c1 == 0.0f ? 0.0f : *m1;
+        cfg_scale = a.cfg_scale[d];
+    }
+
+    /* Guide and step. */
+    __device__ inline void step(const struct solve &a,
+                                const float v[BRANCHES]) const
+    {
+        const float guided = v[1] + cfg_scale * (v[0] - v[1]);
+        const float m0 = a.coef.alpha * x_now - a.coef.sigma * guided;
+
+        *x = a.coef.a * x_now + a.coef.c0 * m0 + a.coef.c1 * before;
+        *m1 = m0;
+    }
+};
 
 /* bytes: w once, and two rows for each block, of which there are few. */
 template <int dtype, unsigned N>
@@ -142,38 +166,56 @@ __global__ void __launch_bounds__(THREADS)
     solve_kernel(const __grid_constant__ struct solve a)
 {
     enum { PASSES = N * VECTOR / PASS };
-    __shared__ __align__(16) float normed[BRANCHES][N * VECTOR];
-    const unsigned c = blockIdx.x * WARPS + threadIdx.x / 32;
+    __shared__ __align__(16) float normed[BRANCHES][N * ROOM];
+    const unsigned warp = threadIdx.x / 32;
+    const unsigned c = blockIdx.x * a.of_block + warp;
     const unsigned first = threadIdx.x % 32 * PER_LANE;
+    const bool is_there = warp < a.of_block && c < a.C;
     weights8<dtype> w[PASSES] = {};
     float v[BRANCHES] = {};
+    float scale = 1.0f;
+    channel mine = {};
 
     let_next_start();
 #pragma unroll
     for (unsigned i = 0; i < PASSES; i++)
-        if (c < a.C && first + i * PASS < a.stride)
+        if (is_there && first + i * PASS < a.stride)
             load8(w[i],
                   (const char *)a.w + weight_bytes<dtype>((size_t)c * a.stride +
                                                           first + i * PASS));
+    if (is_there && a.w_scale)
+        scale = a.w_scale[c];
     wait_for_inputs();
+    if (is_there)
+        mine.load(a, blockIdx.y, c);
     norm_rows<N>(normed, a, blockIdx.y);
+    if (!is_there)
+        return;
 #pragma unroll
     for (unsigned i = 0; i < PASSES; i++) {
         float f[PER_LANE];
 
+        if (i * PASS >= a.K)
+            break;
         widen8<dtype>(f, w[i]);
 #pragma unroll
         for (unsigned b = 0; b < BRANCHES; b++)
 #pragma unroll
-            for (unsigned j = 0; j < PER_LANE; j++)
-                v[b] = fmaf(f[j], normed[b][first + i * PASS + j], v[b]);
+            for (unsigned j = 0; j < PER_LANE; j += 4) {
+                const float4 x = *(
+                    const float4 *)&normed[b][kept_at(first + i * PASS + j)];
+
+                v[b] = fmaf(f[j], x.x, v[b]);
+                v[b] = fmaf(f[j + 1], x.y, v[b]);
+                v[b] = fmaf(f[j + 2], x.z, v[b]);
+                v[b] = fmaf(f[j + 3], x.w, v[b]);
+            }
     }
 #pragma unroll
     for (unsigned b = 0; b < BRANCHES; b++)
-        v[b] = vibe_warp_sum(v[b]) *
-               (a.w_scale && c < a.C ? a.w_scale[c] : 1.0f);
-    if (c < a.C && threadIdx.x % 32 == 0)
-        step(a, blockIdx.y, c, v);
+        v[b] = vibe_warp_sum(v[b]) * scale;
+    if (threadIdx.x % 32 == 0)
+        mine.step(a, v);
 }
 
 template <int dtype> static const void *kernel_for(size_t K)
@@ -223,13 +265,15 @@ cudaError_t vibe_cuda_solve(cudaStream_t stream,
                       norm->eps,
                       (unsigned)w->K,
                       (unsigned)vibe_cuda_stride(w->K),
-                      (unsigned)w->N};
+                      (unsigned)w->N,
+                      (unsigned)(solver->x->B <= FEW ? WARPS / 2 : WARPS)};
     const enum vibe_dtype dtype = w->part[0].dtype;
     const void *kernel = dtype == VIBE_BF16 ? kernel_for<VIBE_BF16>(w->K)
                          : dtype == VIBE_I8 ? kernel_for<VIBE_I8>(w->K)
                                             : kernel_for<VIBE_F8_E4M3>(w->K);
 
     return launch_waiting(
-        kernel, dim3((a.C + WARPS - 1) / WARPS, (unsigned)solver->x->B),
+        kernel,
+        dim3((a.C + a.of_block - 1) / a.of_block, (unsigned)solver->x->B),
         THREADS, 0, stream, &a);
 }
