@@ -52,6 +52,13 @@ cudaError_t vibe_cuda_block_many(const struct vibe_cuda *cuda,
 
 #if __CUDA_ARCH__ >= 800
 
+/* factor_of for so many channels. */
+template <unsigned C>
+__device__ static inline float factor_for(float squares, const struct mixer &a)
+{
+    return rsqrtf(fmaf(squares, 1.0f / C, a.w.eps));
+}
+
 /* 16 rows as mma's a, C channels of x or UNITS hidden ones. */
 template <unsigned K> struct operand {
     unsigned high[K / 16][4], low[K / 16][4];
@@ -109,15 +116,17 @@ __device__ static inline unsigned row_of_unit(unsigned i)
     return lane / 8 * 8 + lane / 4 % 2 + 2 * i;
 }
 
-/* What the sums of a unit become; bias is the unit's. */
-__device__ static inline operand<UNITS> hidden_of(const float (&sums)[4][4],
-                                                  const float *bias)
+/* What the sums of a unit become, of the first products of it; bias is
+ * theirs. */
+template <unsigned COUNT>
+__device__ static inline operand<8 * COUNT> hidden_of(
+    const float (&sums)[COUNT][4], const float *bias)
 {
-    operand<UNITS> h;
+    operand<8 * COUNT> h;
 
     bias += threadIdx.x % 4 * 8;
 #pragma unroll
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < COUNT; i++) {
         const float2 b = *(const float2 *)(bias + 2 * i);
 
 #pragma unroll

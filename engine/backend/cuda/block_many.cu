@@ -80,13 +80,6 @@ __device__ static inline void fetch(stage<C> &to, const struct block &a,
                        true);
 }
 
-/* factor_of for so many channels. */
-template <unsigned C>
-__device__ static inline float factor_for(float squares, const struct mixer &a)
-{
-    return rsqrtf(fmaf(squares, 1.0f / C, a.w.eps));
-}
-
 /* Sums over the lanes of a row. */
 template <unsigned C, unsigned N>
 __device__ static inline void add_lanes(float (&sums)[N])

@@ -78,22 +78,25 @@ static int is_plain_bf16(const struct vibe_matrix *w)
     return w->part[0].dtype == VIBE_BF16 && !w->part[0].scale;
 }
 
-/* Many narrow rows are the work of one kernel: few of them, or wide ones, are
- * bound by reading weights. */
-static int is_narrow(const struct vibe_cuda *cuda, const struct vibe_tensor *x,
-                     const struct vibe_block *w)
-{
-    const size_t few = 16;
-
-    return cuda->cc >= 80 && vibe_cuda_compiled_for() >= 80 && x->T > few &&
-           (x->C == 32 || x->C == 64 || x->C == 128) && w->up.N == 4 * x->C &&
-           is_plain_bf16(&w->up) && is_plain_bf16(&w->down);
-}
-
 static int is_even_call(const struct vibe_block_call *call)
 {
     return is_even(&call->y) && is_even(&call->state) && is_even(&call->past) &&
            is_even(&call->x);
+}
+
+/* Many narrow rows are the work of one kernel: few of them, or wide ones, are
+ * bound by reading weights. */
+static int is_narrow(const struct vibe_cuda *cuda,
+                     const struct vibe_block_call *call)
+{
+    const size_t few = 16;
+    const struct vibe_tensor *x = &call->x;
+    const struct vibe_block *w = call->w;
+
+    return cuda->cc >= 80 && vibe_cuda_compiled_for() >= 80 && x->T > few &&
+           (x->C == 32 || x->C == 64 || x->C == 128) && w->up.N == 4 * x->C &&
+           is_plain_bf16(&w->up) && is_plain_bf16(&w->down) &&
+           is_even_call(call);
 }
 
 /* Whether mixing is the work of those who multiply by W1. */
@@ -108,18 +111,16 @@ static int is_mixed_up(const struct vibe_cuda *cuda,
 }
 
 static void block(struct vibe_stream *s, const struct vibe_block_call *call,
+                  const struct vibe_block_call *next,
                   const struct vibe_block_room *room)
 {
     const struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     const struct vibe_block *w = call->w;
 
-    if (is_narrow(cuda, &call->x, w) && is_even_call(call) &&
-        is_even(room->normed)) {
-        vibe_cuda_latch(s, vibe_cuda_block(cuda, call, room->normed), "block");
-        return;
-    }
     if (is_mixed_up(cuda, call, room)) {
-        vibe_cuda_latch(s, vibe_cuda_mixed_up(cuda, call, room), "block");
+        if (next && !is_mixed_up(cuda, next, room))
+            next = NULL;
+        vibe_cuda_latch(s, vibe_cuda_mixed_up(cuda, call, next, room), "block");
         vibe_cuda_gemm(s, &call->y, room->hidden, &w->down, VIBE_ADD, NULL);
         return;
     }
@@ -157,6 +158,26 @@ static void chain(struct vibe_stream *s, const struct vibe_block_call *calls,
             "blocks");
 }
 
+/* Run the first call, and maybe those behind it; how many that were. */
+static size_t run_first(struct vibe_stream *s,
+                        const struct vibe_block_call *calls, size_t n,
+                        const struct vibe_block_room *room)
+{
+    const struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+    size_t n_narrow = 0;
+
+    while (n_narrow < n && is_narrow(cuda, &calls[n_narrow]))
+        n_narrow++;
+    if (n_narrow == 0 || !is_even(room->normed)) {
+        block(s, calls, n > 1 ? calls + 1 : NULL, room);
+        return 1;
+    }
+    n_narrow = vibe_cuda_blocks_at_once(cuda, calls, n_narrow);
+    vibe_cuda_latch(s, vibe_cuda_block(cuda, calls, n_narrow, room->normed),
+                    "blocks");
+    return n_narrow;
+}
+
 static void blocks(struct vibe_stream *s, const struct vibe_block_call *calls,
                    size_t n, const struct vibe_block_room *room)
 {
@@ -164,8 +185,8 @@ static void blocks(struct vibe_stream *s, const struct vibe_block_call *calls,
         chain(s, calls, n, room);
         return;
     }
-    for (size_t i = 0; i < n && s->err.code == VIBE_OK; i++)
-        block(s, &calls[i], room);
+    for (size_t i = 0, at_once; i < n && s->err.code == VIBE_OK; i += at_once)
+        at_once = run_first(s, calls + i, n - i, room);
 }
 
 static void solve(struct vibe_stream *s, const struct vibe_solver *solver,

@@ -122,19 +122,24 @@ cudaError_t vibe_cuda_mixer(cudaStream_t stream, const struct vibe_tensor *y,
 cudaError_t vibe_cuda_find_kernel(void);
 
 /* The op for rows of 32, 64 or 128 channels, all aligned to 16 bytes, H = 4 C
- * and bf16 weights without scales, on tensor cores. */
+ * and bf16 weights without scales, on tensor cores; for as many calls in one
+ * kernel as _at_once says, of those from the first on. */
+size_t vibe_cuda_blocks_at_once(const struct vibe_cuda *cuda,
+                                const struct vibe_block_call *calls, size_t n);
 cudaError_t vibe_cuda_block(const struct vibe_cuda *cuda,
-                            const struct vibe_block_call *call,
+                            const struct vibe_block_call *calls, size_t n,
                             const struct vibe_tensor *normed);
 
 /* The first half of the op, which leaves room->hidden, y mixed and the state,
  * where _is_ says so: for a few columns of 256, 512 or 1024 channels of one
  * dialogue, all aligned to 16 bytes, bf16 weights without scales, and hidden
- * dense and is_for_products. */
+ * dense and is_for_products.  next is the call behind this one, alike, or
+ * NULL. */
 bool vibe_cuda_is_mixed_up(const struct vibe_cuda *cuda,
                            const struct vibe_block_call *call);
 cudaError_t vibe_cuda_mixed_up(const struct vibe_cuda *cuda,
                                const struct vibe_block_call *call,
+                               const struct vibe_block_call *next,
                                const struct vibe_block_room *room);
 
 /* Read n_bytes, a multiple of 32 KiB; *out may be anything afterwards. */

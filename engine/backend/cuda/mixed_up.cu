@@ -5,7 +5,8 @@
  * same work, but that is sooner done than another kernel is started.
  *
  * Weights come to shared memory before the inputs are there, those of a lane by
- * itself.  Sums have the order of columns.cuh and codec.cu.
+ * itself; those of the products that come next are asked for.  Sums have the
+ * order of columns.cuh and codec.cu.
  */
 #include "engine/backend/cuda/block.cuh"
 #include "engine/backend/cuda/columns.cuh"
@@ -20,7 +21,8 @@ enum {
 
 struct mixed_up {
     struct block block;
-    float *hidden; /* [T][4 C] in two parts */
+    float *hidden;              /* [T][4 C] in two parts */
+    const unsigned short *next; /* W1 of the block behind, or NULL */
 };
 
 /* A block of threads is two teams of warps, which make 16 H hidden channels of
@@ -33,8 +35,8 @@ template <unsigned C> struct shape {
         OF_TEAM = 16 * H, /* outputs */
         OUTPUTS = WARPS / SLICES * OF_TEAM,
         TILES = 4 * C / OUTPUTS,
-        PAIRS = EIGHT * OUTPUTS / 2,
-        STRIDE = OF_TEAM + PAD, /* of sums */
+        PAIRS = EIGHT * OUTPUTS / 2, /* at once */
+        STRIDE = OF_TEAM + PAD,      /* of sums */
         SLICE = C / SLICES,
         UNITS = SLICE / UNIT,
         OF_GROUP = C > SHORT_K ? SLICES / GROUPS : SLICES,
@@ -52,7 +54,7 @@ template <unsigned C> struct memory {
     union {
         /* 16 outputs by UNIT, as lanes take them */
         uint4 weights[WARPS][S::UNITS][S::H][2][32];
-        float sums[WARPS][EIGHT][S::STRIDE];
+        float sums[WARPS][S::ROWS][S::STRIDE];
     };
 };
 
@@ -77,6 +79,15 @@ __device__ static inline void copy_weights(memory<C> &shared,
             copy_async<16>(&shared.weights[warp][u][h / 2][h % 2][lane],
                            w + 8 * h * C + u * UNIT, true);
     copies_end();
+}
+
+/* Ask for a matrix of 4 C by C, some lines a thread. */
+template <unsigned C>
+__device__ static inline void prefetch_matrix(const unsigned short *w)
+{
+    for (unsigned i = blockIdx.x * THREADS + threadIdx.x; i < 4 * C * C / 64;
+         i += gridDim.x * THREADS)
+        prefetch(w + i * 64);
 }
 
 /* Sums over a warp of N values, a power of two, in the order of sum_rows: of
@@ -135,7 +146,7 @@ __device__ static inline void find_factors(float (&factor)[COUNT],
 #pragma unroll
         for (unsigned i = 0; i < n; i++)
             sums[i] += sums[i + n];
-    sums[0] = factor_of(sums[0], a);
+    sums[0] = factor_for<C>(sums[0], a);
 #pragma unroll
     for (unsigned i = 0; i < COUNT; i++)
         factor[i] = __shfl_sync(0xFFFFFFFFu, sums[0], i);
@@ -156,6 +167,8 @@ __device__ static inline void mix_rows(memory<C> &shared, const struct mixer &a,
     const unsigned first = threadIdx.x / S::WIDTH * STRIP; /* of the tile */
     const unsigned t = tile / S::TILES * S::ROWS + first;
     const unsigned keeper = tile % S::TILES;
+    const float *past = a.past.data + t * C + c;
+    const float *x = a.x.data + (ptrdiff_t)(t * C + c) - (ptrdiff_t)(PAST * C);
     vec<4> column[STRIP + PAST], y[STRIP];
     float factor[STRIP + PAST], next[STRIP];
 
@@ -163,9 +176,7 @@ __device__ static inline void mix_rows(memory<C> &shared, const struct mixer &a,
     for (unsigned j = 0; j < STRIP + PAST; j++) {
         column[j] = {};
         if (t + j < a.x.T + PAST)
-            column[j] = read<4>((t + j < PAST ? row_at(a.past, 0, t + j)
-                                              : row_at(a.x, 0, t + j - PAST)) +
-                                c);
+            column[j] = read<4>((t + j < PAST ? past : x) + j * C);
     }
     find_factors<C, STRIP + PAST>(factor, shared.squares[0], column, a);
 #pragma unroll
@@ -224,11 +235,11 @@ __device__ static inline void multiply_slice(
     }
 }
 
-/* Leave a warp's sums of eight rows for the others: outputs lane / 4 and 8 more
- * of rows 2 (lane % 4) and the next. */
+/* Leave a warp's sums for the others: outputs lane / 4 and 8 more of rows
+ * 2 (lane % 4) and the next. */
 template <unsigned C>
-__device__ static inline void leave_eight(
-    memory<C> &shared, const float c[shape<C>::H][shape<C>::G][4], unsigned g)
+__device__ static inline void leave_sums(
+    memory<C> &shared, const float c[shape<C>::H][shape<C>::G][4])
 {
     typedef shape<C> S;
     const unsigned lane = threadIdx.x % 32;
@@ -237,8 +248,11 @@ __device__ static inline void leave_eight(
 #pragma unroll
     for (unsigned h = 0; h < S::H; h++)
 #pragma unroll
-        for (unsigned i = 0; i < 4; i++)
-            to[i % 2 * S::STRIDE + 16 * h + i / 2 * 8] = c[h][g][i];
+        for (unsigned g = 0; g < S::G; g++)
+#pragma unroll
+            for (unsigned i = 0; i < 4; i++)
+                to[(g * EIGHT + i % 2) * S::STRIDE + 16 * h +
+                   i / 2 * 8] = c[h][g][i];
 }
 
 /* Outputs n and the next of row m, from the slices of all warps. */
@@ -289,23 +303,25 @@ __global__ void __launch_bounds__(THREADS, 1)
 
     let_next_start();
     copy_weights<C>(shared, a.block, blockIdx.x);
+    prefetch_matrix<C>(a.block.down);
+    if (a.next)
+        prefetch_matrix<C>(a.next);
     wait_for_inputs();
     mix_rows<C>(shared, a.block.mixer, w, blockIdx.x);
     copies_wait<0>();
     multiply_slice<C>(c, shared);
+    __syncthreads(); /* the weights have been read */
+    leave_sums<C>(shared, c);
+    __syncthreads();
 #pragma unroll
-    for (unsigned g = 0; g < S::G; g++) {
-        __syncthreads(); /* the weights, or sums of before, have been read */
-        leave_eight<C>(shared, c, g);
-        __syncthreads();
-        if (threadIdx.x < S::PAIRS && to_m + g * EIGHT < a.block.mixer.x.T) {
-            const float2 sum = add_slices<C>(shared, m, n);
-            float *to = a.hidden + (size_t)(to_m + g * EIGHT) * 4 * C + to_n;
+    for (unsigned g = 0; g < S::ROWS; g += EIGHT)
+        if (threadIdx.x < S::PAIRS && to_m + g < a.block.mixer.x.T) {
+            const float2 sum = add_slices<C>(shared, m + g, n);
+            float *to = a.hidden + (size_t)(to_m + g) * 4 * C + to_n;
 
             *(float2 *)to = make_float2(kept(gelu(sum.x + bias.x), true),
                                         kept(gelu(sum.y + bias.y), true));
         }
-    }
 #endif
 }
 
@@ -336,16 +352,19 @@ bool vibe_cuda_is_mixed_up(const struct vibe_cuda *cuda,
     return cuda->cc >= 80 && vibe_cuda_compiled_for() >= 80 && x->B == 1 &&
            x->T >= PAST && x->T * x->C * x->C <= most &&
            (x->C == 1024 || x->C == 512 || x->C == 256) &&
+           x->stride_t == x->C && call->past.stride_t == x->C &&
            call->w->up.N == 4 * x->C && call->w->up.bias &&
            shared_limit(cuda) >= largest;
 }
 
 cudaError_t vibe_cuda_mixed_up(const struct vibe_cuda *cuda,
                                const struct vibe_block_call *call,
+                               const struct vibe_block_call *next,
                                const struct vibe_block_room *room)
 {
-    struct mixed_up a = {block_of(call, room->normed),
-                         (float *)room->hidden->data};
+    struct mixed_up a = {
+        block_of(call, room->normed), (float *)room->hidden->data,
+        next ? (const unsigned short *)next->w->up.part[0].data : NULL};
 
     if (call->x.C == 1024)
         return launch_mixed_up<1024>(cuda, &a);
