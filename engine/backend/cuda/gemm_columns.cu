@@ -8,6 +8,7 @@
  * of the inputs.
  */
 #include "engine/backend/cuda/columns.cuh"
+#include "engine/backend/cuda/pair.cuh"
 #include "engine/base/size.h"
 
 enum {
@@ -24,7 +25,11 @@ template <int N_WARPS, int H, int G> struct tile {
         UNITS = G == 4   ? 1
                 : G == 3 ? 2
                          : HELD / H / (IS_LARGE ? 2 : 1),
-        AHEAD = G == 4 ? 1 : 4 - G, /* units whose x is on its way */
+        /* units whose x is on its way */
+        MOST_AHEAD = G > 2                       ? 1
+                     : G == 1 || N_WARPS == MANY ? 3
+                                                 : 4,
+        AHEAD = UNITS < MOST_AHEAD ? UNITS : MOST_AHEAD,
         /* of a multiprocessor */
         BLOCKS = N_WARPS == MANY || G % 2 == 0 ? 1 : 2,
     };
@@ -46,47 +51,6 @@ __device__ static inline float4 load_four(const float *row, unsigned k,
 {
     return k < end ? *(const float4 *)(row + k)
                    : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-}
-
-/* Output n of row m and the next one: what they need, ahead of the sums. */
-struct pair {
-    struct operands o[2];
-};
-
-__device__ static inline bool is_there(const struct columns &a, unsigned m,
-                                       unsigned n)
-{
-    return m < a.n_rows && n < a.e.N;
-}
-
-__device__ static inline struct pair read_pair(const struct columns &a,
-                                               unsigned m, unsigned n)
-{
-    struct pair p = {};
-
-#pragma unroll
-    for (unsigned i = 0; i < 2; i++)
-        if (is_there(a, m, n + i))
-            p.o[i] = read_operands(a.e, row_at(a.e.y, a.e.T, m),
-                                   row_at(a.e.gate, a.e.T, m), n + i);
-    return p;
-}
-
-__device__ static inline void store_pair(const struct columns &a, unsigned m,
-                                         unsigned n, const struct pair &p,
-                                         float2 sum)
-{
-    const size_t at = row_at(a.e.y, a.e.T, m);
-    const float z0 = sum.x * p.o[0].scale + p.o[0].bias;
-    const float z1 = sum.y * p.o[1].scale + p.o[1].bias;
-
-    if (a.e.kind == VIBE_SWIGLU) {
-        put(a.e.y, at + n / 2, silu(z0) * z1);
-        return;
-    }
-    put(a.e.y, at + n, finished(a.e.kind, p.o[0], z0));
-    if (n + 1 < a.e.N)
-        put(a.e.y, at + n + 1, finished(a.e.kind, p.o[1], z1));
 }
 
 /* What a warp has at hand: some units of its slice, which ends at end. */
@@ -132,7 +96,8 @@ template <int N_WARPS, int H, int G> struct hand {
     }
 
     /* Those from first on, with the x of some on its way. */
-    __device__ inline void multiply_units(float c[H][G][4], bool is_split,
+    template <bool IS_SPLIT>
+    __device__ inline void multiply_units(float c[H][G][4],
                                           unsigned first) const
     {
         enum { AHEAD = tile<N_WARPS, H, G>::AHEAD };
@@ -146,8 +111,21 @@ template <int N_WARPS, int H, int G> struct hand {
         for (int u = 0; u < UNITS; u++) {
             if (first + u * UNIT >= end)
                 break;
-            load_x(v[(u + AHEAD - 1) % AHEAD], k + (u + AHEAD - 1) * UNIT);
-            multiply_unit<H, G>(c, w[u], v[u % AHEAD], is_split);
+            if (u + AHEAD - 1 < UNITS)
+                load_x(v[(u + AHEAD - 1) % AHEAD], k + (u + AHEAD - 1) * UNIT);
+            multiply_unit<H, G>(c, w[u], v[u % AHEAD], IS_SPLIT);
+        }
+    }
+
+    /* The whole slice, of which the first units' weights are there. */
+    template <bool IS_SPLIT>
+    __device__ inline void multiply_slice(float c[H][G][4], const columns &a,
+                                          unsigned n, unsigned first)
+    {
+        multiply_units<IS_SPLIT>(c, first);
+        for (first += UNITS * UNIT; first < end; first += UNITS * UNIT) {
+            load_units(a, n, first);
+            multiply_units<IS_SPLIT>(c, first);
         }
     }
 };
@@ -190,7 +168,7 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
     const unsigned warp = threadIdx.x / 32;
     const unsigned n0 = blockIdx.x * shape::OUTPUTS;
     const unsigned m0 = blockIdx.y * shape::ROWS;
-    unsigned first = warp * a.slice;
+    const unsigned first = warp * a.slice;
     float c[H][G][4] = {};
     struct pair pairs[EACH];
     hand<N_WARPS, H, G> at;
@@ -198,21 +176,25 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
     at.end = min(first + a.slice, a.K);
     at.load_units(a, n0 + lane / 4, first);
     let_next_start();
-    wait_for_inputs();
     at.find_rows(a, m0 + lane / 4, first);
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         const unsigned p = i * THREADS + threadIdx.x;
 
-        if (p < PAIRS)
-            pairs[i] = read_pair(a, m0 + p / ROW, n0 + p % ROW * 2);
+        pairs[i].read_early(a.e, p < PAIRS ? a.n_rows : 0, m0 + p / ROW,
+                            n0 + p % ROW * 2);
     }
-    at.multiply_units(c, a.x.is_split, first);
-    for (first += shape::UNITS * UNIT; first < at.end;
-         first += shape::UNITS * UNIT) {
-        at.load_units(a, n0 + lane / 4, first);
-        at.multiply_units(c, a.x.is_split, first);
+    wait_for_inputs();
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        const unsigned p = i * THREADS + threadIdx.x;
+
+        pairs[i].read_late(a.e, m0 + p / ROW, n0 + p % ROW * 2);
     }
+    if (a.x.is_split)
+        at.template multiply_slice<true>(c, a, n0 + lane / 4, first);
+    else
+        at.template multiply_slice<false>(c, a, n0 + lane / 4, first);
     leave_sums<shape::STRIDE, H, G>(sums + warp * WARP_SUMS, c);
     __syncthreads();
 #pragma unroll
@@ -223,7 +205,7 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
         const float *from = sums + m * shape::STRIDE + n;
         float2 sum = make_float2(0.0f, 0.0f), group = sum;
 
-        if (p >= PAIRS || !is_there(a, m0 + m, n0 + n))
+        if (!pairs[i].is_there[0])
             continue;
 #pragma unroll
         for (int s = 0; s < N_WARPS; s++) {
@@ -237,7 +219,7 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
             sum.y += group.y;
             group = make_float2(0.0f, 0.0f);
         }
-        store_pair(a, m0 + m, n0 + n, pairs[i], sum);
+        pairs[i].store(a.e, n0 + n, sum);
     }
     leave_state<4>(
         a.from, (blockIdx.y * gridDim.x + blockIdx.x) * THREADS + threadIdx.x,
