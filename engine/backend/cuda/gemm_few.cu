@@ -1,22 +1,24 @@
 /* gemm_few.cu - products that make many rows from little: matrices of a few
  * outputs, and of a few inputs. */
-#include "engine/backend/cuda/epilogue.cuh"
+#include "engine/backend/cuda/pair.cuh"
 #include "engine/backend/cuda/weights.cuh"
+#include "engine/backend/cuda/window.cuh"
 
 enum {
     THREADS = 256,
     LANES = 8,   /* that make a row of few outputs */
     CHUNK = 256, /* of K, whose weights are in shared memory */
-    HEIGHT = 8,  /* rows of few inputs that a thread makes */
+    HEIGHT = 4,  /* rows of few inputs that a thread makes */
 };
 
 struct few {
     const void *w;
     struct view x;
+    struct source from;
     struct epilogue e;
     unsigned K, stride; /* elements of a row of weights */
     unsigned n_rows;
-    bool is_even; /* x, by 16 bytes */
+    bool is_even; /* x and its past, by 16 bytes */
 };
 
 static struct few few_of(const struct vibe_cuda_product *p)
@@ -26,27 +28,39 @@ static struct few few_of(const struct vibe_cuda_product *p)
 
     a.w = p->w->part[0].data;
     a.x = view_of(x);
+    a.from = source_of(p, &a.x, 1);
     a.e = epilogue_of(p);
     a.K = (unsigned)p->w->K;
     a.stride = (unsigned)vibe_cuda_stride(a.K);
     a.n_rows = (unsigned)(x->B * x->T);
-    a.is_even = a.K % 4 == 0 && (size_t)x->data % 16 == 0 &&
-                x->stride_b % 4 == 0 && x->stride_t % 4 == 0;
+    a.is_even = a.K % 4 == 0 && (size_t)a.x.data % 16 == 0 &&
+                a.x.stride_b % 4 == 0 && a.x.stride_t % 4 == 0 &&
+                (size_t)a.from.past % 16 == 0 && a.from.past_stride % 4 == 0 &&
+                a.from.edge % 4 == 0;
     return a;
 }
 
+/* Row m, or the last one. */
+__device__ static inline sourced_row row_of(const few &a, unsigned m)
+{
+    sourced_row row;
+
+    row.find(a.from, a.x, a.e.T, min(m, a.n_rows - 1));
+    return row;
+}
+
 /* Four neighbours of a row of x, zeros past its end. */
-__device__ static inline float4 read_four(const few &a, const float *x,
+__device__ static inline float4 read_four(const few &a, const sourced_row &x,
                                           unsigned k)
 {
     float v[4] = {};
 
     if (a.is_even)
-        return *(const float4 *)(x + k);
+        return *(const float4 *)x.from(k);
 #pragma unroll
     for (unsigned j = 0; j < 4; j++)
         if (k + j < a.K)
-            v[j] = x[k + j];
+            v[j] = *x.from(k + j);
     return make_float4(v[0], v[1], v[2], v[3]);
 }
 
@@ -66,6 +80,44 @@ __device__ static inline void load_chunk(float (&w)[VIBE_CUDA_FEW][CHUNK],
     }
 }
 
+/* Add what a lane has of a row's chunk, in turns of loading and adding. */
+__device__ static inline void add_chunk(float (&sums)[VIBE_CUDA_FEW],
+                                        const float (&w)[VIBE_CUDA_FEW][CHUNK],
+                                        const few &a, const sourced_row &x,
+                                        unsigned k0)
+{
+    enum { FOURS = 4, STEP = 4 * LANES };
+
+#pragma unroll 1
+    for (unsigned first = threadIdx.x % LANES * 4; first < CHUNK;
+         first += FOURS * STEP) {
+        float4 v[FOURS];
+
+#pragma unroll
+        for (unsigned i = 0; i < FOURS; i++) {
+            const unsigned k = k0 + first + i * STEP;
+
+            v[i] = k < a.K ? read_four(a, x, k)
+                           : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        }
+#pragma unroll
+        for (unsigned i = 0; i < FOURS; i++) {
+            const unsigned k = first + i * STEP;
+            const float part[4] = {
+                meant(v[i].x, a.x.is_split), meant(v[i].y, a.x.is_split),
+                meant(v[i].z, a.x.is_split), meant(v[i].w, a.x.is_split)};
+
+            if (k0 + k >= a.K)
+                break;
+#pragma unroll
+            for (unsigned n = 0; n < VIBE_CUDA_FEW; n++)
+#pragma unroll
+                for (unsigned j = 0; j < 4 && n < a.e.N; j++)
+                    sums[n] = fmaf(part[j], w[n][k + j], sums[n]);
+        }
+    }
+}
+
 /* LANES of a warp make the few outputs of one row; x is read once, from the
  * first cache where rows overlap. */
 template <int dtype>
@@ -75,33 +127,22 @@ __global__ void __launch_bounds__(THREADS)
     __shared__ __align__(16) float w[VIBE_CUDA_FEW][CHUNK];
     const unsigned lane = threadIdx.x % LANES;
     const unsigned m = (blockIdx.x * THREADS + threadIdx.x) / LANES;
-    const float *x = a.x.data + row_at(a.x, a.e.T, min(m, a.n_rows - 1));
+    const sourced_row x = row_of(a, m);
     float sums[VIBE_CUDA_FEW] = {};
+    struct pair to;
 
     let_next_start();
     load_chunk<dtype>(w, a, 0);
+    to.read_early(a.e, a.n_rows, m, 2 * lane);
     wait_for_inputs();
+    to.read_late(a.e, m, 2 * lane);
     for (unsigned k0 = 0; k0 < a.K; k0 += CHUNK) {
-        const unsigned end = min(a.K - k0, (unsigned)CHUNK);
-
         if (k0 > 0) {
             __syncthreads();
             load_chunk<dtype>(w, a, k0);
         }
         __syncthreads();
-#pragma unroll 4
-        for (unsigned k = 4 * lane; k < end; k += 4 * LANES) {
-            const float4 v = read_four(a, x, k0 + k);
-            const float part[4] = {
-                meant(v.x, a.x.is_split), meant(v.y, a.x.is_split),
-                meant(v.z, a.x.is_split), meant(v.w, a.x.is_split)};
-
-#pragma unroll
-            for (unsigned n = 0; n < VIBE_CUDA_FEW; n++)
-#pragma unroll
-                for (unsigned j = 0; j < 4 && n < a.e.N; j++)
-                    sums[n] = fmaf(part[j], w[n][k + j], sums[n]);
-        }
+        add_chunk(sums, w, a, x, k0);
     }
 #pragma unroll
     for (unsigned n = 0; n < VIBE_CUDA_FEW; n++)
@@ -109,8 +150,10 @@ __global__ void __launch_bounds__(THREADS)
             sums[n] += __shfl_xor_sync(0xFFFFFFFFu, sums[n], offset);
 #pragma unroll
     for (unsigned n = 0; n < VIBE_CUDA_FEW; n += 2)
-        if (lane == n / 2 && m < a.n_rows)
-            store_two(a.e, m, n, sums[n], sums[n + 1]);
+        if (lane == n / 2 && to.is_there[0])
+            to.store(a.e, n, make_float2(sums[n], sums[n + 1]));
+    leave_state<1>(a.from, blockIdx.x * THREADS + threadIdx.x,
+                   gridDim.x * THREADS);
 }
 
 /* A thread makes two outputs of HEIGHT rows, of at most eight inputs. */
@@ -123,6 +166,9 @@ __global__ void __launch_bounds__(THREADS)
     const unsigned m0 = i / pairs * HEIGHT;
     const unsigned n = i % pairs * 2;
     float w[2][VIBE_CUDA_THIN] = {};
+    float v[HEIGHT][VIBE_CUDA_THIN];
+    sourced_row x[HEIGHT];
+    struct pair to[HEIGHT];
 
 #pragma unroll
     for (unsigned j = 0; j < 2; j++)
@@ -131,23 +177,38 @@ __global__ void __launch_bounds__(THREADS)
             if (k < a.K && n + j < a.e.N)
                 w[j][k] = weight_at<dtype>(a.w, (size_t)(n + j) * a.stride + k);
     let_next_start();
+#pragma unroll
+    for (unsigned h = 0; h < HEIGHT; h++) {
+        x[h] = row_of(a, m0 + h);
+        to[h].read_early(a.e, a.n_rows, m0 + h, n);
+    }
     wait_for_inputs();
 #pragma unroll
     for (unsigned h = 0; h < HEIGHT; h++) {
-        const unsigned m = m0 + h;
-        const float *x = a.x.data + row_at(a.x, a.e.T, min(m, a.n_rows - 1));
-        float sums[2] = {};
+#pragma unroll
+        for (unsigned k = 0; k < VIBE_CUDA_THIN; k++)
+            v[h][k] = k < a.K ? *x[h].from(k) : 0.0f;
+        to[h].read_late(a.e, m0 + h, n);
+    }
+    if (a.x.is_split)
+#pragma unroll
+        for (unsigned h = 0; h < HEIGHT; h++)
+#pragma unroll
+            for (unsigned k = 0; k < VIBE_CUDA_THIN; k++)
+                v[h][k] = meant(v[h][k], true);
+#pragma unroll
+    for (unsigned h = 0; h < HEIGHT; h++) {
+        float2 sum = make_float2(0.0f, 0.0f);
 
 #pragma unroll
         for (unsigned k = 0; k < VIBE_CUDA_THIN; k++) {
-            const float v = k < a.K ? meant(x[k], a.x.is_split) : 0.0f;
-
-            sums[0] = fmaf(v, w[0][k], sums[0]);
-            sums[1] = fmaf(v, w[1][k], sums[1]);
+            sum.x = fmaf(v[h][k], w[0][k], sum.x);
+            sum.y = fmaf(v[h][k], w[1][k], sum.y);
         }
-        if (m < a.n_rows)
-            store_two(a.e, m, n, sums[0], sums[1]);
+        if (to[h].is_there[0])
+            to[h].store(a.e, n, sum);
     }
+    leave_state<1>(a.from, i, gridDim.x * THREADS);
 }
 
 template <int dtype> static const void *kernel_of(bool is_thin)

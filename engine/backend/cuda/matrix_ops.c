@@ -199,6 +199,24 @@ static void multiply_columns(struct vibe_stream *s,
         vibe_cuda_latch(s, vibe_cuda_columns(cuda, p, partial), "gemm");
 }
 
+/* Whether many rows are made from little, or little of them. */
+static int is_little(const struct vibe_cuda_product *p)
+{
+    return p->x->T > GEMV_T && !p->w->part[0].is_tiled &&
+           (p->w->whole_N <= VIBE_CUDA_FEW || p->w->K <= VIBE_CUDA_THIN);
+}
+
+static void multiply_little(struct vibe_stream *s,
+                            const struct vibe_cuda_product *p)
+{
+    const struct vibe_cuda *cuda = vibe_cuda_of(s->be);
+
+    vibe_cuda_latch(s,
+                    p->w->whole_N <= VIBE_CUDA_FEW ? vibe_cuda_few(cuda, p)
+                                                   : vibe_cuda_thin(cuda, p),
+                    "gemm");
+}
+
 /* Whether it is bound by reading the weights, once for all rows: a few of each
  * dialogue, as the modulations of its steps or a short prompt.  Packed weights
  * go the way of bf16, whose bits they give. */
@@ -270,12 +288,8 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
         multiply_plainly(s, &p);
         return;
     }
-    if (w->whole_N <= VIBE_CUDA_FEW && !w->part[0].is_tiled) {
-        vibe_cuda_latch(s, vibe_cuda_few(cuda, &p), "gemm");
-        return;
-    }
-    if (w->K <= VIBE_CUDA_THIN && !w->part[0].is_tiled) {
-        vibe_cuda_latch(s, vibe_cuda_thin(cuda, &p), "gemm");
+    if (is_little(&p)) {
+        multiply_little(s, &p);
         return;
     }
     if (is_for_library(cuda, &p) && vibe_cuda_multiply_by_library(s, &p) == 0)
@@ -288,17 +302,21 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
         vibe_cuda_latch(s, vibe_cuda_ffma(cuda, &p), "gemm");
 }
 
-/* Whether columns read a window's past and chunk where they are. */
+/* Whether columns, or rows of little, are read where a window's past and chunk
+ * are. */
 static int reads_window(const struct vibe_cuda *cuda,
                         const struct vibe_cuda_product *p)
 {
     const struct vibe_window *of = p->window;
     const struct vibe_tensor *x = of->x;
 
-    return p->x->T >= PLAIN_T && is_columns(cuda, p) &&
-           of->win->T == of->past->T + x->T && x->stride_t == x->C &&
-           of->past->stride_t == x->C && is_even(x) && is_even(of->past) &&
-           is_even(of->state) && vibe_cuda_columns_read_window(cuda, p);
+    if (of->win->T != of->past->T + x->T || x->stride_t != x->C ||
+        of->past->stride_t != x->C)
+        return 0;
+    if (p->x->T >= PLAIN_T && is_columns(cuda, p))
+        return is_even(x) && is_even(of->past) && is_even(of->state) &&
+               vibe_cuda_columns_read_window(cuda, p);
+    return is_little(p);
 }
 
 /* T of one dialogue says how, so that a dialogue gets the same bits however
@@ -317,7 +335,10 @@ void vibe_cuda_conv(struct vibe_stream *s, const struct vibe_tensor *y,
     };
 
     if (reads_window(cuda, &p)) {
-        multiply_columns(s, &p);
+        if (is_columns(cuda, &p))
+            multiply_columns(s, &p);
+        else
+            multiply_little(s, &p);
         return;
     }
     vibe_cuda_latch(s,
