@@ -97,6 +97,8 @@ $(BUILD)/%.c.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) CC $<
 	$(Q)$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
+# Hopper's own instructions are no part of sm_90.
+$(BUILD)/$(CUDA_DIR)/gemv_async.cu.o: GENCODE := $(subst compute_90$(comma)code=sm_90,compute_90a$(comma)code=sm_90a,$(GENCODE))
 $(BUILD)/%.cu.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) NVCC $<

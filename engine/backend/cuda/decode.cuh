@@ -117,13 +117,11 @@ static inline unsigned blocks_that_fit(const struct vibe_cuda *cuda,
     return n < 1 ? 1 : n < most ? (unsigned)n : most;
 }
 
-/* Launch a kernel of this kind with much shared memory, of which the
+/* Let a kernel of this kind have much shared memory, of which the
  * multiprocessors are asked for the most, always, lest they wait to change;
  * and a launch may have it all, lest one take back what a graph still needs. */
-static inline cudaError_t launch_large(const struct vibe_cuda *cuda,
-                                       const void *kernel, dim3 grid,
-                                       dim3 threads, size_t shared,
-                                       struct decode *a)
+static inline cudaError_t make_large(const struct vibe_cuda *cuda,
+                                     const void *kernel)
 {
     struct cudaFuncAttributes is = {};
     cudaError_t rc = cudaFuncGetAttributes(&is, kernel);
@@ -136,6 +134,16 @@ static inline cudaError_t launch_large(const struct vibe_cuda *cuda,
         rc = cudaFuncSetAttribute(
             kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
             cudaSharedmemCarveoutMaxShared);
+    return rc;
+}
+
+static inline cudaError_t launch_large(const struct vibe_cuda *cuda,
+                                       const void *kernel, dim3 grid,
+                                       dim3 threads, size_t shared,
+                                       struct decode *a)
+{
+    const cudaError_t rc = make_large(cuda, kernel);
+
     if (rc != cudaSuccess)
         return rc;
     return launch_waiting(kernel, grid, threads, shared, cuda->compute, a);

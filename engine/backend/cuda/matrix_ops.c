@@ -107,6 +107,10 @@ static void multiply_few_rows(struct vibe_stream *s,
         multiply_each(s, p);
         return;
     }
+    if (vibe_cuda_can_async(p)) {
+        vibe_cuda_latch(s, vibe_cuda_gemv_async(cuda, p), "linear");
+        return;
+    }
     bytes = vibe_cuda_gemv_wide_bytes(cuda, p);
     if (bytes)
         partial = vibe_cuda_scratch(s, bytes);
