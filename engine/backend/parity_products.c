@@ -142,6 +142,7 @@ static const struct product shapes[] = {
     /* K in uneven slices, more outputs than fit a GPU at once */
     {3, 1, VIBE_STORE, DENSE, {.N = 2001, .K = 2104, .has_bias = 1}},
     {1, 1, VIBE_STORE, DENSE, {.N = 33001, .K = 40, .n_scales = 2}},
+    {3, 1, VIBE_SWIGLU, DENSE, {.N = 18002, .K = 56, .n_scales = 2}},
     {12, 1, VIBE_STORE, DENSE, {.N = 37, .K = 776}},
     {2, 70, VIBE_STORE, OVERLAP, {.N = 97, .K = 1080, .has_bias = 1}},
     {1, 521, VIBE_GELU, DENSE, {.N = 2181, .K = 17, .n_scales = 1}},

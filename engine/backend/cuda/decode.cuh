@@ -273,8 +273,8 @@ template <> struct feed<VIBE_BF16_PACKED> : tile_feed<VIBE_BF16_PACKED> {
 /* What there is to know of a group beside its tiles. */
 template <int dtype> struct group_of {
     __device__ inline void open(const decode &, unsigned) {}
-    __device__ inline void put(tile_pairs &, unsigned, const decode &,
-                               unsigned) const
+    template <class T>
+    __device__ inline void put(T &, unsigned, const decode &, unsigned) const
     {
     }
 };
@@ -294,23 +294,54 @@ template <> struct group_of<VIBE_BF16_PACKED> : packed_group {
     }
 };
 
-template <int dtype>
-__device__ static inline void read_tile(tile_pairs &t,
-                                        const unsigned char *from,
-                                        const group_of<dtype> &group)
-{
-    const unsigned r = threadIdx.x % 32 / 4;
-    const unsigned q = threadIdx.x % 4;
+/* What a lane has of a tile until it is multiplied, and so of HEIGHT. */
+template <int dtype, int HEIGHT> struct held_tile : tile_pairs {
+    __device__ inline void read(const unsigned char *from,
+                                const group_of<dtype> &group)
+    {
+        const unsigned r = threadIdx.x % 32 / 4;
+        const unsigned q = threadIdx.x % 4;
 
-    if constexpr (dtype == VIBE_BF16_PACKED) {
-        unpack_tile(t, from, group.base);
-    } else {
-        enum { BYTES = format<dtype>::ROW_BYTES };
+        if constexpr (dtype == VIBE_BF16_PACKED) {
+            unpack_tile(*this, from, group.base);
+        } else {
+            enum { BYTES = format<dtype>::ROW_BYTES };
 
-        format<dtype>::expand(t.low, from + r * BYTES, r, q);
-        format<dtype>::expand(t.high, from + (r + 8) * BYTES, r + 8, q);
+            format<dtype>::expand(low, from + r * BYTES, r, q);
+            format<dtype>::expand(high, from + (r + 8) * BYTES, r + 8, q);
+        }
     }
-}
+
+    /* A quarter, as multiply takes it. */
+    __device__ inline void expand(unsigned a[4], int i) const
+    {
+        a[0] = low[2 * i], a[1] = high[2 * i];
+        a[2] = low[2 * i + 1], a[3] = high[2 * i + 1];
+    }
+};
+
+/* Three are bytes that become pairs no earlier, for want of registers. */
+template <int dtype> struct held_tile<dtype, 3> {
+    unsigned low[4], high[4];
+
+    __device__ inline void read(const unsigned char *from,
+                                const group_of<dtype> &)
+    {
+        from += threadIdx.x % 32 * 16;
+        read_16_bytes(low, from);
+        read_16_bytes(high, from + format<dtype>::TILE_BYTES / 2);
+    }
+
+    __device__ inline void expand(unsigned a[4], int i) const
+    {
+        unsigned pairs[2][2];
+
+        format<dtype>::expand4(pairs[0], low[i]);
+        format<dtype>::expand4(pairs[1], high[i]);
+        a[0] = pairs[0][0], a[1] = pairs[1][0];
+        a[2] = pairs[0][1], a[3] = pairs[1][1];
+    }
+};
 
 /* Half of a tile of wide weights, for two of four products. */
 template <int dtype>

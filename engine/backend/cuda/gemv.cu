@@ -79,13 +79,15 @@ __device__ static inline void add_fold(float2 sums[HEIGHT],
         if constexpr (dtype == VIBE_I4) {
             tiles.add_digits(c, a);
         } else {
-            tile_pairs w[HEIGHT];
-            unsigned x[8];
+            held_tile<dtype, HEIGHT> w[HEIGHT];
+            unsigned x[8], rows[4];
 
             tiles.take(w, x, a, groups, n, tile);
 #pragma unroll
-            for (int j = 0; j < 4 * HEIGHT; j++)
-                multiply_step(c[j % HEIGHT], w[j % HEIGHT], x, j / HEIGHT);
+            for (int j = 0; j < 4 * HEIGHT; j++) {
+                w[j % HEIGHT].expand(rows, j / HEIGHT);
+                multiply(c[j % HEIGHT], rows, x + 2 * (j / HEIGHT));
+            }
         }
     }
 #pragma unroll
@@ -205,7 +207,20 @@ static size_t room_of(const struct vibe_cuda *cuda, const struct shares *s)
 }
 
 /* Two tiles at once are less work where weights are a byte or less and so come
- * faster; as long as every multiprocessor has some. */
+ * faster; as long as every multiprocessor has some.  Three are, where short
+ * rows would take more than two turns of two. */
+static unsigned height_of(const struct vibe_cuda *cuda,
+                          const struct vibe_matrix *w)
+{
+    const size_t n_blocks = (size_t)cuda->n_sm * BUSY_WARPS / SLICES;
+
+    if (tile_bytes(w->part[0].dtype) > format<VIBE_F8_E4M3>::TILE_BYTES)
+        return 1;
+    if (w->K <= SHORT_K && w->N > 2 * 2 * TILE_N * n_blocks)
+        return 3;
+    return 2 * w->N >= (size_t)(3 * TILE_N * cuda->n_sm) ? 2 : 1;
+}
+
 static struct shares shares_of(const struct vibe_cuda *cuda,
                                const struct vibe_matrix *w, size_t n_rows)
 {
@@ -213,10 +228,7 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
     struct shares s = {};
 
     s.warps = slices_of(w->K);
-    s.height = tile <= format<VIBE_F8_E4M3>::TILE_BYTES &&
-                       2 * w->N >= (size_t)(3 * TILE_N * cuda->n_sm)
-                   ? 2
-                   : 1;
+    s.height = height_of(cuda, w);
     s.slot_bytes = w->part[0].dtype == VIBE_I4
                        ? (s.height * tile + LINE - 1) / LINE * LINE
                        : s.height * tile;
@@ -270,23 +282,27 @@ static const void *kernel_of(const struct shares *s)
                : (const void *)gemv_kernel<dtype, MANY_SLICES, HEIGHT, KEEPS>;
 }
 
+/* Of weights of a byte or less. */
+template <int dtype, bool KEEPS = false>
+static const void *narrow_kernel_of(const struct shares *s)
+{
+    if (s->height == 3)
+        return (const void *)gemv_kernel<dtype, SLICES, 3, KEEPS>;
+    return s->height == 1 ? kernel_of<dtype, 1, KEEPS>(s)
+                          : kernel_of<dtype, 2, KEEPS>(s);
+}
+
 static const void *kernel_for(enum vibe_dtype dtype, const struct shares *s)
 {
     if (dtype == VIBE_BF16)
         return kernel_of<VIBE_BF16, 1>(s);
     if (dtype == VIBE_BF16_PACKED)
         return kernel_of<VIBE_BF16_PACKED, 1>(s);
-    if (dtype == VIBE_I4 && s->keeps)
-        return s->height == 1 ? kernel_of<VIBE_I4, 1, true>(s)
-                              : kernel_of<VIBE_I4, 2, true>(s);
     if (dtype == VIBE_I4)
-        return s->height == 1 ? kernel_of<VIBE_I4, 1>(s)
-                              : kernel_of<VIBE_I4, 2>(s);
-    if (dtype == VIBE_I8)
-        return s->height == 1 ? kernel_of<VIBE_I8, 1>(s)
-                              : kernel_of<VIBE_I8, 2>(s);
-    return s->height == 1 ? kernel_of<VIBE_F8_E4M3, 1>(s)
-                          : kernel_of<VIBE_F8_E4M3, 2>(s);
+        return s->keeps ? narrow_kernel_of<VIBE_I4, true>(s)
+                        : narrow_kernel_of<VIBE_I4>(s);
+    return dtype == VIBE_I8 ? narrow_kernel_of<VIBE_I8>(s)
+                            : narrow_kernel_of<VIBE_F8_E4M3>(s);
 }
 
 cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,

@@ -20,6 +20,7 @@ enum {
     BUSY_WARPS = 16, /* that keep a multiprocessor's memory busy */
     AT_ONCE = 4,     /* tiles of x that become digits */
     FEW_TURNS = 4,   /* of a block */
+    SHORT_K = 2048,  /* rows so short that a turn costs more than its tiles */
     LINE = 128,      /* of shared memory: copies are faster into whole ones */
 };
 
@@ -398,8 +399,8 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
 
     /* Take the tile at hand, which is this one of its groups, n being the
      * first. */
-    __device__ inline void take(tile_pairs w[HEIGHT], unsigned pairs[8],
-                                const decode &a,
+    __device__ inline void take(held_tile<dtype, HEIGHT> w[HEIGHT],
+                                unsigned pairs[8], const decode &a,
                                 const group_of<dtype> groups[HEIGHT],
                                 unsigned n, unsigned tile)
     {
@@ -407,7 +408,7 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
         __syncwarp();
 #pragma unroll
         for (int h = 0; h < HEIGHT; h++)
-            read_tile(w[h], here + h * TILE_BYTES, groups[h]);
+            w[h].read(here + h * TILE_BYTES, groups[h]);
         x.read(pairs, here + X_AT, a.x.is_split);
         refill(a);
 #pragma unroll
