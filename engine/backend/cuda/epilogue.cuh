@@ -77,18 +77,19 @@ __device__ static inline float power_of_2(float x)
     return y;
 }
 
-/* max(z, 0) - |z| / 2 erfc(|z| / sqrt 2), by Abramowitz and Stegun 7.1.26:
- * within 5.4e-7, no worse than with erff, in half the instructions. */
+/* max(z, 0) - |z| / 2 erfc(|z| / sqrt 2), of which erfc / 2 is a power of 2:
+ * within 6.4e-7, most of it rounding, no worse than with erff, in a third of
+ * the instructions.  The exponent falls for all |z|. */
 __device__ static inline float gelu(float z)
 {
-    const float t = inverse_of(fmaf(fabsf(z), 0.23164190f, 1.0f));
-    float p = fmaf(t, -0.5307027145f, 0.7265760135f);
+    const float x = fabsf(z);
+    float p = fmaf(x, -0.000473317065f, 0.00708461037f);
 
-    p = fmaf(t, p, -0.7107068705f);
-    p = fmaf(t, p, 0.142248368f);
-    p = fmaf(t, p, -0.127414796f) * t;
-    p *= power_of_2(-0.72134752f * z * z);
-    return fmaf(fabsf(z), p, fmaxf(z, 0.0f));
+    p = fmaf(x, p, -0.0518275124f);
+    p = fmaf(x, p, -0.459992303f);
+    p = fmaf(x, p, -1.15078791f);
+    p = fmaf(x, p, -1.00003761f);
+    return fmaf(-x, power_of_2(p), fmaxf(z, 0.0f));
 }
 
 __device__ static inline float silu(float z)
