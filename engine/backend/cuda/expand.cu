@@ -93,7 +93,6 @@ __global__ void __launch_bounds__(THREADS)
 __global__ void __launch_bounds__(THREADS)
     expand_packed(const __grid_constant__ struct expansion a)
 {
-    const unsigned lane = threadIdx.x % 32;
     const unsigned i = blockIdx.x * WARPS + threadIdx.x / 32;
     const unsigned n = a.first_group + i / a.across;
     packed_group group;
