@@ -12,7 +12,7 @@ struct attention {
 
 /* Ragged ones, then those of the models, whose heads have kernels of their
  * own: one part and many, more of them than blocks that run at once, past a
- * block and past 16,384 positions. */
+ * block and past 16,384 positions, and more rows than a warp has lanes. */
 static const struct attention contexts[] = {
     {1, 1, 1, 1, 2, 1, 0, VIBE_F32},
     {2, 1, 4, 2, 8, 5, 12, VIBE_F32},
@@ -28,6 +28,7 @@ static const struct attention contexts[] = {
     {2, 1, 28, 4, 128, 32, 127, VIBE_BF16},
     {2, 1, 7, 1, 128, 256, 2900, VIBE_BF16},
     {9, 1, 4, 2, 128, 64, 1100, VIBE_BF16},
+    {40, 1, 2, 1, 64, 64, 540, VIBE_BF16},
     {1, 1, 8, 1, 64, 256, 16900, VIBE_BF16},
     {1, 1, 1, 1, 64, 32, 31, VIBE_BF16},
     {1, 64, 3, 1, 128, 256, 0, VIBE_BF16},

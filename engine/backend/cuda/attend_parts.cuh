@@ -2,9 +2,10 @@
  * attend_parts.cuh - a past in parts, and how their sums become one.
  *
  * A past is cut by its length alone, into parts of equal length.  Each is the
- * work of a block, which posts what it found as letters, a quad of channels
- * each, and then puts together all parts' letters of some quads: nobody waits
- * for a last one.
+ * work of a block, which posts a letter of what it found.  Then the first parts
+ * put all letters together, some quads of channels each: nobody waits for a
+ * last one, and the others have ended, so that the next kernel's weights come
+ * to where their tiles were.
  *
  * Progress.  A block waits for the other parts of its past.  All blocks of a
  * launch fit the device at once, whatever order they start in (launch_step);
@@ -16,10 +17,11 @@
  * Races.  All that blocks tell each other are 32-bit words, of which each says
  * for itself whether it has arrived: a word is BLANK or what its only writer
  * has stored, so no order among words is asked for.  Stores and loads are
- * relaxed ones of gpu scope, which do not race.  The only reader of a letter
- * makes it blank again after all of it has arrived, that is after both of its
- * stores; the next launch posts after it has waited for all kernels ahead of
- * it, which orders its stores and loads behind the blanks.
+ * relaxed ones of gpu scope, which do not race.  Only one warp reads what
+ * letters say of a group of quads, and it makes that blank again after all of
+ * it has arrived, that is after its stores; the next launch posts after it has
+ * waited for all kernels ahead of it, which orders its stores and loads behind
+ * the blanks.
  */
 #ifndef VIBE_CUDA_ATTEND_PARTS_CUH
 #define VIBE_CUDA_ATTEND_PARTS_CUH
@@ -28,17 +30,21 @@
 #include "engine/backend/cuda/launch.cuh"
 
 enum {
-    TILE = 16,                /* positions */
-    FEW = 32,                 /* tiles that are not worth more than one part */
-    LEAST = 8,                /* tiles of a part otherwise */
-    LETTERS = 2,              /* of a quad that a lane reads, at most */
-    MAX_PARTS = 32 * LETTERS, /* of a past */
+    TILE = 16,            /* positions */
+    FEW = 32,             /* tiles that are not worth more than one part */
+    LEAST = 8,            /* tiles of a part otherwise */
+    GROUP = 4,            /* quads that lanes side by side read */
+    READERS = 32 / GROUP, /* of a quad */
+    LETTERS = 4,          /* that a reader reads, at most */
+    MAX_PARTS = READERS * LETTERS, /* of a past */
+    GROUPS = 2, /* that a part finishes, or none, where it can */
 };
 
-/* What a part has to say of a quad.  A word that is BLANK has not arrived. */
-struct letter {
-    float4 sum;
-    float4 scores; /* top, weight */
+/* What a part has to say: of each quad, and of groups of them, which are of one
+ * head.  A word that is BLANK has not arrived. */
+template <unsigned HD> struct letter {
+    float4 sums[HEADS * HD / 4];
+    float4 scores[HEADS * HD / 4 / GROUP]; /* top, weight */
 };
 
 enum : unsigned { BLANK = 0xFFFFFFFFu }; /* a NaN that no operation makes */
@@ -60,10 +66,12 @@ __device__ static inline unsigned parts_for(unsigned n_tiles, unsigned most)
 /* Part i of those that there are: those of one past are side by side, the last
  * row's before others.  Returns whether there is one.  Lets the next kernel
  * start where all pasts are short. */
+template <unsigned HD>
 __device__ static inline bool find_part(struct part &p, const struct step &a,
                                         unsigned i)
 {
     const unsigned lane = threadIdx.x % 32;
+    const unsigned n_groups = a.group * HD / 4 / GROUP;
 
 #pragma unroll 1
     for (unsigned first = 0; first < a.n_rows; first += 32) {
@@ -74,7 +82,7 @@ __device__ static inline bool find_part(struct part &p, const struct step &a,
         const unsigned n = parts_for(pos / TILE + 1, a.most_parts);
         const unsigned parts = is_row ? n * a.cache.n_kv_heads : 0;
         unsigned end = parts; /* of this row and those before */
-        unsigned at;
+        unsigned at, groups;
 
         if (__all_sync(0xFFFFFFFFu, n == 1))
             let_next_start(); /* there is little to read ahead of it */
@@ -96,6 +104,9 @@ __device__ static inline bool find_part(struct part &p, const struct step &a,
             p.n_all = a.n_rows <= 32 ? __shfl_sync(0xFFFFFFFFu, end, 31) : ~0u;
             p.first = p.i * (p.pos / TILE + 1) / p.n;
             p.end = (p.i + 1) * (p.pos / TILE + 1) / p.n;
+            groups = max((unsigned)GROUPS, (n_groups + p.n - 1) / p.n);
+            p.first_group = min(p.i * groups, n_groups);
+            p.end_group = min((p.i + 1) * groups, n_groups);
             return true;
         }
         i -= __shfl_sync(0xFFFFFFFFu, end, 31);
@@ -103,15 +114,14 @@ __device__ static inline bool find_part(struct part &p, const struct step &a,
     return false;
 }
 
-/* The letters of part i of the past of a part. */
+/* The letter of part i of the past of a part. */
 template <unsigned HD>
-__device__ static inline struct letter *letters_of(const struct part &p,
-                                                   const struct step &a,
-                                                   unsigned i)
+__device__ static inline letter<HD> *letter_of(const struct part &p,
+                                               const struct step &a, unsigned i)
 {
     const size_t past = (size_t)p.row * a.cache.n_kv_heads + p.head;
 
-    return a.mail + (past * a.most_parts + i) * (HEADS * HD / 4);
+    return (letter<HD> *)a.mail + past * a.most_parts + i;
 }
 
 /* Add up what is relative to other tops. */
@@ -152,17 +162,14 @@ __device__ static inline bool is_blank(float4 v)
            __float_as_uint(v.z) == BLANK || __float_as_uint(v.w) == BLANK;
 }
 
-/* Lanes that read the letters of n parts. */
-__device__ static inline unsigned readers_of(unsigned n)
-{
-    return n <= 8 * LETTERS ? 8 : n <= 16 * LETTERS ? 16 : 32;
-}
-
-/* Read up to LETTERS letters of a quad as soon as they are there, and leave
- * blanks; what there is not is nothing.  The whole warp takes part. */
-__device__ static inline void read_letters(
-    float4 (&sum)[LETTERS], float4 (&scores)[LETTERS],
-    struct letter *const (&from)[LETTERS])
+/* Read what up to LETTERS letters, READERS apart, say of a quad and its group
+ * as soon as it is there, and leave blanks; what there is not, from n letters
+ * on, is nothing.  The whole warp takes part. */
+template <unsigned HD>
+__device__ static inline void read_letters(float4 (&sum)[LETTERS],
+                                           float4 (&scores)[LETTERS],
+                                           letter<HD> *first, unsigned n,
+                                           unsigned quad)
 {
     const float blank = __uint_as_float(BLANK);
     const float4 blanks = make_float4(blank, blank, blank, blank);
@@ -170,16 +177,19 @@ __device__ static inline void read_letters(
 
 #pragma unroll
     for (unsigned i = 0; i < LETTERS; i++) {
-        sum[i] = from[i] ? blanks : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        scores[i] = from[i] ? blanks : make_float4(-INFINITY, 0.0f, 0.0f, 0.0f);
+        const bool is_there = i * READERS < n;
+
+        sum[i] = is_there ? blanks : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        scores[i] = is_there ? blanks
+                             : make_float4(-INFINITY, 0.0f, 0.0f, 0.0f);
     }
     do {
         waits = false;
 #pragma unroll
         for (unsigned i = 0; i < LETTERS; i++)
             if (is_blank(sum[i]) || is_blank(scores[i])) {
-                sum[i] = look(&from[i]->sum);
-                scores[i] = look(&from[i]->scores);
+                sum[i] = look(&first[i * READERS].sums[quad]);
+                scores[i] = look(&first[i * READERS].scores[quad / GROUP]);
             }
 #pragma unroll
         for (unsigned i = 0; i < LETTERS; i++)
@@ -187,45 +197,47 @@ __device__ static inline void read_letters(
     } while (__any_sync(0xFFFFFFFFu, waits));
 #pragma unroll
     for (unsigned i = 0; i < LETTERS; i++)
-        if (from[i]) {
-            send(&from[i]->sum, blanks);
-            send(&from[i]->scores, blanks);
+        if (i * READERS < n) {
+            send(&first[i * READERS].sums[quad], blanks);
+            if (quad % GROUP == 0)
+                send(&first[i * READERS].scores[quad / GROUP], blanks);
         }
 }
 
-/* The letters of a quad from n parts, stride apart, put together by lanes side
- * by side; NULL for none.  The whole warp takes part. */
-__device__ static inline quad collect(struct letter *first, unsigned stride,
-                                      unsigned n, unsigned readers)
+/* The sum over a quad's readers. */
+__device__ static inline float sum_of_readers(float v)
 {
-    struct letter *from[LETTERS];
+#pragma unroll
+    for (unsigned offset = GROUP; offset < 32; offset *= 2)
+        v += __shfl_xor_sync(0xFFFFFFFFu, v, offset);
+    return v;
+}
+
+/* What n parts say of quad lane % GROUP of a group, put together by a warp. */
+template <unsigned HD>
+__device__ static inline quad collect(letter<HD> *first, unsigned n,
+                                      unsigned group)
+{
+    const unsigned reader = threadIdx.x % 32 / GROUP;
     float4 sum[LETTERS], scores[LETTERS];
     quad q = {make_float4(0.0f, 0.0f, 0.0f, 0.0f), -INFINITY, 0.0f};
 
-#pragma unroll
-    for (unsigned i = 0; i < LETTERS; i++) {
-        const unsigned k = threadIdx.x % readers + i * readers;
-
-        from[i] = first && k < n ? first + k * stride : NULL;
-    }
-    read_letters(sum, scores, from);
+    read_letters<HD>(sum, scores, first + reader, n - min(n, reader),
+                     group * GROUP + threadIdx.x % GROUP);
 #pragma unroll
     for (unsigned i = 0; i < LETTERS; i++)
         q.top = fmaxf(q.top, scores[i].x);
-#pragma unroll 1
-    for (unsigned offset = readers / 2; offset > 0; offset /= 2)
+#pragma unroll
+    for (unsigned offset = GROUP; offset < 32; offset *= 2)
         q.top = fmaxf(q.top, __shfl_xor_sync(0xFFFFFFFFu, q.top, offset));
 #pragma unroll
     for (unsigned i = 0; i < LETTERS; i++)
         append(q, sum[i], scores[i].x, scores[i].y);
-#pragma unroll 1
-    for (unsigned offset = readers / 2; offset > 0; offset /= 2) {
-        q.sum.x += __shfl_xor_sync(0xFFFFFFFFu, q.sum.x, offset);
-        q.sum.y += __shfl_xor_sync(0xFFFFFFFFu, q.sum.y, offset);
-        q.sum.z += __shfl_xor_sync(0xFFFFFFFFu, q.sum.z, offset);
-        q.sum.w += __shfl_xor_sync(0xFFFFFFFFu, q.sum.w, offset);
-        q.weight += __shfl_xor_sync(0xFFFFFFFFu, q.weight, offset);
-    }
+    q.sum.x = sum_of_readers(q.sum.x);
+    q.sum.y = sum_of_readers(q.sum.y);
+    q.sum.z = sum_of_readers(q.sum.z);
+    q.sum.w = sum_of_readers(q.sum.w);
+    q.weight = sum_of_readers(q.weight);
     return q;
 }
 

@@ -32,7 +32,7 @@ struct step {
     unsigned n_rows;
     unsigned most_parts; /* of a past */
     unsigned depth;      /* tiles that a warp holds */
-    struct letter *mail; /* [n_rows][n_kv_heads][most_parts][HEADS * HD / 4] */
+    void *mail;          /* [n_rows][n_kv_heads][most_parts] letters */
 };
 
 /* One of the parts of a past, of n. */
@@ -41,8 +41,9 @@ struct part {
     int seq;
     unsigned pos; /* of the newest position */
     unsigned i, n;
-    unsigned first, end; /* tiles */
-    unsigned n_all;      /* parts of all pasts, or more */
+    unsigned first, end;             /* tiles */
+    unsigned first_group, end_group; /* of quads that it finishes */
+    unsigned n_all;                  /* parts of all pasts, or more */
 };
 
 /* What the warps of a block have in common, of one row. */

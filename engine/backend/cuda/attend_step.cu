@@ -346,8 +346,6 @@ template <typename T, unsigned HD, unsigned WARPS>
 __device__ static inline void post(desk<T, HD> *d, const struct step &a,
                                    const struct part &p)
 {
-    struct letter *to = letters_of<HD>(p, a, p.i);
-
 #pragma unroll 1
     for (unsigned i = this_thread(); i < a.group * HD / 4; i += 32 * WARPS) {
         const quad q = gather<T, HD, WARPS>(d, a.depth, i);
@@ -355,46 +353,47 @@ __device__ static inline void post(desk<T, HD> *d, const struct step &a,
         if (p.n == 1) {
             finish<T, HD>(a, p, i, q);
         } else {
-            send(&to[i].sum, q.sum);
-            send(&to[i].scores, make_float4(q.top, q.weight, 0.0f, 0.0f));
+            letter<HD> *to = letter_of<HD>(p, a, p.i);
+
+            send(&to->sums[i], q.sum);
+            if (i % GROUP == 0)
+                send(&to->scores[i / GROUP],
+                     make_float4(q.top, q.weight, 0.0f, 0.0f));
         }
     }
 }
 
-/* Bring the letters near that this part will read. */
+/* Bring near what this part will read of letters, a line of groups each. */
 template <unsigned HD, unsigned WARPS>
 __device__ static inline void prefetch_letters(const struct step &a,
                                                const struct part &p)
 {
-    const unsigned n_quads = a.group * HD / 4;
-    const unsigned of_line = 128 / sizeof(struct letter);
+    enum { LINE = 128 / sizeof(float4) };
 
 #pragma unroll 1
-    for (unsigned k = this_thread(); k < p.n; k += 32 * WARPS)
+    for (unsigned k = this_thread(); k < p.n; k += 32 * WARPS) {
+        const letter<HD> *from = letter_of<HD>(p, a, k);
+
 #pragma unroll 1
-        for (unsigned i = p.i * n_quads / p.n; i < (p.i + 1) * n_quads / p.n;
-             i += of_line)
-            prefetch_kept(letters_of<HD>(p, a, k) + i);
+        for (unsigned i = p.first_group * GROUP; i < p.end_group * GROUP;
+             i += LINE)
+            prefetch_kept(&from->sums[i]);
+        if (p.first_group < p.end_group)
+            prefetch_kept(&from->scores[p.first_group]);
+    }
 }
 
-/* Finish the quads that are this part's to finish. */
+/* Finish the groups of quads that are this part's to finish. */
 template <typename T, unsigned HD, unsigned WARPS>
 __device__ static inline void share(const struct step &a, const struct part &p)
 {
-    const unsigned n_quads = a.group * HD / 4;
-    const unsigned readers = readers_of(p.n);
-    const unsigned end = (p.i + 1) * n_quads / p.n;
-    struct letter *letters = letters_of<HD>(p, a, 0);
-
 #pragma unroll 1
-    for (unsigned first = p.i * n_quads / p.n; first < end;
-         first += 32 * WARPS / readers) {
-        const unsigned i = first + this_thread() / readers;
-        const quad q = collect(i < end ? letters + i : NULL, HEADS * HD / 4,
-                               p.n, readers);
+    for (unsigned i = p.first_group + this_thread() / 32; i < p.end_group;
+         i += WARPS) {
+        const quad q = collect<HD>(letter_of<HD>(p, a, 0), p.n, i);
 
-        if (i < end && this_thread() % readers == 0)
-            finish<T, HD>(a, p, i, q);
+        if (this_thread() % 32 < GROUP)
+            finish<T, HD>(a, p, i * GROUP + this_thread() % 32, q);
     }
 }
 
@@ -408,7 +407,7 @@ __device__ static inline void begin_part(desk<T, HD> *d, const struct step &a,
         prefetch_letters<HD, WARPS>(a, p);
 }
 
-/* A part from then on until its letters are on their way. */
+/* A part from then on until its letter is on its way. */
 template <typename T, unsigned HD, unsigned WARPS>
 __device__ static inline void do_part(desk<T, HD> *d, const struct step &a,
                                       const struct part &p,
@@ -424,9 +423,9 @@ __device__ static inline void do_part(desk<T, HD> *d, const struct step &a,
     newest = newest_at(a, p);
     centre = load_centre<T, HD>(a, p);
     wait_for_inputs();
+    let_next_start(); /* what it reads ahead comes after what we do */
     take_row<T, HD>(d, a, p, turns, centre, newest);
     __syncthreads();
-    let_next_start(); /* what it reads ahead comes after what we do */
     begin_work<T, HD>(w, d);
     add_tiles<T, HD, WARPS, WARPS == FEW_WARPS ? 1 : 2>(w, d, a, p);
     leave<T, HD>(d, a.depth, w);
@@ -453,7 +452,7 @@ __global__ __launch_bounds__(32 * WARPS, 1) void step_kernel(
 #pragma unroll
     for (unsigned k = 0; k < HD / 64; k++)
         inv_freq[k] = load_kept(&a.by.inv_freq[channel_of_pair<HD>(k)]);
-    is_there = find_part(p, a, i);
+    is_there = find_part<HD>(p, a, i);
     if (is_there)
         begin_part<T, HD, WARPS>(d, a, p);
 #pragma unroll 1
@@ -463,7 +462,7 @@ __global__ __launch_bounds__(32 * WARPS, 1) void step_kernel(
         i += gridDim.x;
         if (i < p.n_all) {
             __syncthreads(); /* its shared memory is the next one's */
-            is_there = find_part(next, a, i);
+            is_there = find_part<HD>(next, a, i);
             if (is_there)
                 begin_part<T, HD, WARPS>(d, a, next);
         }
@@ -479,7 +478,7 @@ __global__ __launch_bounds__(32 * WARPS, 1) void step_kernel(
  * ahead of the row.  The product that makes the row has a block for 16 outputs,
  * two on a multiprocessor.  What these leave free, if it is half of the
  * multiprocessors, is enough, but for a few that other rows need; else all but
- * an eighth, for on the others the next kernel's weights are read meanwhile.
+ * a sixth, for on the others it is in its last turn.
  */
 static unsigned parts_of(const struct vibe_cuda *cuda,
                          const struct vibe_tensor *qkv,
@@ -488,7 +487,7 @@ static unsigned parts_of(const struct vibe_cuda *cuda,
     const unsigned n_sm = (unsigned)cuda->n_sm;
     const unsigned busy = ((unsigned)qkv->C + 31) / 32;
     const unsigned begin = busy <= n_sm / 2 ? 15 * (n_sm - busy) / 16
-                                            : 7 * n_sm / 8;
+                                            : 5 * n_sm / 6;
     const unsigned n = begin / (unsigned)kv->n_kv_heads;
     const unsigned tiles = (unsigned)(kv->max_blocks * kv->block_tokens) / TILE;
 
@@ -499,8 +498,8 @@ size_t vibe_cuda_attend_step_mail(const struct vibe_cuda *cuda,
                                   const struct vibe_tensor *qkv,
                                   const struct vibe_kv *kv)
 {
-    return kv->n_seqs * kv->n_kv_heads * parts_of(cuda, qkv, kv) * HEADS *
-           kv->head_dim / 4 * sizeof(struct letter);
+    return kv->n_seqs * kv->n_kv_heads * parts_of(cuda, qkv, kv) *
+           (kv->head_dim == 64 ? sizeof(letter<64>) : sizeof(letter<128>));
 }
 
 /* Blocks of a kernel that run at once; 0 after an error. */
@@ -584,7 +583,7 @@ cudaError_t vibe_cuda_attend_step(const struct vibe_cuda *cuda,
                      (unsigned)qkv->B,
                      parts_of(cuda, qkv, kv),
                      1,
-                     (struct letter *)mail};
+                     mail};
 
     if (kv->dtype == VIBE_F8_E4M3)
         return kv->head_dim == 64 ? launch_step<e4m3, 64>(cuda, &a)
