@@ -80,10 +80,11 @@ __device__ static inline float power_of_2(float x)
 /* max(z, 0) - |z| / 2 erfc(|z| / sqrt 2), of which erfc / 2 is a power of 2:
  * within 6.4e-7, most of it rounding, no worse than with erff, in a third of
  * the instructions.  The exponent falls for all |z|, whose scale makes the
- * leading coefficient -1. */
+ * leading coefficient -1.  x is rounded in every kernel alike, never part of a
+ * multiply-add: a row must not depend on which kernel made it. */
 __device__ static inline float gelu(float z)
 {
-    const float x = fabsf(z) * 0.216287008f;
+    const float x = __fmul_rn(fabsf(z), 0.216287008f);
     float p = 3.23738418f - x;
 
     p = fmaf(x, p, -5.12234784f);
