@@ -12,6 +12,7 @@
 
 #include "engine/backend/cuda/async.cuh"
 #include "engine/backend/cuda/shared.cuh"
+#include "engine/backend/cuda/walk.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -50,37 +51,8 @@ enum {
     NO_TILE = 1 << 19,
 };
 
-/* The tiles of a team: those of its slices, one slice after the other in the
- * order in which each can be added to what is there. */
-struct way {
-    unsigned first, stride, n_visits; /* slices */
-    unsigned visit, tile;
-
-    __device__ inline void open(const decode &a, unsigned team)
-    {
-        first = team * a.parts + blockIdx.y % a.parts;
-        stride = a.teams * a.parts;
-        n_visits = a.slices / stride;
-        tile = first;
-        visit = 0;
-    }
-
-    __device__ inline bool is_in(void) const
-    {
-        return visit < n_visits;
-    }
-
-    /* Returns whether a slice has ended. */
-    __device__ inline bool next(const decode &a)
-    {
-        tile += a.slices;
-        if (tile < a.n_tiles)
-            return false;
-        visit++;
-        tile = first + stride * (__brev(visit) >> 1 >> __clz(n_visits));
-        return true;
-    }
-
+/* A team's walk, as a list. */
+struct way : walk {
     /* List the rest: how many steps there are, the steps, and as many of no
      * tile as a ring has stages. */
     __device__ inline void list(unsigned *to, const decode &a)

@@ -20,54 +20,12 @@
  * rows 64 products 100 and shared memory 130.  x comes from the second cache
  * for each block, so that blocks of few outputs read more of x than of weights.
  */
+#include "engine/backend/cuda/walk.cuh"
 #include "engine/backend/cuda/wide.cuh"
 #include "engine/backend/cuda/wide_feed.cuh"
 #include "engine/backend/cuda/wide_sums.cuh"
 
 #if __CUDA_ARCH__ >= 800
-
-/* The tiles of a team: those of its slices, one slice after the other in the
- * order in which each can be added to what is there. */
-struct walk {
-    unsigned first, stride, n_visits; /* slices */
-    unsigned visit, tile;
-
-    __device__ inline void open(const decode &a, unsigned team)
-    {
-        first = team * a.parts + blockIdx.y % a.parts;
-        stride = a.teams * a.parts;
-        n_visits = a.slices / stride;
-        tile = first;
-        visit = tile < a.n_tiles ? 0 : n_visits;
-    }
-
-    __device__ inline bool is_in(void) const
-    {
-        return visit < n_visits;
-    }
-
-    /* Tiles that the first team of the block has more. */
-    __device__ inline unsigned lag(const decode &a, unsigned team) const
-    {
-        const unsigned rest = a.n_tiles & (a.slices - 1);
-        unsigned n = 0;
-
-        for (unsigned s = first; s < first + a.slices; s += stride)
-            n += s >= rest && s - team * a.parts < rest;
-        return n;
-    }
-
-    /* Returns whether a slice has ended. */
-    __device__ inline bool next(const decode &a)
-    {
-        tile += a.slices;
-        if (tile < a.n_tiles)
-            return false;
-        visit++;
-        tile = first + stride * (__brev(visit) >> 1 >> __clz(n_visits));
-        return true;
-    }
-};
 
 __device__ static inline void find_rows(pass &p, const decode &a)
 {
