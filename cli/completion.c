@@ -60,13 +60,14 @@ static int takes_one_word(const struct vibe_option *row)
 static void print_patterns(FILE *out,
                            int (*is_meant)(const struct vibe_option *row))
 {
+    const struct vibe_option *row;
     int is_first = 1;
 
-    for (size_t i = 0; i < vibe_option_n_rows; i++) {
-        if (!is_meant(&vibe_option_rows[i]))
+    for (size_t i = 0; (row = vibe_option_at(i)); i++) {
+        if (!is_meant(row))
             continue;
         fputs(is_first ? "" : "|", out);
-        print_pattern(out, &vibe_option_rows[i]);
+        print_pattern(out, row);
         is_first = 0;
     }
 }
@@ -83,6 +84,7 @@ static void print_complete_options(FILE *out)
 
 void vibe_help_completion(FILE *out)
 {
+    const struct vibe_option *row;
     char name[NAME_LENGTH];
 
     fputs("# bash completion for vibevoice; load it with\n"
@@ -94,9 +96,9 @@ void vibe_help_completion(FILE *out)
           "    if [[ $cur == -?* ]]; then\n"
           "        mapfile -t COMPREPLY < <(compgen -W '",
           out);
-    for (size_t i = 0; i < vibe_option_n_rows; i++)
+    for (size_t i = 0; (row = vibe_option_at(i)); i++)
         fprintf(out, "%s%s", i ? " " : "",
-                vibe_option_name(&vibe_option_rows[i], name, sizeof(name)));
+                vibe_option_name(row, name, sizeof(name)));
     fputs("' -- \"${cur//_/-}\")\n"
           "        return\n"
           "    fi\n"
@@ -111,9 +113,9 @@ void vibe_help_completion(FILE *out)
           out);
     print_complete_options(out);
     fputs("    case $option in\n", out);
-    for (size_t i = 0; i < vibe_option_n_rows; i++)
-        if (vibe_option_takes_value(&vibe_option_rows[i]))
-            print_values(out, &vibe_option_rows[i]);
+    for (size_t i = 0; (row = vibe_option_at(i)); i++)
+        if (vibe_option_takes_value(row))
+            print_values(out, row);
     fputs(
         "    *) return ;;\n"
         "    esac\n"

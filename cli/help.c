@@ -16,17 +16,6 @@ enum {
     TEXT_MAX = 1024,
 };
 
-static const char *const group_titles[VIBE_N_GROUPS] = {
-    [VIBE_GROUP_INPUT] = "Input and voices",
-    [VIBE_GROUP_MODEL] = "Model",
-    [VIBE_GROUP_GENERATION] = "Generation",
-    [VIBE_GROUP_DEVICE] = "Device",
-    [VIBE_GROUP_OUTPUT] = "Output",
-    [VIBE_GROUP_BATCH] = "Batches",
-    [VIBE_GROUP_INSPECT] = "Instead of speaking",
-    [VIBE_GROUP_MESSAGES] = "Messages and help",
-};
-
 static const struct {
     const char *what, *how;
 } examples[] = {
@@ -204,21 +193,24 @@ static void print_examples(FILE *out)
 
 void vibe_help_short(FILE *out)
 {
+    const struct vibe_option *row;
+
     fprintf(out, "Usage: %s\n\n%s\n\n", usage, summary);
-    for (size_t i = 0; i < vibe_option_n_rows; i++)
-        if (vibe_option_rows[i].is_everyday)
-            print_option(out, &vibe_option_rows[i]);
+    for (size_t i = 0; (row = vibe_option_at(i)); i++)
+        if (row->is_everyday)
+            print_option(out, row);
     print_examples(out);
 }
 
 void vibe_help_full(FILE *out)
 {
+    const struct vibe_option_section *const *section = vibe_option_sections;
+
     fprintf(out, "Usage: %s\n\n%s\n", usage, summary);
-    for (int group = 0; group < VIBE_N_GROUPS; group++) {
-        fprintf(out, "\n%s:\n", group_titles[group]);
-        for (size_t i = 0; i < vibe_option_n_rows; i++)
-            if ((int)vibe_option_rows[i].group == group)
-                print_option(out, &vibe_option_rows[i]);
+    for (; *section; section++) {
+        fprintf(out, "\n%s:\n", (*section)->title);
+        for (size_t i = 0; i < (*section)->n; i++)
+            print_option(out, &(*section)->rows[i]);
     }
     fputs("\nIn option names _ and - are the same.  Every option can also be "
           "set as\nVIBEVOICE_<OPTION> in the environment, or in an options "
@@ -251,25 +243,27 @@ static void print_troff(FILE *out, const char *text)
     }
 }
 
-static void print_man_options(FILE *out)
+static void print_man_option(FILE *out, const struct vibe_option *row)
 {
     char heading[TEXT_MAX], text[TEXT_MAX];
 
-    for (int group = 0; group < VIBE_N_GROUPS; group++) {
-        fprintf(out, ".SS %s\n", group_titles[group]);
-        for (size_t i = 0; i < vibe_option_n_rows; i++) {
-            const struct vibe_option *row = &vibe_option_rows[i];
+    write_heading(heading, sizeof(heading), row);
+    write_description(text, sizeof(text), row);
+    fputs(".TP\n.B ", out);
+    print_troff(out, heading);
+    fputc('\n', out);
+    print_troff(out, text);
+    fputs(".\n", out);
+}
 
-            if ((int)row->group != group)
-                continue;
-            write_heading(heading, sizeof(heading), row);
-            write_description(text, sizeof(text), row);
-            fputs(".TP\n.B ", out);
-            print_troff(out, heading);
-            fputc('\n', out);
-            print_troff(out, text);
-            fputs(".\n", out);
-        }
+static void print_man_options(FILE *out)
+{
+    const struct vibe_option_section *const *section = vibe_option_sections;
+
+    for (; *section; section++) {
+        fprintf(out, ".SS %s\n", (*section)->title);
+        for (size_t i = 0; i < (*section)->n; i++)
+            print_man_option(out, &(*section)->rows[i]);
     }
 }
 

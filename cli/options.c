@@ -50,10 +50,22 @@ static int has_name(const struct vibe_option *row, const char *name)
 
 static const struct vibe_option *find_row(const char *name)
 {
-    for (size_t i = 0; i < vibe_option_n_rows; i++)
-        if (has_name(&vibe_option_rows[i], name))
-            return &vibe_option_rows[i];
+    const struct vibe_option *row;
+
+    for (size_t i = 0; (row = vibe_option_at(i)); i++)
+        if (has_name(row, name))
+            return row;
     return NULL;
+}
+
+/* The i of vibe_option_at() that is row. */
+static size_t index_of(const struct vibe_option *row)
+{
+    size_t i = 0;
+
+    while (vibe_option_at(i) != row)
+        i++;
+    return i;
 }
 
 enum vibe_option_source vibe_options_source(const struct vibe_options *options,
@@ -62,7 +74,7 @@ enum vibe_option_source vibe_options_source(const struct vibe_options *options,
     const struct vibe_option *row = find_row(name);
 
     assert(row);
-    return options->source[row - vibe_option_rows];
+    return options->source[index_of(row)];
 }
 
 /* An option as it stands in a word: its row, and "--no-" or "=value". */
@@ -148,10 +160,10 @@ static const char *place_of(const struct parser *p, char *buf, size_t size)
     return buf;
 }
 
-/* Has this row been given, and not as --no-x? */
+/* Has row i been given, and not as --no-x? */
 static int is_active(const struct vibe_options *options, size_t i)
 {
-    const struct vibe_option *row = &vibe_option_rows[i];
+    const struct vibe_option *row = vibe_option_at(i);
 
     if (options->source[i] == VIBE_FROM_DEFAULT)
         return 0;
@@ -165,11 +177,11 @@ static int is_active(const struct vibe_options *options, size_t i)
  */
 static int may_set(struct parser *p, const struct vibe_option *row, int is_off)
 {
-    size_t self = (size_t)(row - vibe_option_rows);
+    const struct vibe_option *other;
+    size_t self = index_of(row);
     unsigned char source = (unsigned char)p->source;
 
-    for (size_t i = 0; i < vibe_option_n_rows; i++) {
-        const struct vibe_option *other = &vibe_option_rows[i];
+    for (size_t i = 0; (other = vibe_option_at(i)); i++) {
         int is_rival = i != self && row->team && other->team == row->team &&
                        is_active(p->out, i) && !is_off;
         char place[PLACE_MAX], first[VIBE_OPTION_NAME_MAX],
@@ -193,9 +205,8 @@ static void warn_repeated(const struct parser *p, const struct vibe_option *row,
                           const char *name, const char *word)
 {
     char msg[PLACE_MAX + VIBE_OPTION_NAME_MAX];
-    size_t self = (size_t)(row - vibe_option_rows);
 
-    if (p->out->source[self] != (unsigned char)p->source ||
+    if (p->out->source[index_of(row)] != (unsigned char)p->source ||
         row->kind == VIBE_OPT_WORDS || row->kind == VIBE_OPT_APPEND ||
         !vibe_option_takes_value(row) || !p->listener ||
         !p->listener->on_warning)
@@ -219,7 +230,7 @@ static int set_word(struct parser *p, const struct vibe_option *row,
              p->file ? place_of(p, place, sizeof(place)) : "", name);
     rc = vibe_option_store(p->out, row, label, word, p->err);
     if (rc == VIBE_OK)
-        p->out->source[row - vibe_option_rows] = (unsigned char)p->source;
+        p->out->source[index_of(row)] = (unsigned char)p->source;
     return rc;
 }
 
@@ -241,7 +252,7 @@ static int set_switch(struct parser *p, const struct spelled *s)
         *field += s->n_letters;
     else
         *field = row->kind == VIBE_OPT_SET ? row->value : !s->is_no;
-    p->out->source[row - vibe_option_rows] = (unsigned char)p->source;
+    p->out->source[index_of(row)] = (unsigned char)p->source;
     return VIBE_OK;
 }
 
@@ -333,11 +344,13 @@ static int parse_words(struct parser *p)
 
 int vibe_options_init(struct vibe_options *out, struct vibe_error *err)
 {
+    const struct vibe_option *row;
+
     *out = (struct vibe_options){0};
-    for (size_t i = 0; i < vibe_option_n_rows; i++) {
-        const struct vibe_option *row = &vibe_option_rows[i];
+    for (size_t i = 0; (row = vibe_option_at(i)); i++) {
         int rc = VIBE_OK;
 
+        assert(i < VIBE_OPTIONS_MAX);
         if (row->def)
             rc = vibe_option_store(out, row, row->names, row->def, err);
         if (rc != VIBE_OK)
@@ -429,9 +442,9 @@ int vibe_options_apply_env(struct vibe_options *out,
                            struct vibe_error *err)
 {
     struct parser p = {.out = out, .source = VIBE_FROM_ENV, .err = err};
+    const struct vibe_option *row;
 
-    for (size_t i = 0; i < vibe_option_n_rows; i++) {
-        const struct vibe_option *row = &vibe_option_rows[i];
+    for (size_t i = 0; (row = vibe_option_at(i)); i++) {
         char buf[VIBE_OPTION_NAME_MAX + 16];
         const char *name = env_name(row, buf, sizeof(buf));
         const char *value = name ? env_value(environment, name) : NULL;

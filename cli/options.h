@@ -1,9 +1,9 @@
 /*
  * options.h - the command line as one table.
  *
- * Each option is a row of vibe_option_rows[].  Parsing, ranges, --help, the
- * manual page and the shell completion are made from it, so an option is added
- * by adding a row and a field of struct vibe_options, and nowhere else.
+ * Each option is a row of a section.  Parsing, ranges, --help, the manual page
+ * and the shell completion are made from it, so an option is added by adding a
+ * row and a field of struct vibe_options, and nowhere else.
  *
  * Rules, for every row: '_' and '-' are equal inside names; "--opt value" and
  * "--opt=value"; no abbreviations; "--" ends options; the last of several
@@ -93,9 +93,8 @@ enum vibe_option_source {
     VIBE_FROM_ARGV,
 };
 
-enum {
-    VIBE_OPTIONS_MAX = 128
-}; /* rows that struct vibe_options has room for */
+/* Rows that struct vibe_options has room for. */
+enum { VIBE_OPTIONS_MAX = 128 };
 
 /*
  * The values.  Numbers that were not given and have no default are 0, strings
@@ -195,18 +194,6 @@ enum vibe_option_kind {
     VIBE_OPT_PARSED, /* what row->parse makes of the word */
 };
 
-enum vibe_option_group {
-    VIBE_GROUP_INPUT,
-    VIBE_GROUP_MODEL,
-    VIBE_GROUP_GENERATION,
-    VIBE_GROUP_DEVICE,
-    VIBE_GROUP_OUTPUT,
-    VIBE_GROUP_BATCH,
-    VIBE_GROUP_INSPECT,
-    VIBE_GROUP_MESSAGES,
-    VIBE_N_GROUPS,
-};
-
 /* A word of a choice.  Case does not matter, '_' and '-' are equal. */
 struct vibe_choice {
     const char *word; /* NULL ends the list */
@@ -231,7 +218,6 @@ enum vibe_option_team {
 struct vibe_option {
     const char *names; /* "--canonical -c --alias", separated by a space */
     size_t offset;     /* of the field in struct vibe_options */
-    enum vibe_option_group group;
     enum vibe_option_kind kind;
     const char *meta;  /* what its value is called, NULL when it takes none */
     const char *def;   /* the default, as a user would write it, or NULL */
@@ -252,8 +238,18 @@ struct vibe_option {
     int stops;       /* nothing after it is looked at */
 };
 
-extern const struct vibe_option vibe_option_rows[];
-extern const size_t vibe_option_n_rows;
+/* What --help lists under one title. */
+struct vibe_option_section {
+    const char *title;
+    const struct vibe_option *rows; /* [n] */
+    size_t n;
+};
+
+/* In the order of --help; NULL ends the list. */
+extern const struct vibe_option_section *const vibe_option_sections[];
+
+/* Row i of all sections, one after another; NULL behind the last. */
+const struct vibe_option *vibe_option_at(size_t i);
 
 /* Told of each value that was given twice; msg is borrowed for the call. */
 struct vibe_option_listener {

@@ -305,10 +305,11 @@ int vibe_option_store(struct vibe_options *out, const struct vibe_option *row,
 const char *vibe_option_suggest(const char *typed, char *buf, size_t size)
 {
     char spelling[VIBE_OPTION_NAME_MAX];
+    const struct vibe_option *row;
     size_t best = (size_t)-1;
 
-    for (size_t i = 0; i < vibe_option_n_rows; i++) {
-        const char *at = vibe_option_rows[i].names;
+    for (size_t i = 0; (row = vibe_option_at(i)); i++) {
+        const char *at = row->names;
 
         while (vibe_option_next_name(&at, spelling, sizeof(spelling))) {
             size_t n = strlen(typed);

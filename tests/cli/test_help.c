@@ -51,8 +51,10 @@ static int has_word(const char *text, const char *word)
 /* Fail unless every spelling is printed, with its dashes written as dash. */
 static void assert_has_all(const char *text, const char *dash)
 {
-    for (size_t i = 0; i < vibe_option_n_rows; i++) {
-        const char *at = vibe_option_rows[i].names;
+    const struct vibe_option *row;
+
+    for (size_t i = 0; (row = vibe_option_at(i)); i++) {
+        const char *at = row->names;
         char name[64], escaped[160];
 
         while (vibe_option_next_name(&at, name, sizeof(name))) {
@@ -94,14 +96,15 @@ static void completion_mentions_every_name(void **state)
 static void help_shows_ranges_and_defaults_of_the_table(void **state)
 {
     struct fixture *f = *state;
+    const struct vibe_option *row;
 
     print(f, vibe_help_full);
-    for (size_t i = 0; i < vibe_option_n_rows; i++) {
+    for (size_t i = 0; (row = vibe_option_at(i)); i++) {
         char shown[64];
 
-        if (!vibe_option_rows[i].def)
+        if (!row->def)
             continue;
-        snprintf(shown, sizeof(shown), "%s", vibe_option_rows[i].def);
+        snprintf(shown, sizeof(shown), "%s", row->def);
         assert_non_null(strstr(f->text, shown));
     }
     assert_non_null(strstr(f->text, "[1 to 1000; default"));
@@ -124,13 +127,14 @@ static void help_fits_a_terminal(void **state)
 static void short_help_is_short(void **state)
 {
     struct fixture *f = *state;
+    const struct vibe_option *row;
     size_t n_lines = 0, n_everyday = 0;
 
     print(f, vibe_help_short);
     for (const char *c = f->text; *c; c++)
         n_lines += *c == '\n';
-    for (size_t i = 0; i < vibe_option_n_rows; i++)
-        n_everyday += vibe_option_rows[i].is_everyday != 0;
+    for (size_t i = 0; (row = vibe_option_at(i)); i++)
+        n_everyday += row->is_everyday != 0;
     assert_in_range(n_everyday, 10, 17);
     assert_in_range(n_lines, 20, 60); /* little more than one screen */
 }

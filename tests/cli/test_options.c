@@ -451,9 +451,10 @@ static void a_missing_options_file_is_an_input_error(void **state)
 /* Rules that a new row is likely to break. */
 static void every_row_is_well_formed(void **state)
 {
+    const struct vibe_option *row;
+
     (void)state;
-    for (size_t i = 0; i < vibe_option_n_rows; i++) {
-        const struct vibe_option *row = &vibe_option_rows[i];
+    for (size_t i = 0; (row = vibe_option_at(i)); i++) {
         const char *at = row->names;
         char name[64];
 
@@ -506,11 +507,12 @@ static void sizes_have_units_and_signs(void **state)
 static void no_name_is_taken_twice(void **state)
 {
     char all[8192] = " ";
+    const struct vibe_option *row;
     size_t n = 1;
 
     (void)state;
-    for (size_t i = 0; i < vibe_option_n_rows; i++) {
-        const char *at = vibe_option_rows[i].names;
+    for (size_t i = 0; (row = vibe_option_at(i)); i++) {
+        const char *at = row->names;
         char name[64], padded[80];
 
         while (vibe_option_next_name(&at, name, sizeof(name))) {
