@@ -1,10 +1,14 @@
 #include "cli/log.h"
 
+#include <ctype.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { LINE_BYTES = 2 * PATH_MAX };
 
 int vibe_log_is_terminal(FILE *out)
 {
@@ -54,9 +58,20 @@ static const char *name_of(enum vibe_log_level level)
     return "";
 }
 
+/* Names in a message are those of strangers' files: none may move the cursor
+ * or begin a line of its own.  U+0080 to U+009F are controls, too. */
+static void hide_controls(char *line)
+{
+    for (unsigned char *c = (unsigned char *)line; *c; c++) {
+        if (c[0] == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0)
+            c[0] = c[1] = '?';
+        else if (iscntrl(*c))
+            *c = '?';
+    }
+}
+
 /* "2026-11-21 16:53:07 info: ...". */
-static void write_file(FILE *file, enum vibe_log_level level, const char *fmt,
-                       va_list ap)
+static void write_file(FILE *file, enum vibe_log_level level, const char *line)
 {
     const time_t now = time(NULL);
     char stamp[32] = "";
@@ -64,36 +79,33 @@ static void write_file(FILE *file, enum vibe_log_level level, const char *fmt,
 
     if (localtime_r(&now, &tm))
         strftime(stamp, sizeof(stamp), "%Y-%m-%d %H:%M:%S", &tm);
-    fprintf(file, "%s %s: ", stamp, name_of(level));
-    vfprintf(file, fmt, ap);
-    fputc('\n', file);
+    fprintf(file, "%s %s: %s\n", stamp, name_of(level), line);
     fflush(file); /* what was said before a crash is what matters */
 }
 
 static void write_screen(struct vibe_log *log, enum vibe_log_level level,
-                         const char *fmt, va_list ap)
+                         const char *line)
 {
+    const int ends_color = level == VIBE_LOG_ERROR && log->has_color;
+
     vibe_log_clear_bar(log);
-    fputs(prefix_of(level, log->has_color), log->out);
-    vfprintf(log->out, fmt, ap);
-    fputs(level == VIBE_LOG_ERROR && log->has_color ? "\033[0m\n" : "\n",
-          log->out);
+    fprintf(log->out, "%s%s%s\n", prefix_of(level, log->has_color), line,
+            ends_color ? "\033[0m" : "");
     fflush(log->out);
 }
 
 void vibe_log(struct vibe_log *log, enum vibe_log_level level, const char *fmt,
               ...)
 {
+    char line[LINE_BYTES]; /* also there when there is no memory */
     va_list ap;
 
-    if (log->file && level <= VIBE_LOG_DEBUG) {
-        va_start(ap, fmt);
-        write_file(log->file, level, fmt, ap);
-        va_end(ap);
-    }
-    if (level > log->level)
-        return;
     va_start(ap, fmt);
-    write_screen(log, level, fmt, ap);
+    vsnprintf(line, sizeof(line), fmt, ap);
     va_end(ap);
+    hide_controls(line);
+    if (log->file && level <= VIBE_LOG_DEBUG)
+        write_file(log->file, level, line);
+    if (level <= log->level)
+        write_screen(log, level, line);
 }

@@ -28,7 +28,10 @@ struct vibe_log {
 /* Is a stream a terminal that understands escapes? */
 int vibe_log_is_terminal(FILE *out);
 
-/* Print one line if its level is wanted; printf's formats. */
+/*
+ * Print one line if its level is wanted; printf's formats.  Control characters
+ * become question marks.
+ */
 void vibe_log(struct vibe_log *log, enum vibe_log_level level, const char *fmt,
               ...) __attribute__((format(printf, 3, 4)));
 
