@@ -1,8 +1,8 @@
 /*
  * vibe_test.h - what every unit test includes, and its main().
  *
- * A test file defines setup(), teardown() and tests[] and ends with
- * VIBE_TEST_MAIN(tests).
+ * A test file defines setup() and teardown(), or has VIBE_TEST_FIXTURE() do so,
+ * and tests[], and ends with VIBE_TEST_MAIN(tests).
  */
 #ifndef VIBE_TEST_H
 #define VIBE_TEST_H
@@ -12,11 +12,26 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
 /* One test run between setup() and teardown() of its own file. */
 #define VIBE_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+/* setup() and teardown() of a fixture that begins as zeros, and owns nothing. */
+#define VIBE_TEST_FIXTURE(type)           \
+    static int setup(void **state)        \
+    {                                     \
+        *state = calloc(1, sizeof(type)); \
+        return *state ? 0 : -1;           \
+    }                                     \
+                                          \
+    static int teardown(void **state)     \
+    {                                     \
+        free(*state);                     \
+        return 0;                         \
+    }
 
 /* "./test_wav" runs all of tests[]; "./test_wav '*stereo*'" runs a subset. */
 #define VIBE_TEST_MAIN(tests)                             \

@@ -1,5 +1,4 @@
 /* preprocessor_config.json, which says how voices are made equally loud. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/error.h"
@@ -12,17 +11,7 @@ struct fixture {
     struct vibe_error err;
 };
 
-static int setup(void **state)
-{
-    *state = calloc(1, sizeof(struct fixture));
-    return *state ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    free(*state);
-    return 0;
-}
+VIBE_TEST_FIXTURE(struct fixture)
 
 static int preprocess(struct fixture *f, const char *text)
 {

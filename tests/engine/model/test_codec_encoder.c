@@ -15,17 +15,7 @@ struct fixture {
     struct vibe_error err;
 };
 
-static int setup(void **state)
-{
-    *state = calloc(1, sizeof(struct fixture));
-    return *state ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    free(*state);
-    return 0;
-}
+VIBE_TEST_FIXTURE(struct fixture)
 
 static void open_encoder(struct fixture *f, size_t model, const char *prefix,
                          size_t n_dialogues, size_t max_frames)

@@ -23,17 +23,7 @@ struct fixture {
     struct vibe_error err;
 };
 
-static int setup(void **state)
-{
-    *state = calloc(1, sizeof(struct fixture));
-    return *state ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    free(*state);
-    return 0;
-}
+VIBE_TEST_FIXTURE(struct fixture)
 
 static void open_connectors(struct fixture *f, size_t model)
 {

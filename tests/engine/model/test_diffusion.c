@@ -1,7 +1,6 @@
 #include "engine/model/diffusion.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/backend/ops.h"
@@ -19,17 +18,7 @@ struct fixture {
     struct vibe_error err;
 };
 
-static int setup(void **state)
-{
-    *state = calloc(1, sizeof(struct fixture));
-    return *state ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    free(*state);
-    return 0;
-}
+VIBE_TEST_FIXTURE(struct fixture)
 
 static void open_head(struct fixture *f, size_t model, size_t n_dialogues)
 {
