@@ -247,7 +247,7 @@ void vibe_residency_release(struct vibe_residency *r)
     *r = (struct vibe_residency){0};
 }
 
-/* Resident bytes of the matrix of piece i. */
+/* Resident bytes of a matrix. */
 static size_t matrix_bytes(const struct vibe_residency *r, size_t matrix)
 {
     size_t bytes = 0;
