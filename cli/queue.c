@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/errands.h"
 #include "cli/json.h"
 #include "cli/report.h"
 #include "cli/request.h"
@@ -20,11 +21,13 @@ enum vibe_exit vibe_queue_init(struct vibe_queue *q, struct vibe_run *run,
         .run = run,
         .waiting = calloc(run->jobs.n + 1, sizeof(struct vibe_take *)),
     };
-    return q->waiting ? VIBE_EXIT_OK : vibe_cli_fail_memory(why, "scripts");
+    return q->waiting ? vibe_errands_open(&q->errands, why)
+                      : vibe_cli_fail_memory(why, "scripts");
 }
 
 void vibe_queue_release(struct vibe_queue *q)
 {
+    vibe_errands_free(q->errands);
     free(q->waiting);
     *q = (struct vibe_queue){0};
 }
@@ -56,6 +59,12 @@ static void announce(const struct vibe_take *take, struct json_t *object)
     }
 }
 
+/* Is nothing else to be spoken after this failure? */
+static int is_final(const struct vibe_run *run, const struct vibe_failure *why)
+{
+    return run->cli->options->is_fail_fast || why->status == VIBE_EXIT_SIGPIPE;
+}
+
 /* A job has failed: the only one fails the command, others are told now. */
 static void fail_job(struct vibe_queue *q, const struct vibe_failure *why)
 {
@@ -67,15 +76,43 @@ static void fail_job(struct vibe_queue *q, const struct vibe_failure *why)
         q->why = *why;
     else
         vibe_cli_report(run->cli, why);
-    if (run->cli->options->is_fail_fast || why->status == VIBE_EXIT_SIGPIPE)
+    if (is_final(run, why))
         q->is_stopped = 1;
+}
+
+/* What is told is done and failed while others speak. */
+static void tell(struct vibe_queue *q, const struct vibe_take *take,
+                 enum vibe_take_outcome outcome, struct json_t *object)
+{
+    struct vibe_run *run = q->run;
+
+    pthread_mutex_lock(&run->lock);
+    if (outcome == VIBE_TAKE_DONE)
+        announce(take, object);
+    vibe_report_add(run->report, object);
+    run->n_done += outcome == VIBE_TAKE_DONE;
+    if (outcome == VIBE_TAKE_FAILED)
+        fail_job(q, &take->why);
+    pthread_mutex_unlock(&run->lock);
+}
+
+/* A batch that cannot be resumed goes no further. */
+static void fail_state(struct vibe_queue *q, struct vibe_failure *why)
+{
+    struct vibe_run *run = q->run;
+
+    pthread_mutex_lock(&run->lock);
+    vibe_cli_fail_by(why, VIBE_EXIT_OUTPUT, NULL);
+    vibe_cli_report(run->cli, why);
+    q->is_stopped = 1;
+    run->n_failed++;
+    pthread_mutex_unlock(&run->lock);
 }
 
 /* Write down what became of a take. */
 static void record(struct vibe_queue *q, const struct vibe_take *take,
                    enum vibe_take_outcome outcome)
 {
-    struct vibe_run *run = q->run;
     json_t *object = vibe_take_object(take, take->job->output,
                                       outcome == VIBE_TAKE_DONE ? "done"
                                       : outcome == VIBE_TAKE_FAILED
@@ -83,16 +120,27 @@ static void record(struct vibe_queue *q, const struct vibe_take *take,
                                           : "interrupted");
     struct vibe_failure why = {0};
 
-    if (outcome == VIBE_TAKE_DONE)
-        announce(take, object);
-    vibe_report_add(run->report, object);
-    if (run->state && vibe_state_add(run->state, object, &why.err) != VIBE_OK) {
-        vibe_cli_fail_by(&why, VIBE_EXIT_OUTPUT, NULL);
-        vibe_cli_report(run->cli, &why);
-        q->is_stopped = 1; /* it could not be resumed */
-        run->n_failed++;
-    }
+    tell(q, take, outcome, object);
+    if (q->run->state &&
+        vibe_state_add(q->run->state, object, &why.err) != VIBE_OK)
+        fail_state(q, &why);
     json_decref(object);
+}
+
+/* An errand: have what was spoken on disk, and write that down. */
+static void close_take(void *user, void *object)
+{
+    struct vibe_queue *q = user;
+    struct vibe_take *take = object;
+
+    record(q, take, vibe_take_close(take));
+    vibe_take_free(take);
+}
+
+/* An errand: the same of a part, while the next one is spoken. */
+static void close_part(void *user, void *object)
+{
+    vibe_take_close_part(user, object);
 }
 
 static void on_end(void *user, const struct vibe_request *request,
@@ -102,21 +150,21 @@ static void on_end(void *user, const struct vibe_request *request,
     struct vibe_queue *q = user;
     struct vibe_run *run = q->run;
     struct vibe_take *take = request->user;
-    enum vibe_take_outcome outcome;
+    const enum vibe_take_outcome outcome = vibe_take_end(take, result, err);
 
+    /* ahead of what ends the take, whoever speaks that */
+    if (outcome == VIBE_TAKE_GOES_ON)
+        vibe_errands_add(q->errands, close_part, take,
+                         vibe_take_next_part(take));
     pthread_mutex_lock(&run->lock);
     vibe_progress_end(&run->progress);
-    outcome = vibe_take_end(take, result, err);
-    if (outcome == VIBE_TAKE_GOES_ON) {
+    if (outcome == VIBE_TAKE_GOES_ON)
         q->waiting[q->n_waiting++] = take;
-    } else {
-        record(q, take, outcome);
-        run->n_done += outcome == VIBE_TAKE_DONE;
-        if (outcome == VIBE_TAKE_FAILED)
-            fail_job(q, &take->why);
-        vibe_take_free(take);
-    }
+    if (outcome == VIBE_TAKE_FAILED && is_final(run, &take->why))
+        q->is_stopped = 1;
     pthread_mutex_unlock(&run->lock);
+    if (outcome != VIBE_TAKE_GOES_ON)
+        vibe_errands_add(q->errands, close_take, q, take);
 }
 
 /* Open the take of the next job, or none. */
@@ -233,6 +281,8 @@ enum vibe_exit vibe_queue_speak(struct vibe_queue *q,
 
 void vibe_queue_close(struct vibe_queue *q)
 {
+    vibe_errands_free(q->errands);
+    q->errands = NULL;
     while (q->n_waiting > 0) {
         struct vibe_take *take = q->waiting[--q->n_waiting];
 

@@ -9,13 +9,15 @@
 #include "cli/cli.h"
 
 struct vibe_engine;
+struct vibe_errands;
 struct vibe_run;
 struct vibe_take;
 
 struct vibe_queue {
-    struct vibe_run *run;       /* borrowed; with its lock held, or by one */
-    size_t next;                /* job */
-    struct vibe_take **waiting; /* [n_waiting] with another part; owned */
+    struct vibe_run *run;         /* borrowed; with its lock held, or by one */
+    struct vibe_errands *errands; /* that close files; owned */
+    size_t next;                  /* job */
+    struct vibe_take **waiting;   /* [n_waiting] with another part; owned */
     size_t n_waiting;
     int is_stopped;          /* nothing more is to be spoken */
     struct vibe_failure why; /* of what stopped it, or of the only job */
@@ -38,7 +40,8 @@ enum vibe_exit vibe_queue_speak(struct vibe_queue *q,
                                 struct vibe_engine *engine,
                                 struct vibe_failure *why);
 
-/* When all have ended: write down what was interrupted between two parts. */
+/* When all have ended: wait until their files are on disk, and write down what
+ * was interrupted between two parts. */
 void vibe_queue_close(struct vibe_queue *q);
 
 #endif /* VIBE_CLI_QUEUE_H */

@@ -1,8 +1,9 @@
 /*
  * run.h - what the takes of a run share.
  *
- * Several engines may speak at once, each in its own thread: whatever here
- * changes is touched with the lock held.
+ * Several engines may speak at once, each in its own thread, and files are
+ * closed in another (errands.h): whatever here changes is touched with the lock
+ * held, but for the state, which is that one's.
  */
 #ifndef VIBE_CLI_RUN_H
 #define VIBE_CLI_RUN_H

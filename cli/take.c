@@ -56,8 +56,12 @@ static char *part_path(const struct vibe_take *take, size_t chunk)
 /* Warn about a take, on the screen and in its JSON object. */
 static void warn(struct vibe_take *take, const char *msg)
 {
-    vibe_log(&take->run->cli->log, VIBE_LOG_WARN, "%s: %s",
-             vibe_take_file(take), msg);
+    struct vibe_run *run = take->run;
+
+    pthread_mutex_lock(&run->lock);
+    vibe_log(&run->cli->log, VIBE_LOG_WARN, "%s: %s", vibe_take_file(take),
+             msg);
+    pthread_mutex_unlock(&run->lock);
     json_array_append_new(take->warnings, vibe_json_string(msg));
 }
 
@@ -294,25 +298,37 @@ struct json_t *vibe_take_object(const struct vibe_take *take, const char *file,
     return object;
 }
 
-/* Keep what was spoken before something went wrong, and say where it is. */
-static void keep_part(struct vibe_take *take, const char *what)
+/* Say where a part is kept of what was not spoken to its end. */
+static void tell_of_part(struct vibe_take *take, const char *part)
 {
     struct vibe_cli *cli = take->run->cli;
-    const char *part = NULL;
-    struct vibe_error err = {0};
     char kept[32];
 
-    if (!take->writer)
-        return;
-    if (vibe_writer_keep(take->writer, &part, &err) != VIBE_OK && !part)
-        vibe_log(&cli->log, VIBE_LOG_WARN, "%s", err.msg);
-    if (!part)
-        return;
-    vibe_log(&cli->log, VIBE_LOG_WARN, "%s; %s of speech are kept in %s", what,
+    vibe_log(&cli->log, VIBE_LOG_WARN, "%s; %s of speech are kept in %s",
+             take->outcome == VIBE_TAKE_INTERRUPTED ? "interrupted" : "stopped",
              vibe_progress_time(vibe_take_seconds(take), kept, sizeof(kept)),
              part);
     if (cli->options->is_json)
         vibe_json_print(vibe_take_object(take, part, "stopped"));
+}
+
+/* Keep what was spoken before something went wrong. */
+static void keep_part(struct vibe_take *take)
+{
+    struct vibe_run *run = take->run;
+    const char *part = NULL;
+    struct vibe_error err = {0};
+    int rc;
+
+    if (!take->writer)
+        return;
+    rc = vibe_writer_keep(take->writer, &part, &err);
+    pthread_mutex_lock(&run->lock);
+    if (part)
+        tell_of_part(take, part);
+    else if (rc != VIBE_OK)
+        vibe_log(&run->cli->log, VIBE_LOG_WARN, "%s", err.msg);
+    pthread_mutex_unlock(&run->lock);
 }
 
 /* What a listener would want to know of a file. */
@@ -381,27 +397,6 @@ static int assemble(struct vibe_take *take)
     return rc;
 }
 
-/* The last sample of a part is written.  A stream goes on with the next. */
-static int finish_part(struct vibe_take *take, int is_last)
-{
-    int rc = open_writer(take);
-
-    if (rc != VIBE_OK)
-        return rc;
-    if (!is_last && !has_part_files(take))
-        return VIBE_OK;
-    rc = vibe_writer_finish(take->writer, &take->why.err);
-    if (rc == VIBE_OK && !is_last) {
-        vibe_writer_free(take->writer);
-        take->writer = NULL;
-    }
-    if (rc == VIBE_OK && is_last && has_part_files(take))
-        rc = assemble(take);
-    if (rc != VIBE_OK)
-        vibe_cli_fail_by(&take->why, VIBE_EXIT_OUTPUT, take->job->output);
-    return rc;
-}
-
 /* Add what came of a part; a cap that ended one ended the whole so. */
 static void add_result(struct vibe_take *take, const struct vibe_result *part)
 {
@@ -418,21 +413,18 @@ static void add_result(struct vibe_take *take, const struct vibe_result *part)
     sum->frames_s += part->frames_s;
 }
 
-enum vibe_take_outcome vibe_take_end(struct vibe_take *take,
-                                     const struct vibe_result *result,
-                                     const struct vibe_error *err)
+/* How a part ended, before its file is closed. */
+static enum vibe_take_outcome find_outcome(struct vibe_take *take,
+                                           const struct vibe_result *result,
+                                           const struct vibe_error *err)
 {
-    int is_last = take->chunk + 1 == take->chunks.n;
+    const int is_last = take->chunk + 1 == take->chunks.n ||
+                        (take->max_frames &&
+                         take->result.frames >= take->max_frames);
 
-    add_result(take, result);
-    if (take->max_frames && take->result.frames >= take->max_frames)
-        is_last = 1;
-    if (take->why.status != VIBE_EXIT_OK) { /* the writer's */
-        keep_part(take, "stopped");
+    if (take->why.status != VIBE_EXIT_OK) /* the writer's */
         return VIBE_TAKE_FAILED;
-    }
     if (err->code != VIBE_OK) {
-        keep_part(take, "stopped");
         vibe_cli_fail(&take->why,
                       err->code == VIBE_E_NOMEM ? VIBE_EXIT_MEMORY
                                                 : VIBE_EXIT_FAILED,
@@ -440,16 +432,66 @@ enum vibe_take_outcome vibe_take_end(struct vibe_take *take,
                       take->job->source->name, err->msg);
         return VIBE_TAKE_FAILED;
     }
-    if (result->finish == VIBE_FINISH_INTERRUPTED) {
-        keep_part(take, "interrupted");
+    if (result->finish == VIBE_FINISH_INTERRUPTED)
         return VIBE_TAKE_INTERRUPTED;
-    }
-    if (finish_part(take, is_last) != VIBE_OK)
+    if (open_writer(take) != VIBE_OK) /* what has no frame is a file, too */
         return VIBE_TAKE_FAILED;
-    if (!is_last) {
-        take->chunk++;
-        return VIBE_TAKE_GOES_ON;
+    return is_last ? VIBE_TAKE_DONE : VIBE_TAKE_GOES_ON;
+}
+
+enum vibe_take_outcome vibe_take_end(struct vibe_take *take,
+                                     const struct vibe_result *result,
+                                     const struct vibe_error *err)
+{
+    add_result(take, result);
+    take->outcome = find_outcome(take, result, err);
+    return take->outcome;
+}
+
+struct vibe_writer *vibe_take_next_part(struct vibe_take *take)
+{
+    struct vibe_writer *writer = NULL;
+
+    if (has_part_files(take)) {
+        writer = take->writer;
+        take->writer = NULL;
     }
-    warn_of_result(take);
-    return VIBE_TAKE_DONE;
+    take->chunk++;
+    return writer;
+}
+
+void vibe_take_close_part(struct vibe_take *take, struct vibe_writer *writer)
+{
+    struct vibe_error err = {0};
+
+    if (writer && vibe_writer_finish(writer, &err) != VIBE_OK)
+        take->unfinished = err;
+    vibe_writer_free(writer);
+}
+
+/* Give what was spoken to its end its file. */
+static int finish(struct vibe_take *take)
+{
+    int rc = take->unfinished.code;
+
+    if (rc != VIBE_OK)
+        take->why.err = take->unfinished;
+    else
+        rc = vibe_writer_finish(take->writer, &take->why.err);
+    if (rc == VIBE_OK && has_part_files(take))
+        rc = assemble(take);
+    if (rc != VIBE_OK)
+        vibe_cli_fail_by(&take->why, VIBE_EXIT_OUTPUT, take->job->output);
+    return rc;
+}
+
+enum vibe_take_outcome vibe_take_close(struct vibe_take *take)
+{
+    if (take->outcome != VIBE_TAKE_DONE)
+        keep_part(take);
+    else if (finish(take) != VIBE_OK)
+        take->outcome = VIBE_TAKE_FAILED;
+    else
+        warn_of_result(take);
+    return take->outcome;
 }

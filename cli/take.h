@@ -20,6 +20,14 @@ struct json_t;
 struct vibe_run;
 struct vibe_writer;
 
+/* How a part ended. */
+enum vibe_take_outcome {
+    VIBE_TAKE_GOES_ON, /* there is another part */
+    VIBE_TAKE_DONE,
+    VIBE_TAKE_FAILED, /* why says it */
+    VIBE_TAKE_INTERRUPTED,
+};
+
 struct vibe_take {
     struct vibe_run *run;       /* borrowed */
     const struct vibe_job *job; /* borrowed */
@@ -28,22 +36,16 @@ struct vibe_take {
     struct vibe_script part;    /* what it says */
     struct vibe_writer *writer; /* opened by the first frame */
     struct vibe_meter meter;
-    struct vibe_result result; /* of all parts so far */
-    struct vibe_failure why;   /* why it failed */
+    struct vibe_result result;      /* of all parts so far */
+    enum vibe_take_outcome outcome; /* of the part that ended last */
+    struct vibe_failure why;        /* why it failed */
+    struct vibe_error unfinished;   /* why a part before has no file */
     struct json_t *warnings;
     double start_s;
     double first_s; /* of the run's first sample, since the program's start; 0:
                        another file has it */
     size_t max_frames; /* what the options allow, 0: no cap */
     char digest[17];   /* of the job */
-};
-
-/* How a part ended. */
-enum vibe_take_outcome {
-    VIBE_TAKE_GOES_ON, /* there is another part */
-    VIBE_TAKE_DONE,
-    VIBE_TAKE_FAILED, /* why says it */
-    VIBE_TAKE_INTERRUPTED,
 };
 
 /*
@@ -60,10 +62,31 @@ void vibe_take_free(struct vibe_take *take);
 /* What is to be asked of an engine next; what it points to is the take's. */
 void vibe_take_request(struct vibe_take *take, struct vibe_request *out);
 
-/* Close the file of a part according to how it ended. */
+/*
+ * Add up what came of a part.  Files stay open: disks are slow, and others
+ * speak.  vibe_take_next_part is to follow where the take goes on, else
+ * vibe_take_close.
+ */
 enum vibe_take_outcome vibe_take_end(struct vibe_take *take,
                                      const struct vibe_result *result,
                                      const struct vibe_error *err);
+
+/* Go on with the next part.  Returns what has written the last one, for
+ * vibe_take_close_part; NULL where one file has all of them. */
+struct vibe_writer *vibe_take_next_part(struct vibe_take *take);
+
+/*
+ * Have the file of a part on disk, in another thread than the one that speaks
+ * the next part, if you like; of a take's parts in their order, and before
+ * vibe_take_close, which tells of errors.
+ *
+ *   writer   taken; NULL: nothing to do
+ */
+void vibe_take_close_part(struct vibe_take *take, struct vibe_writer *writer);
+
+/* Have the file of a take that has ended on disk as it ended, and warn of what
+ * is odd about it.  Returns how it ended after all: a disk may be full. */
+enum vibe_take_outcome vibe_take_close(struct vibe_take *take);
 
 double vibe_take_seconds(const struct vibe_take *take);
 
