@@ -4,8 +4,9 @@
  * Compares every op with the reference, then runs the matrices of the 1.5B
  * and 7B models, the diffusion head and the codec from a pool of 1 GB, larger
  * than any cache, as one captured graph of about 4 GB of weights, and prints
- * what a product takes and weight bytes per second beside the probed reading
- * speed.  Then products of many rows, by time and arithmetic.
+ * what a product takes, weight bytes per second as a share of the probed reading
+ * speed, and in brackets what it takes with its norm.  Then products of many
+ * rows, by time and arithmetic.
  *
  *   bench_cuda [device [any [rows]]]     any: only the speeds; rows: only of
  *                                        products of so many
@@ -144,60 +145,88 @@ static double measure(struct product *p)
     return times[REPEATS / 2] / (double)p->count;
 }
 
+/* Matrices that products of few rows are made with. */
+static const struct shape {
+    const char *name;
+    size_t N, K;
+    int is_pair, is_normed; /* is_normed: a norm makes its x */
+} shapes[] = {
+    {"7B qkv", 4608, 3584, 0, 1},        {"7B o", 3584, 3584, 0, 0},
+    {"7B gate up", 37888, 3584, 1, 1},   {"7B down", 3584, 18944, 0, 0},
+    {"1.5B qkv", 2048, 1536, 0, 1},      {"1.5B o", 1536, 1536, 0, 0},
+    {"1.5B gate up", 17920, 1536, 1, 1}, {"1.5B down", 1536, 8960, 0, 0},
+    {"7B head up", 21504, 3584, 1, 1},   {"7B head down", 3584, 10752, 0, 0},
+    {"1.5B head up", 9216, 1536, 1, 1},  {"1.5B head dn", 1536, 4608, 0, 0},
+    {"7B adaLN", 10752, 3584, 0, 0},     {"codec up", 8192, 2048, 0, 0},
+    {"codec down", 2048, 8192, 0, 0},    {"transposed", 8192, 4096, 0, 0},
+};
+
+/* The first of them are those of a layer of the 7B. */
+enum { LAYER = 4 };
+
+/* What products of some rows with the matrices of a layer take. */
+struct sum {
+    double bytes, s, normed_s;
+};
+
+/* Print how fast bytes of weights are read in s seconds, and in how many
+ * microseconds with what norms take. */
+static void print_rate(const struct bench *b, size_t M, double bytes, double s,
+                       double normed_s)
+{
+    printf("  M=%-2zu %6.1f us %3.0f%%", M, 1e6 * s,
+           100.0 * bytes / s / b->bandwidth);
+    if (normed_s > s)
+        printf(" (%.1f)", 1e6 * normed_s);
+}
+
+static void bench_shape(struct bench *b, enum vibe_dtype dtype,
+                        const struct shape *shape, size_t M, struct sum *sum)
+{
+    const size_t bytes = matrix_bytes(dtype, shape->N, shape->K);
+    struct product p = {
+        .b = b,
+        .dtype = dtype,
+        .B = M,
+        .T = 1,
+        .N = shape->N,
+        .K = shape->K,
+        .is_pair = shape->is_pair,
+        .count = graph_bytes / bytes,
+    };
+    const double s = measure(&p);
+    double normed_s = s;
+
+    p.is_normed = shape->is_normed;
+    if (p.is_normed)
+        normed_s = measure(&p);
+    print_rate(b, M, (double)bytes, s, normed_s);
+    fflush(stdout);
+    if (shape < shapes + LAYER)
+        *sum = (struct sum){sum->bytes + (double)bytes, sum->s + s,
+                            sum->normed_s + normed_s};
+}
+
 static void bench_linear(struct bench *b, enum vibe_dtype dtype)
 {
-    static const struct {
-        const char *name;
-        size_t N, K;
-        int is_pair, is_normed;
-    } shapes[] = {
-        {"7B qkv", 4608, 3584, 0, 1},
-        {"7B o", 3584, 3584, 0, 0},
-        {"7B gate up", 37888, 3584, 1, 1},
-        {"7B down", 3584, 18944, 0, 0},
-        {"1.5B qkv", 2048, 1536, 0, 1},
-        {"1.5B o", 1536, 1536, 0, 0},
-        {"1.5B gate up", 17920, 1536, 1, 1},
-        {"1.5B down", 1536, 8960, 0, 0},
-        {"7B head up", 21504, 3584, 1, 1},
-        {"7B head down", 3584, 10752, 0, 0},
-        {"1.5B head up", 9216, 1536, 1, 1},
-        {"1.5B head dn", 1536, 4608, 0, 0},
-        {"7B adaLN", 10752, 3584, 0, 0},
-        {"codec up", 8192, 2048, 0, 0},
-        {"codec down", 2048, 8192, 0, 0},
-        {"transposed", 8192, 4096, 0, 0},
-    };
     static const size_t rows[] = {1, 2, 4, 8, 16, 32};
+    enum { N_ROWS = sizeof(rows) / sizeof(*rows) };
+    struct sum layer[N_ROWS] = {0};
 
     for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
-        size_t bytes = matrix_bytes(dtype, shapes[i].N, shapes[i].K);
-
         printf("%-11s %-12s %6.1f MB", vibe_dtype_name(dtype), shapes[i].name,
-               1e-6 * (double)bytes);
-        for (size_t r = 0; r < sizeof(rows) / sizeof(*rows); r++) {
-            struct product p = {
-                .b = b,
-                .dtype = dtype,
-                .B = rows[r],
-                .T = 1,
-                .N = shapes[i].N,
-                .K = shapes[i].K,
-                .is_pair = shapes[i].is_pair,
-                .is_normed = shapes[i].is_normed,
-                .count = graph_bytes / bytes,
-            };
-            double s;
-
-            if (b->only_rows && b->only_rows != rows[r])
-                continue;
-            s = measure(&p);
-            printf("  M=%-2zu %6.1f us %3.0f%%", rows[r], 1e6 * s,
-                   100.0 * (double)bytes / s / b->bandwidth);
-        }
+               1e-6 * (double)matrix_bytes(dtype, shapes[i].N, shapes[i].K));
+        for (size_t r = 0; r < N_ROWS; r++)
+            if (!b->only_rows || b->only_rows == rows[r])
+                bench_shape(b, dtype, &shapes[i], rows[r], &layer[r]);
         printf("\n");
-        fflush(stdout);
     }
+    printf("%-11s 7B layer    ", vibe_dtype_name(dtype));
+    for (size_t r = 0; r < N_ROWS; r++)
+        if (layer[r].s > 0)
+            print_rate(b, rows[r], layer[r].bytes, layer[r].s,
+                       layer[r].normed_s);
+    printf("\n");
 }
 
 static void bench_gemm(struct bench *b, enum vibe_dtype dtype)
