@@ -322,7 +322,6 @@ int vibe_pack_check(const void *packed, size_t bytes, size_t n_rows,
 {
     const size_t n_blocks = vibe_pack_n_blocks(n_rows);
     struct vibe_pack_header header = {0};
-    size_t end;
 
     if (bytes < vibe_pack_header_bytes(n_rows))
         return vibe_fail(err, VIBE_E_FORMAT,
@@ -338,17 +337,15 @@ int vibe_pack_check(const void *packed, size_t bytes, size_t n_rows,
         begins_at(packed, n_blocks) != bytes)
         return vibe_fail(err, VIBE_E_FORMAT,
                          "%.120s: its table of blocks does not fill it", name);
-    end = vibe_pack_header_bytes(n_rows);
     for (size_t i = 0; i < n_blocks; i++) {
         const size_t left = n_rows - i * VIBE_PACK_BLOCK;
         const size_t n = left < VIBE_PACK_BLOCK ? left : VIBE_PACK_BLOCK;
         const uint64_t begin = begins_at(packed, i);
+        const uint64_t end = begins_at(packed, i + 1);
 
-        if (begin != end || begins_at(packed, i + 1) < begin ||
-            begins_at(packed, i + 1) > bytes)
+        if (end < begin || end > bytes)
             return vibe_fail(err, VIBE_E_FORMAT,
                              "%.120s: block %zu is out of place", name, i);
-        end = begins_at(packed, i + 1);
         if (!is_sound_block((const char *)packed + begin, end - begin, n,
                             n_columns))
             return vibe_fail(err, VIBE_E_FORMAT, "%.120s: block %zu is damaged",

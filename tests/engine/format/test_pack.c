@@ -165,6 +165,25 @@ static void check_refuses_another_shape(void **state)
                      VIBE_E_FORMAT);
 }
 
+static void check_refuses_blocks_out_of_place(void **state)
+{
+    struct fixture *f = *state;
+    const size_t header = vibe_pack_header_bytes(70);
+
+    fill(f, 70, 256, gaussian);
+    pack(f);
+    for (size_t i = 0; i < 2; i++) {
+        const uint64_t end = i ? header - 16 : f->bytes + 16; /* of block 0 */
+
+        memcpy(f->packed + sizeof(struct vibe_pack_header) + sizeof(end), &end,
+               sizeof(end));
+        assert_int_equal(
+            vibe_pack_check(f->packed, f->bytes, 70, 256, "w", &f->err),
+            VIBE_E_FORMAT);
+        assert_string_equal(f->err.msg, "w: block 0 is out of place");
+    }
+}
+
 static void check_refuses_escapes_outside_of_a_tile(void **state)
 {
     struct fixture *f = *state;
@@ -233,6 +252,7 @@ static void a_block_stands_by_itself(void **state)
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(check_refuses_what_is_cut_off),
     VIBE_TEST(check_refuses_another_shape),
+    VIBE_TEST(check_refuses_blocks_out_of_place),
     VIBE_TEST(check_refuses_escapes_outside_of_a_tile),
     VIBE_TEST(every_weight_comes_back),
     VIBE_TEST(every_code_of_bf16_comes_back),

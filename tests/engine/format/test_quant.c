@@ -75,15 +75,17 @@ static double snr(struct fixture *f, enum vibe_dtype dtype, size_t group,
     return 10.0 * log10(signal / noise);
 }
 
+/* The README's decibels.  Least squares for a group's scale add only 0.02 to
+ * 0.04 of int4's: with a fixed seed that much can be told. */
 static void gaussian_weights_keep_their_decibels(void **state)
 {
     struct fixture *f = *state;
 
     fill_gaussian(f);
-    assert_true(snr(f, VIBE_F8_E4M3, 0, 0) >= 31.0);
-    assert_true(snr(f, VIBE_I8, 0, 0) >= 38.0);
-    assert_true(snr(f, VIBE_I4, 64, 0) >= 20.0);
-    assert_true(snr(f, VIBE_I4, 128, 0) >= 19.0);
+    assert_true(snr(f, VIBE_F8_E4M3, 0, 0) >= 31.5);
+    assert_true(snr(f, VIBE_I8, 0, 0) >= 41.3);
+    assert_true(snr(f, VIBE_I4, 64, 0) >= 20.8);
+    assert_true(snr(f, VIBE_I4, 128, 0) >= 20.18);
 }
 
 static void rows_a_thousand_times_larger_cost_the_others_nothing(void **state)
