@@ -117,6 +117,44 @@ static void blocks_stay_with_their_sequence(void **state)
                          vibe_kvcache_position_bytes(f->cache));
 }
 
+static void a_cleared_cache_is_as_new(void **state)
+{
+    struct fixture *f = *state;
+    size_t block = VIBE_KV_BLOCK_TOKENS * vibe_kvcache_position_bytes(f->cache);
+
+    assert_int_equal(vibe_kvcache_ensure(f->cache, &f->stream, 1, 600, NULL),
+                     VIBE_OK);
+    vibe_kvcache_clear(f->cache);
+    assert_int_equal(vibe_kvcache_bytes(f->cache), 0);
+
+    assert_int_equal(vibe_kvcache_ensure(f->cache, &f->stream, 1, 1, NULL),
+                     VIBE_OK);
+    assert_int_equal(vibe_kvcache_bytes(f->cache), block);
+    assert_non_null(vibe_kvcache_kv(f->cache)->table[3]);
+}
+
+/* Layers on another device: the same sequences, as long. */
+static void a_follower_grows_and_is_cleared_with_its_leader(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_kvcache *other = NULL;
+
+    assert_int_equal(
+        vibe_kvcache_open(&other, f->be, &config, 2, 600, VIBE_F32, NULL),
+        VIBE_OK);
+    vibe_kvcache_follow(other, &f->stream, f->cache);
+    assert_int_equal(vibe_kvcache_ensure(f->cache, &f->stream, 1, 257, NULL),
+                     VIBE_OK);
+    assert_int_equal(vibe_kvcache_bytes(other), vibe_kvcache_bytes(f->cache));
+    assert_non_null(vibe_kvcache_kv(other)->table[4]);
+
+    vibe_kvcache_clear(f->cache);
+    assert_int_equal(vibe_kvcache_bytes(other), 0);
+    vibe_kvcache_free(f->cache);
+    f->cache = NULL;
+    vibe_kvcache_free(other);
+}
+
 /* Somebody with bytes to give up. */
 struct giver {
     size_t left, calls;
@@ -176,6 +214,8 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(float8_takes_a_quarter_and_its_scales),
     VIBE_TEST(blocks_are_made_when_first_needed),
     VIBE_TEST(blocks_stay_with_their_sequence),
+    VIBE_TEST(a_cleared_cache_is_as_new),
+    VIBE_TEST(a_follower_grows_and_is_cleared_with_its_leader),
 };
 
 VIBE_TEST_MAIN(tests)
