@@ -219,6 +219,7 @@ struct vibe_option {
     const char *names; /* "--canonical -c --alias", separated by a space */
     size_t offset;     /* of the field in struct vibe_options */
     enum vibe_option_kind kind;
+    enum vibe_option_team team;
     const char *meta;  /* what its value is called, NULL when it takes none */
     const char *def;   /* the default, as a user would write it, or NULL */
     const char *help;  /* one sentence, no full stop */
@@ -233,7 +234,6 @@ struct vibe_option {
     /* VIBE_OPT_PARSED: 0, or -1 after writing what was expected to want. */
     int (*parse)(struct vibe_options *out, const char *word, const char **want);
 
-    enum vibe_option_team team;
     int is_everyday; /* shown by -h */
     int stops;       /* nothing after it is looked at */
 };

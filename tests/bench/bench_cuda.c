@@ -4,9 +4,9 @@
  * Compares every op with the reference, then runs the matrices of the 1.5B
  * and 7B models, the diffusion head and the codec from a pool of 1 GB, larger
  * than any cache, as one captured graph of about 4 GB of weights, and prints
- * what a product takes, weight bytes per second as a share of the probed reading
- * speed, and in brackets what it takes with its norm.  Then products of many
- * rows, by time and arithmetic.
+ * what a product takes, bytes of weights per second as a share of the probed
+ * reading speed, and in brackets what it takes with its norm.  Then products
+ * of many rows, by time and arithmetic.
  *
  *   bench_cuda [device [any [rows]]]     any: only the speeds; rows: only of
  *                                        products of so many

@@ -19,7 +19,7 @@
 /* One test run between setup() and teardown() of its own file. */
 #define VIBE_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
-/* setup() and teardown() of a fixture that begins as zeros, and owns nothing. */
+/* setup() and teardown() of a fixture that starts as zeros and owns nothing. */
 #define VIBE_TEST_FIXTURE(type)           \
     static int setup(void **state)        \
     {                                     \
