@@ -145,26 +145,29 @@ __device__ static inline void send(float4 *to, float4 v)
         : "memory");
 }
 
-__device__ static inline float4 look(const float4 *from)
+/* See what has arrived by now, if anything will. */
+__device__ static inline void look(float4 &v, const float4 *from, bool is_there)
 {
-    float4 v;
-
-    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "l"(from)
+    asm volatile("{.reg .pred is_there;\n"
+                 "setp.ne.u32 is_there, %5, 0;\n"
+                 "@is_there ld.relaxed.gpu.global.v4.f32 "
+                 "{%0, %1, %2, %3}, [%4];}"
+                 : "+f"(v.x), "+f"(v.y), "+f"(v.z), "+f"(v.w)
+                 : "l"(from), "r"((unsigned)is_there)
                  : "memory");
-    return v;
 }
 
-__device__ static inline bool is_blank(float4 v)
+/* The largest word, which is BLANK if any is. */
+__device__ static inline unsigned largest(float4 v)
 {
-    return __float_as_uint(v.x) == BLANK || __float_as_uint(v.y) == BLANK ||
-           __float_as_uint(v.z) == BLANK || __float_as_uint(v.w) == BLANK;
+    return max(max(__float_as_uint(v.x), __float_as_uint(v.y)),
+               max(__float_as_uint(v.z), __float_as_uint(v.w)));
 }
 
 /* Read what up to LETTERS letters, READERS apart, say of a quad and its group
- * as soon as it is there, and leave blanks; what there is not, from n letters
- * on, is nothing.  The whole warp takes part. */
+ * as soon as all of it is there, and leave blanks; what there is not, from n
+ * letters on, is nothing.  The whole warp takes part.  It looks at all letters
+ * at once, and again: to ask which are missing takes longer. */
 template <unsigned HD>
 __device__ static inline void read_letters(float4 (&sum)[LETTERS],
                                            float4 (&scores)[LETTERS],
@@ -173,28 +176,27 @@ __device__ static inline void read_letters(float4 (&sum)[LETTERS],
 {
     const float blank = __uint_as_float(BLANK);
     const float4 blanks = make_float4(blank, blank, blank, blank);
-    bool waits;
+    unsigned words;
 
 #pragma unroll
     for (unsigned i = 0; i < LETTERS; i++) {
-        const bool is_there = i * READERS < n;
-
-        sum[i] = is_there ? blanks : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        scores[i] = is_there ? blanks
-                             : make_float4(-INFINITY, 0.0f, 0.0f, 0.0f);
+        sum[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        scores[i] = make_float4(-INFINITY, 0.0f, 0.0f, 0.0f);
     }
     do {
-        waits = false;
+        words = 0;
+#pragma unroll
+        for (unsigned i = 0; i < LETTERS; i++) {
+            const letter<HD> *from = &first[i * READERS];
+            const bool is_there = i * READERS < n;
+
+            look(sum[i], &from->sums[quad], is_there);
+            look(scores[i], &from->scores[quad / GROUP], is_there);
+        }
 #pragma unroll
         for (unsigned i = 0; i < LETTERS; i++)
-            if (is_blank(sum[i]) || is_blank(scores[i])) {
-                sum[i] = look(&first[i * READERS].sums[quad]);
-                scores[i] = look(&first[i * READERS].scores[quad / GROUP]);
-            }
-#pragma unroll
-        for (unsigned i = 0; i < LETTERS; i++)
-            waits |= is_blank(sum[i]) || is_blank(scores[i]);
-    } while (__any_sync(0xFFFFFFFFu, waits));
+            words = max(words, max(largest(sum[i]), largest(scores[i])));
+    } while (__any_sync(0xFFFFFFFFu, words == BLANK));
 #pragma unroll
     for (unsigned i = 0; i < LETTERS; i++)
         if (i * READERS < n) {
