@@ -93,3 +93,19 @@ char *vibe_folder_place(const char *path)
     free(folder);
     return place;
 }
+
+char *vibe_folder_pattern(const char *path)
+{
+    char *pattern = malloc(2 * strlen(path) + 1);
+    char *out = pattern;
+
+    if (!pattern)
+        return NULL;
+    for (; *path; path++) {
+        if (strchr("*?[\\", *path))
+            *out++ = '\\';
+        *out++ = *path;
+    }
+    *out = '\0';
+    return pattern;
+}

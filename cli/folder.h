@@ -18,4 +18,8 @@ char *vibe_folder_of(const char *path);
  * memory. */
 char *vibe_folder_place(const char *path);
 
+/* A pattern of glob()'s that matches that path alone, whose own '*' are no
+ * wildcards; owned, NULL without memory. */
+char *vibe_folder_pattern(const char *path);
+
 #endif /* VIBE_CLI_FOLDER_H */

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "cli/failure.h"
+#include "cli/folder.h"
 #include "cli/lines.h"
 #include "cli/names.h"
 #include "cli/options_value.h"
@@ -390,25 +391,20 @@ static enum vibe_exit read_matches(struct reader *r, const char *pattern,
     return status;
 }
 
-/* A folder's path as a pattern: its own '*' are no wildcards. */
 static enum vibe_exit read_folder(struct reader *r, const char *path)
 {
-    size_t n = strlen(path);
-    char *pattern = malloc(2 * n + 3);
-    char *out = pattern;
-    enum vibe_exit status;
+    char *folder = vibe_folder_pattern(path);
+    char *pattern = NULL;
+    enum vibe_exit status = VIBE_EXIT_OK;
+    size_t n = folder ? strlen(folder) : 0;
 
-    if (!pattern)
-        return vibe_cli_fail_memory(r->why, "a batch");
-    while (n > 0 && path[n - 1] == '/')
+    while (n > 0 && folder[n - 1] == '/')
         n--;
-    for (size_t i = 0; i < n; i++) {
-        if (strchr("*?[\\", path[i]))
-            *out++ = '\\';
-        *out++ = path[i];
-    }
-    memcpy(out, "/*", 3);
-    status = read_matches(r, pattern, 1);
+    if (!folder || asprintf(&pattern, "%.*s/*", (int)n, folder) < 0)
+        status = vibe_cli_fail_memory(r->why, "a batch");
+    else
+        status = read_matches(r, pattern, 1);
+    free(folder);
     free(pattern);
     return status;
 }

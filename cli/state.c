@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/folder.h"
 #include "cli/jobs.h"
 #include "cli/json.h"
 #include "cli/lines.h"
@@ -69,13 +70,15 @@ static enum vibe_exit read_all(struct vibe_state *state, const char *folder,
                                const char *name, struct vibe_failure *why)
 {
     enum vibe_exit status = VIBE_EXIT_OK;
+    char *in = vibe_folder_pattern(folder);
+    char *named = vibe_folder_pattern(name);
     char *pattern = NULL;
     glob_t found = {0};
 
-    /* a name with wildcards matches more, which does no harm */
-    if (asprintf(&pattern, "%s/%s*.state.jsonl", folder, name) < 0)
-        return vibe_cli_fail_memory(why, "the state of a batch");
-    if (glob(pattern, 0, NULL, &found) == GLOB_NOSPACE)
+    if (!in || !named ||
+        asprintf(&pattern, "%s/%s*.state.jsonl", in, named) < 0)
+        pattern = NULL;
+    if (!pattern || glob(pattern, 0, NULL, &found) == GLOB_NOSPACE)
         status = vibe_cli_fail_memory(why, "the state of a batch");
     for (size_t i = 0; i < found.gl_pathc && status == VIBE_EXIT_OK; i++)
         if (strcmp(found.gl_pathv[i], state->path) != 0)
@@ -83,6 +86,8 @@ static enum vibe_exit read_all(struct vibe_state *state, const char *folder,
     if (status == VIBE_EXIT_OK)
         status = read_lines(state, state->path, why);
     globfree(&found);
+    free(in);
+    free(named);
     free(pattern);
     return status;
 }

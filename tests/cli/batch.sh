@@ -189,15 +189,15 @@ fails resume_needs_a_seed 2 "--resume needs the --seed of the earlier run, not o
 
 # Shards: each script in one of them, and again the same.
 for i in 1 2; do
-    run "${speak[@]}" --batch in -d shards --shard $i/2
+    run "${speak[@]}" --batch in -d "shards[1]" --shard $i/2
     ok "shard_$i" test "$rc" = 0
 done
-ok shards_make_the_whole diff <(cd shards && cksum ./*.wav) <(cd folder && cksum ./*.wav)
-run "${speak[@]}" --batch in -d shards --shard 9/9
+ok shards_make_the_whole diff <(cd "shards[1]" && cksum ./*.wav) <(cd folder && cksum ./*.wav)
+run "${speak[@]}" --batch in -d "shards[1]" --shard 9/9
 ok shard_without_scripts grep -qx "vibevoice: part 9 of 9 has none of 3 files" err
-run "${speak[@]}" --batch in -d shards --resume
+run "${speak[@]}" --batch in -d "shards[1]" --resume
 ok the_whole_knows_its_shards test ! -s out
-rm -r shards
+rm -r "shards[1]"
 for i in 3 5; do
     SLURM_ARRAY_TASK_ID=$i SLURM_ARRAY_TASK_COUNT=2 SLURM_ARRAY_TASK_MIN=3 SLURM_ARRAY_TASK_STEP=2 \
         run "${speak[@]}" --batch in -d shards --shard auto

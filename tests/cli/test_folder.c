@@ -1,5 +1,6 @@
 #include "cli/folder.h"
 
+#include <glob.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -76,10 +77,27 @@ static void a_link_to_a_file_is_that_file(void **state)
     free(to);
 }
 
+static void a_pattern_matches_its_path_alone(void **state)
+{
+    static const char path[] = "real/a[1]*?\\";
+    char *pattern = vibe_folder_pattern(path);
+    glob_t found;
+
+    (void)state;
+    vibe_file_write(path, "", 0);
+    vibe_file_write("real/a1*?\\", "", 0);
+    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+    assert_int_equal(found.gl_pathc, 1);
+    assert_string_equal(found.gl_pathv[0], path);
+    globfree(&found);
+    free(pattern);
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(paths_of_one_place_are_equal),
     VIBE_TEST(a_place_is_absolute),
     VIBE_TEST(a_link_to_a_file_is_that_file),
+    VIBE_TEST(a_pattern_matches_its_path_alone),
 };
 
 VIBE_TEST_MAIN(tests)
