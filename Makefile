@@ -98,7 +98,7 @@ $(BUILD)/%.c.o: %.c $(BUILD)/flags
 	$(SAY) CC $<
 	$(Q)$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
 # Hopper's own instructions are no part of sm_90.
-$(BUILD)/$(CUDA_DIR)/gemv_async.cu.o: GENCODE := $(subst compute_90$(comma)code=sm_90,compute_90a$(comma)code=sm_90a,$(GENCODE))
+$(BUILD)/$(CUDA_DIR)/%_async.cu.o: GENCODE := $(subst compute_90$(comma)code=sm_90,compute_90a$(comma)code=sm_90a,$(GENCODE))
 $(BUILD)/%.cu.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(SAY) NVCC $<

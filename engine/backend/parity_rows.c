@@ -227,9 +227,10 @@ static const struct block many_blocks[] = {{4230, 32, VIBE_BF16},
 
 /* The same, one after the other. */
 static const struct {
-    size_t T, C;
-} wide_blocks[] = {{8, 1024}, {40, 512}, {200, 256},
-                   {9, 1024}, {21, 512}, {6, 256}};
+    size_t B, T, C;
+} wide_blocks[] = {{1, 8, 1024},  {1, 40, 512},  {1, 200, 256},
+                   {1, 9, 1024},  {1, 21, 512},  {1, 6, 256},
+                   {16, 1, 2048}, {11, 1, 2048}, {5, 1, 2048}};
 
 /* Blocks one after the other. */
 static const struct {
@@ -364,7 +365,7 @@ static void run_chain(struct vibe_lab *lab, size_t B, size_t T, size_t C,
 }
 
 /* Blocks of few wide columns have the bits of their parts. */
-static void run_parts(struct vibe_lab *lab, size_t T, size_t C)
+static void run_parts(struct vibe_lab *lab, size_t B, size_t T, size_t C)
 {
     struct vibe_tensor x[VIBE_SIDES], normed[VIBE_SIDES], hidden[VIBE_SIDES];
     struct vibe_block w[CHAIN];
@@ -373,9 +374,9 @@ static void run_parts(struct vibe_lab *lab, size_t T, size_t C)
     const struct vibe_block_room room = {&normed[VIBE_TESTED],
                                          &hidden[VIBE_TESTED]};
 
-    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 1, T, C);
-    vibe_lab_tensor(lab, normed, VIBE_FILL_POISON, 1, T, C);
-    vibe_lab_tensor(lab, hidden, VIBE_FILL_POISON, 1, T, 4 * C);
+    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, B, T, C);
+    vibe_lab_tensor(lab, normed, VIBE_FILL_POISON, B, T, C);
+    vibe_lab_tensor(lab, hidden, VIBE_FILL_POISON, B, T, 4 * C);
     if (!lab->err.code)
         make_chain(lab, w, calls, &x[VIBE_TESTED], 4 * C);
     if (lab->err.code)
@@ -391,9 +392,9 @@ static void run_parts(struct vibe_lab *lab, size_t T, size_t C)
         vibe_gemm(s, room.hidden, room.normed, &w[i].up, VIBE_GELU, NULL);
         vibe_gemm(s, &call->y, room.hidden, &w[i].down, VIBE_ADD, NULL);
         vibe_lab_same(lab, "blocks", &calls[0][i].y, &call->y,
-                      "parts of %zu, %zu of %zu", i, T, C);
+                      "parts of %zu, %zux%zu of %zu", i, B, T, C);
         vibe_lab_same(lab, "blocks", &calls[0][i].state, &call->state,
-                      "state of parts of %zu, %zu of %zu", i, T, C);
+                      "state of parts of %zu, %zux%zu of %zu", i, B, T, C);
     }
     vibe_lab_clear(lab);
 }
@@ -412,7 +413,8 @@ static void block(struct vibe_lab *lab)
             run_chain(lab, chains[i].B, chains[i].T, chains[i].C, chains[i].H);
     for (size_t i = 0; i < sizeof(wide_blocks) / sizeof(*wide_blocks); i++)
         if (!lab->err.code && lab->be[VIBE_TESTED]->is_cuda)
-            run_parts(lab, wide_blocks[i].T, wide_blocks[i].C);
+            run_parts(lab, wide_blocks[i].B, wide_blocks[i].T,
+                      wide_blocks[i].C);
 }
 
 static const struct {

@@ -50,6 +50,11 @@ static inline struct block block_of(const struct vibe_block_call *call,
 cudaError_t vibe_cuda_block_many(const struct vibe_cuda *cuda,
                                  const struct block *a);
 
+/* The same by the products of sm_90a, where they are there for it. */
+bool vibe_cuda_can_block_async(const struct block *a);
+cudaError_t vibe_cuda_block_async(const struct vibe_cuda *cuda,
+                                  const struct block *a);
+
 #if __CUDA_ARCH__ >= 800
 
 /* factor_of for so many channels. */

@@ -8,7 +8,7 @@
  * all warps of a multiprocessor, unit by unit, all of them if they fit; hidden
  * channels stay in registers.
  */
-#include "engine/backend/cuda/block.cuh"
+#include "engine/backend/cuda/block_rows.cuh"
 
 enum { RUN = 8, COLUMNS = RUN + PAST };
 
@@ -78,67 +78,6 @@ __device__ static inline void fetch(stage<C> &to, const struct block &a,
         copy_async<16>(&to.down[i / 4][i % 4 * 8],
                        a.down + i / 4 * a.down_stride + first + i % 4 * 8,
                        true);
-}
-
-/* Sums over the lanes of a row. */
-template <unsigned C, unsigned N>
-__device__ static inline void add_lanes(float (&sums)[N])
-{
-#pragma unroll
-    for (int k = shape<C>::WIDTH / 2; k > 0; k /= 2)
-#pragma unroll
-        for (unsigned i = 0; i < N; i++)
-            sums[i] += __shfl_xor_sync(0xFFFFFFFFu, sums[i], k);
-}
-
-/* Column t of dialogue b, from the first of the past on; channel c. */
-__device__ static inline const float *column_at(const struct mixer &a,
-                                                unsigned b, unsigned t,
-                                                unsigned c)
-{
-    return (t < PAST ? row_at(a.past, b, t) : row_at(a.x, b, t - PAST)) + c;
-}
-
-/* The columns that rows t0 on of dialogue b read; past the last it is that
- * again. */
-__device__ static inline void read_columns(vec<4> (&column)[COLUMNS],
-                                           const struct mixer &a, unsigned b,
-                                           unsigned t0, unsigned c)
-{
-    const unsigned t = t0 < a.x.T ? t0 : 0; /* else nobody's rows */
-    const unsigned stride = (unsigned)a.x.stride_t;
-    const float *x = row_at(a.x, b, t) + c;
-    const float *past = t ? x - PAST * stride : row_at(a.past, b, 0) + c;
-    const unsigned of_past = t ? stride : (unsigned)a.past.stride_t;
-
-#pragma unroll
-    for (unsigned j = 0; j < PAST; j++)
-        column[j] = read<4>(past + j * of_past);
-#pragma unroll
-    for (unsigned j = 0; j < RUN; j++)
-        column[PAST + j] = read<4>(x + min(j, a.x.T - 1 - t) * stride);
-}
-
-/* Keep the last columns of a dialogue, normed. */
-template <unsigned C>
-__device__ static inline void keep_state(const struct mixer &a, unsigned b)
-{
-    const unsigned c = threadIdx.x % shape<C>::WIDTH * 4;
-
-#pragma unroll 1
-    for (unsigned i = 0; i < PAST; i += shape<C>::RUNS) {
-        const unsigned j = i + threadIdx.x % 32 / shape<C>::WIDTH;
-        const unsigned t = a.x.T + min(j, PAST - 1);
-        vec<4> v = read<4>(column_at(a, b, t, c));
-        float squares[1] = {add_squares<4>(0.0f, v)};
-
-        add_lanes<C>(squares);
-        if (t >= PAST)
-            v = scale<4>(v, factor_for<C>(squares[0], a),
-                         read<4>(a.w.norm + c));
-        if (j < PAST)
-            write_out<4>(row_at(a.state, b, j) + c, v);
-    }
 }
 
 /* Where four channels of a row are in a warp's shared memory: lanes that read
@@ -444,6 +383,8 @@ static cudaError_t launch_block(const struct vibe_cuda *cuda,
 cudaError_t vibe_cuda_block_many(const struct vibe_cuda *cuda,
                                  const struct block *a)
 {
+    if (vibe_cuda_can_block_async(a))
+        return vibe_cuda_block_async(cuda, a);
     return a->mixer.C == 32   ? launch_block<32>(cuda, a)
            : a->mixer.C == 64 ? launch_block<64>(cuda, a)
                               : launch_block<128>(cuda, a);

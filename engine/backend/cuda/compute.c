@@ -3,6 +3,7 @@
 #include "engine/backend/cuda/device.h"
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/matrix.h"
+#include "engine/backend/cuda/stem.h"
 
 static cudaStream_t queue(const struct vibe_stream *s)
 {
@@ -158,6 +159,26 @@ static void chain(struct vibe_stream *s, const struct vibe_block_call *calls,
             "blocks");
 }
 
+/* Whether columns of several dialogues are the work of kernels for them. */
+static int is_stem(const struct vibe_block_call *calls, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!is_even_call(&calls[i]))
+            return 0;
+    return vibe_cuda_can_stem(calls, n);
+}
+
+static void stem(struct vibe_stream *s, const struct vibe_block_call *calls,
+                 size_t n)
+{
+    void *scratch = vibe_cuda_scratch(s, vibe_cuda_stem_bytes());
+
+    if (scratch)
+        vibe_cuda_latch(s,
+                        vibe_cuda_stem(vibe_cuda_of(s->be), calls, n, scratch),
+                        "blocks");
+}
+
 /* Run the first call, and maybe those behind it; how many that were. */
 static size_t run_first(struct vibe_stream *s,
                         const struct vibe_block_call *calls, size_t n,
@@ -183,6 +204,10 @@ static void blocks(struct vibe_stream *s, const struct vibe_block_call *calls,
 {
     if (is_chain(s, calls, n, room)) {
         chain(s, calls, n, room);
+        return;
+    }
+    if (is_stem(calls, n)) {
+        stem(s, calls, n);
         return;
     }
     for (size_t i = 0, at_once; i < n && s->err.code == VIBE_OK; i += at_once)

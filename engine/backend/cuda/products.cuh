@@ -1,0 +1,108 @@
+/*
+ * products.cuh - products of sm_90a, by four warps together, that work beside
+ * them.
+ *
+ * A warp's operand and its sums lie in its registers as those of
+ * mma.m16n8k16 do; the other operand is columns in shared memory.  They add up
+ * as mma.m16n8k16 does, and so give its bits.
+ */
+#ifndef VIBE_CUDA_PRODUCTS_CUH
+#define VIBE_CUDA_PRODUCTS_CUH
+
+#include "engine/backend/cuda/shared.cuh"
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/* c [64][n] = a [64][16] times the columns of desc, or += where is_sum; see
+ * columns_at: they lie by neighbour where IS_ACROSS. */
+template <int IS_ACROSS = 0>
+__device__ static inline void multiply_64(float (&c)[16], const unsigned a[4],
+                                          unsigned long long desc,
+                                          unsigned is_sum)
+{
+    asm volatile("{.reg .pred is_sum; setp.ne.u32 is_sum, %21, 0; "
+                 "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, "
+                 "%1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, "
+                 "%14, %15}, {%16, %17, %18, %19}, %20, is_sum, 1, 1, %22;}"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]),
+                   "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]),
+                   "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
+                   "+f"(c[14]), "+f"(c[15])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc),
+                   "r"(is_sum), "n"(IS_ACROSS));
+}
+
+template <int IS_ACROSS>
+__device__ static inline void multiply_64(float (&c)[52], const unsigned a[4],
+                                          unsigned long long desc,
+                                          unsigned is_sum)
+{
+    asm volatile(
+        "{.reg .pred is_sum; setp.ne.u32 is_sum, %57, 0; "
+        "wgmma.mma_async.sync.aligned.m64n104k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, "
+        "%14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
+        "%26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, "
+        "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, "
+        "%50, %51 "
+        "}, {%52, %53, %54, %55}, %56, is_sum, 1, 1, %58;}"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]),
+          "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]),
+          "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]),
+          "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
+          "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]),
+          "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]),
+          "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]),
+          "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]),
+          "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]), "+f"(c[44]),
+          "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]), "+f"(c[49]),
+          "+f"(c[50]), "+f"(c[51])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(is_sum),
+          "n"(IS_ACROSS));
+}
+
+/* What products read, and their sums, is theirs from here on until they are
+ * done. */
+__device__ static inline void products_begin(void)
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+__device__ static inline void products_end(void)
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+template <int n> __device__ static inline void products_wait(void)
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(n) : "memory");
+}
+
+/* Have values in their registers here, neither sooner nor later. */
+template <unsigned N> __device__ static inline void settle(float (&v)[N])
+{
+#pragma unroll
+    for (unsigned i = 0; i < N; i++)
+        asm volatile("" : "+f"(v[i])::"memory");
+}
+
+/* What was stored in shared memory can be seen by products. */
+__device__ static inline void show_stores(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/* Columns at an address in shared memory: of 16 neighbours along K eights lie
+ * together, 16 bytes for each column, or for each neighbour those of eight
+ * columns; the second eight are so many bytes behind the first. */
+__device__ static inline unsigned long long columns_at(unsigned at,
+                                                       unsigned half_step)
+{
+    const unsigned long long core = 8 * 16; /* to the next eight columns */
+
+    return core >> 4 << 32 | half_step >> 4 << 16 | (at & 0x3FFFF) >> 4;
+}
+
+#endif
+
+#endif /* VIBE_CUDA_PRODUCTS_CUH */
