@@ -16,7 +16,7 @@
 static const double METER_S = 1.0;
 
 enum {
-    N_WARM = 2,
+    N_WARM = 3,
     MAX_SPLIT = 100, /* frames whose stages are timed */
 };
 
@@ -67,7 +67,7 @@ static int run_frame(struct vibe_generator *g, struct vibe_error *err)
     return rc;
 }
 
-/* The first frame allocates, the second is captured. */
+/* The first frame allocates, the next two are captured. */
 static int warm_up(struct vibe_generator *g, struct vibe_error *err)
 {
     int rc = VIBE_OK;

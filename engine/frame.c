@@ -26,8 +26,8 @@ int vibe_frame_init(struct vibe_frame *f, const struct vibe_models *models,
         {&f->pcm, D, config->hop, 1},
         {&f->semantic, D, 1, config->semantic_encoder.vae_dim},
         {&f->next, D, 1, config->lm.hidden_size},
-        {&f->state, D, 1, n_state},
-        {&f->before, D, 1, n_state},
+        {&f->state[0], D, 1, n_state},
+        {&f->state[1], D, 1, n_state},
     };
     int rc = VIBE_OK;
 
@@ -42,8 +42,8 @@ int vibe_frame_init(struct vibe_frame *f, const struct vibe_models *models,
 void vibe_frame_release(struct vibe_frame *f)
 {
     struct vibe_tensor *const owned[] = {
-        &f->cfg_scale, &f->keys, &f->latent, &f->unscaled, &f->pcm,
-        &f->semantic,  &f->next, &f->state,  &f->before,
+        &f->cfg_scale, &f->keys, &f->latent,   &f->unscaled, &f->pcm,
+        &f->semantic,  &f->next, &f->state[0], &f->state[1],
     };
 
     for (size_t i = 0; f->models && i < sizeof(owned) / sizeof(owned[0]); i++)
@@ -100,8 +100,8 @@ void vibe_frame_decode(struct vibe_frame *f, struct vibe_stream *s)
     const struct vibe_tensor latent = active(f, &f->latent);
     const struct vibe_tensor unscaled = active(f, &f->unscaled);
     const struct vibe_tensor pcm = active(f, &f->pcm);
-    const struct vibe_tensor state = of_decoder(f, &f->state);
-    const struct vibe_tensor before = of_decoder(f, &f->before);
+    const struct vibe_tensor state = of_decoder(f, &f->state[f->now]);
+    const struct vibe_tensor before = of_decoder(f, &f->state[!f->now]);
 
     vibe_affine(s, &unscaled, &latent, 1.0f / scale->scale, -scale->bias);
     vibe_codec_decode(f->models->decoder, s, &pcm, &unscaled, &state, &before);
@@ -111,8 +111,8 @@ void vibe_frame_listen(struct vibe_frame *f, struct vibe_stream *s)
 {
     const struct vibe_tensor semantic = active(f, &f->semantic);
     const struct vibe_tensor pcm = active(f, &f->pcm);
-    const struct vibe_tensor state = of_semantic(f, &f->state);
-    const struct vibe_tensor before = of_semantic(f, &f->before);
+    const struct vibe_tensor state = of_semantic(f, &f->state[f->now]);
+    const struct vibe_tensor before = of_semantic(f, &f->state[!f->now]);
 
     vibe_codec_encoder_step(f->models->semantic, s, &semantic, &pcm, &state,
                             &before);
@@ -136,37 +136,38 @@ void vibe_frame_connect_semantic(struct vibe_frame *f, struct vibe_stream *s)
                            VIBE_ADD);
 }
 
-/* Copy n dialogues of a tensor. */
-static void copy_dialogues(struct vibe_stream *s, const struct vibe_tensor *y,
-                           size_t to, const struct vibe_tensor *x, size_t from,
-                           size_t n)
+/* Copy a dialogue of a tensor. */
+static void copy_dialogue(struct vibe_stream *s, const struct vibe_tensor *y,
+                          size_t to, const struct vibe_tensor *x, size_t from)
 {
-    const struct vibe_tensor out = vibe_tensor_batch(y, to, n);
-    const struct vibe_tensor in = vibe_tensor_batch(x, from, n);
+    const struct vibe_tensor out = vibe_tensor_batch(y, to, 1);
+    const struct vibe_tensor in = vibe_tensor_batch(x, from, 1);
 
     vibe_copy(s, &out, &in);
 }
 
-void vibe_frame_save(struct vibe_frame *f, struct vibe_stream *s)
+void vibe_frame_turn(struct vibe_frame *f)
 {
-    copy_dialogues(s, &f->before, 0, &f->state, 0, f->n);
+    f->now = !f->now;
 }
 
 void vibe_frame_undo(struct vibe_frame *f, struct vibe_stream *s, size_t d)
 {
-    copy_dialogues(s, &f->state, d, &f->before, d, 1);
+    copy_dialogue(s, &f->state[f->now], d, &f->state[!f->now], d);
 }
 
 void vibe_frame_move(struct vibe_frame *f, struct vibe_stream *s, size_t to,
                      size_t from)
 {
-    copy_dialogues(s, &f->next, to, &f->next, from, 1);
-    copy_dialogues(s, &f->state, to, &f->state, from, 1);
+    const struct vibe_tensor *state = &f->state[f->now];
+
+    copy_dialogue(s, &f->next, to, &f->next, from);
+    copy_dialogue(s, state, to, state, from);
 }
 
 void vibe_frame_silence(struct vibe_frame *f, struct vibe_stream *s, size_t d)
 {
-    const struct vibe_tensor state = vibe_tensor_batch(&f->state, d, 1);
+    const struct vibe_tensor state = vibe_tensor_batch(&f->state[f->now], d, 1);
 
     vibe_zero(s, &state);
 }

@@ -26,7 +26,10 @@ struct vibe_frame {
     struct vibe_tensor pcm;           /* [D][hop][1] */
     struct vibe_tensor semantic;      /* [D][1][semantic] */
     struct vibe_tensor next;          /* [D][1][hidden] */
-    struct vibe_tensor state, before; /* [D][1][decoder's, then encoder's] */
+    /* [D][1][decoder's, then encoder's]: what the codec leaves is in [now],
+     * what it goes on from in the other */
+    struct vibe_tensor state[2];
+    int now;
 };
 
 /*
@@ -44,7 +47,7 @@ void vibe_frame_release(struct vibe_frame *f);
 void vibe_frame_noise(struct vibe_frame *f, struct vibe_stream *s,
                       const struct vibe_noise_key *keys);
 
-/* The stages in their order, after vibe_frame_save; each reads what the one
+/* The stages in their order, after vibe_frame_turn; each reads what the one
  * before has left. */
 void vibe_frame_latent(struct vibe_frame *f, struct vibe_stream *s,
                        const struct vibe_tensor *cond); /* [2 * n][1][H] */
@@ -53,10 +56,11 @@ void vibe_frame_listen(struct vibe_frame *f, struct vibe_stream *s);
 void vibe_frame_connect_latent(struct vibe_frame *f, struct vibe_stream *s);
 void vibe_frame_connect_semantic(struct vibe_frame *f, struct vibe_stream *s);
 
-/* Remember the codec's state, for the stages and vibe_frame_undo. */
-void vibe_frame_save(struct vibe_frame *f, struct vibe_stream *s);
+/* Have the stages go on from what they have left; where that is alternates. */
+void vibe_frame_turn(struct vibe_frame *f);
 
-/* Dialogue d did not want what followed vibe_frame_save: bring that back. */
+/* Dialogue d did not want what followed vibe_frame_turn: bring back what was
+ * before. */
 void vibe_frame_undo(struct vibe_frame *f, struct vibe_stream *s, size_t d);
 
 /* Dialogue from goes on as dialogue to. */

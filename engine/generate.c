@@ -100,8 +100,10 @@ static void release_tensors(struct vibe_generator *g, struct vibe_backend *be)
 void vibe_generator_forget(struct vibe_generator *g)
 {
     for (size_t n = 0; g->steps && n <= g->models->n_dialogues; n++) {
-        vibe_graph_free(g->s, &g->steps[n].whole);
-        vibe_graph_free(g->s, &g->steps[n].rest);
+        for (size_t turn = 0; turn < 2; turn++) {
+            vibe_graph_free(g->s, &g->steps[n].whole[turn]);
+            vibe_graph_free(g->s, &g->steps[n].rest[turn]);
+        }
         g->steps[n].is_warm = 0;
     }
 }
@@ -382,7 +384,6 @@ int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err)
 /* What a step does once its rows are placed and its noise is drawn. */
 static void run_first(struct vibe_generator *g)
 {
-    vibe_frame_save(&g->frame, g->s);
     vibe_generator_run_lm(g);
     vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_LM);
 }
@@ -438,9 +439,9 @@ static void run_again(struct vibe_generator *g,
         run_first(g);
     vibe_backend_seal(g->s->be);
     if (g->s->is_eager)
-        vibe_graph_run(g->s, &step->rest, run_rest, g);
+        vibe_graph_run(g->s, &step->rest[g->frame.now], run_rest, g);
     else
-        vibe_graph_run(g->s, &step->whole, run_whole, g);
+        vibe_graph_run(g->s, &step->whole[g->frame.now], run_whole, g);
     vibe_backend_unseal(g->s->be);
 }
 
@@ -460,6 +461,7 @@ int vibe_generator_step(struct vibe_generator *g, const float *noise,
                    g->n * g->frame.latent.C * sizeof(float));
     else
         vibe_frame_noise(&g->frame, g->s, g->keys);
+    vibe_frame_turn(&g->frame);
     vibe_mark(g->s, VIBE_MARK_BEGIN);
     if (step->is_warm)
         run_again(g, step);

@@ -50,10 +50,10 @@ struct vibe_dialogue {
 };
 
 /* The step of so many dialogues.  The first one runs as it is, which also
- * allocates what is allocated on first use; the second one is captured, the
- * rest replayed. */
+ * allocates what is allocated on first use; two are captured, one for each turn
+ * of the codec's states, the rest replayed. */
 struct vibe_generator_step {
-    struct vibe_graph *whole, *rest; /* captured, see run_again */
+    struct vibe_graph *whole[2], *rest[2]; /* captured, see run_again */
     int is_warm;
 };
 

@@ -287,7 +287,7 @@ static int forced_step(struct vibe_verify *v, struct gathered *all, size_t i)
         return rc;
     memcpy(all->logits + i * VIBE_N_CONTROL, g->host_logits,
            VIBE_N_CONTROL * sizeof(float));
-    vibe_frame_save(&g->frame, g->s);
+    vibe_frame_turn(&g->frame);
     if (token == VIBE_CONTROL_DIFFUSION) {
         if ((frame + 1) * hop > all->n_audio)
             return vibe_fail(v->err, VIBE_E_FORMAT, "%s ends before frame %zu",
