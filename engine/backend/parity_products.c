@@ -149,6 +149,10 @@ static const struct product shapes[] = {
     {1, 530, VIBE_STORE, DENSE, {.N = 140, .K = 270}},
     {2, 300, VIBE_STORE, OVERLAP, {.N = 70, .K = 96, .has_bias = 1}},
     {2, 41, VIBE_STORE, OVERLAP, {.N = 33, .K = 7, .has_bias = 1}},
+    /* K of one tile */
+    {4, 1, VIBE_GATE_ADD, BROADCAST, {.N = 50, .K = 64, .n_scales = 1}},
+    {17, 1, VIBE_ADD, DENSE, {.N = 75, .K = 64, .has_bias = 1, .has_gamma = 1}},
+    {33, 1, VIBE_STORE, BROADCAST, {.N = 75, .K = 64, .n_scales = 1}},
 };
 
 static void every_product(struct vibe_lab *lab, int is_gemm)
@@ -252,6 +256,8 @@ static void packed(struct vibe_lab *lab)
 {
     static const struct product cases[] = {
         {2, 1, VIBE_STORE, DENSE, {.N = 257, .K = 1536, .n_parts = 1}},
+        {3, 1, VIBE_STORE, DENSE, {.N = 75, .K = 64, .n_parts = 1}},
+        {19, 1, VIBE_STORE, DENSE, {.N = 75, .K = 64, .n_parts = 1}},
         {4, 1, VIBE_SWIGLU, DENSE, {.N = 320, .K = 520, .n_parts = 2}},
         {11, 1, VIBE_STORE, DENSE, {.N = 90, .K = 4500, .n_parts = 3}},
         {1, 40, VIBE_STORE, DENSE, {.N = 90, .K = 640, .n_parts = 1}},

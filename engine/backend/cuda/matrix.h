@@ -107,7 +107,8 @@ void vibe_cuda_multiply_expanded(struct vibe_stream *s,
  * gemv and gemv_wide need tensor cores (vibe_cuda_has_tensor_cores) and give
  * a row the same bits; gemv_wide has the sums of slices of K meet in partial,
  * vibe_cuda_gemv_wide_bytes large.  gemv_async does the same for 17 rows or
- * more of 8-bit weights on sm_90a, where vibe_cuda_can_async says so.
+ * more of 8-bit weights on sm_90a, where vibe_cuda_can_async says so, and
+ * gemv_tile for all rows of a K that is one tile, where vibe_cuda_is_tile does.
  * gemv_plain is for every dtype and GPU.  gemv_rows, for all rows of bf16
  * weights, packed or not, has an order of sums of its own.
  */
@@ -127,6 +128,9 @@ size_t vibe_cuda_gemv_wide_bytes(const struct vibe_cuda *cuda,
 cudaError_t vibe_cuda_gemv_async(const struct vibe_cuda *cuda,
                                  const struct vibe_cuda_product *p);
 int vibe_cuda_can_async(const struct vibe_cuda_product *p);
+cudaError_t vibe_cuda_gemv_tile(const struct vibe_cuda *cuda,
+                                const struct vibe_cuda_product *p);
+int vibe_cuda_is_tile(const struct vibe_cuda_product *p);
 cudaError_t vibe_cuda_gemv_rows(const struct vibe_cuda *cuda,
                                 const struct vibe_cuda_product *p);
 cudaError_t vibe_cuda_gemv_plain(const struct vibe_cuda *cuda,

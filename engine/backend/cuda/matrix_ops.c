@@ -99,6 +99,10 @@ static void multiply_few_rows(struct vibe_stream *s,
             multiply_plainly(s, p);
         return;
     }
+    if (vibe_cuda_is_tile(p)) {
+        vibe_cuda_latch(s, vibe_cuda_gemv_tile(cuda, p), "linear");
+        return;
+    }
     if (M <= VIBE_CUDA_GEMV_ROWS) {
         vibe_cuda_latch(s, vibe_cuda_gemv(cuda, p, 0, M), "linear");
         return;
