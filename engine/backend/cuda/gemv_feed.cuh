@@ -282,11 +282,15 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
             weights.turn(a, ahead.round);
     }
 
-    /* Fill the ring: weights before the kernel ahead has ended, x after. */
+    /* Fill the ring: weights before the kernel ahead has ended, x after.  The
+     * next kernel begins to read behind these weights, but beside them where
+     * they are nearly all: what it reads first comes one after another. */
     __device__ inline void fill(const decode &a)
     {
         route way = ahead;
 
+        if (a.n_rounds <= gridDim.x)
+            let_next_start();
         for (unsigned char *to = begin; to < end; to += slot_bytes) {
             fetch_weights(to, a);
             if (KEEPS)
