@@ -228,9 +228,9 @@ static const struct block many_blocks[] = {{4230, 32, VIBE_BF16},
 /* The same, one after the other. */
 static const struct {
     size_t B, T, C;
-} wide_blocks[] = {{1, 8, 1024},  {1, 40, 512},  {1, 200, 256},
-                   {1, 9, 1024},  {1, 21, 512},  {1, 6, 256},
-                   {16, 1, 2048}, {11, 1, 2048}, {5, 1, 2048}};
+} wide_blocks[] = {{1, 8, 1024}, {1, 40, 512},   {1, 200, 256}, {1, 9, 1024},
+                   {1, 21, 512}, {1, 6, 256},    {16, 1, 2048}, {11, 1, 2048},
+                   {5, 1, 2048}, {16, 200, 256}, {11, 200, 256}};
 
 /* Blocks one after the other. */
 static const struct {

@@ -100,6 +100,14 @@ static int is_narrow(const struct vibe_cuda *cuda,
            is_even_call(call);
 }
 
+/* Whether many wider rows are that of another. */
+static int is_wide(const struct vibe_cuda *cuda,
+                   const struct vibe_block_call *call)
+{
+    return is_plain_bf16(&call->w->up) && is_plain_bf16(&call->w->down) &&
+           is_even_call(call) && vibe_cuda_can_wide_block(cuda, call);
+}
+
 /* Whether mixing is the work of those who multiply by W1. */
 static int is_mixed_up(const struct vibe_cuda *cuda,
                        const struct vibe_block_call *call,
@@ -118,6 +126,10 @@ static void block(struct vibe_stream *s, const struct vibe_block_call *call,
     const struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     const struct vibe_block *w = call->w;
 
+    if (is_wide(cuda, call)) {
+        vibe_cuda_latch(s, vibe_cuda_wide_block(cuda, call), "block");
+        return;
+    }
     if (is_mixed_up(cuda, call, room)) {
         if (next && !is_mixed_up(cuda, next, room))
             next = NULL;

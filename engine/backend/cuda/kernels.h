@@ -130,6 +130,12 @@ cudaError_t vibe_cuda_block(const struct vibe_cuda *cuda,
                             const struct vibe_block_call *calls, size_t n,
                             const struct vibe_tensor *normed);
 
+/* The op for many rows of 256 channels, likewise, where _can_ says so. */
+int vibe_cuda_can_wide_block(const struct vibe_cuda *cuda,
+                             const struct vibe_block_call *call);
+cudaError_t vibe_cuda_wide_block(const struct vibe_cuda *cuda,
+                                 const struct vibe_block_call *call);
+
 /* The first half of the op, which leaves room->hidden, y mixed and the state,
  * where _is_ says so: for a few columns of 256, 512 or 1024 channels of one
  * dialogue, all aligned to 16 bytes, bf16 weights without scales, and hidden
