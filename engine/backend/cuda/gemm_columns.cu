@@ -176,6 +176,7 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
     at.end = min(first + a.slice, a.K);
     at.load_units(a, n0 + lane / 4, first);
     let_next_start();
+    prefetch_past(a.from, blockIdx.x * THREADS + threadIdx.x);
     at.find_rows(a, m0 + lane / 4, first);
 #pragma unroll
     for (int i = 0; i < EACH; i++) {

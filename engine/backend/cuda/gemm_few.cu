@@ -132,6 +132,7 @@ __global__ void __launch_bounds__(THREADS)
     struct pair to;
 
     let_next_start();
+    prefetch_past(a.from, blockIdx.x * THREADS + threadIdx.x);
     load_chunk<dtype>(w, a, 0);
     to.read_early(a.e, a.n_rows, m, 2 * lane);
     wait_for_inputs();
@@ -177,6 +178,7 @@ __global__ void __launch_bounds__(THREADS)
             if (k < a.K && n + j < a.e.N)
                 w[j][k] = weight_at<dtype>(a.w, (size_t)(n + j) * a.stride + k);
     let_next_start();
+    prefetch_past(a.from, i);
 #pragma unroll
     for (unsigned h = 0; h < HEIGHT; h++) {
         x[h] = row_of(a, m0 + h);

@@ -90,6 +90,17 @@ __device__ static inline void prefetch_matrix(const unsigned short *w)
         prefetch(w + i * 64);
 }
 
+/* Ask for the past of a dialogue's first columns, where this tile has some. */
+template <unsigned C>
+__device__ static inline void prefetch_past(const struct mixer &a,
+                                            unsigned tile)
+{
+    const unsigned i = threadIdx.x * 32;
+
+    if (tile / shape<C>::TILES * shape<C>::ROWS < PAST && i < PAST * C)
+        prefetch(a.past.data + i);
+}
+
 /* Sums over a warp of N values, a power of two, in the order of sum_rows: of
  * value i in lanes 32 / N i and the next ones. */
 template <unsigned N, unsigned OFFSET = 16>
@@ -306,6 +317,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     prefetch_matrix<C>(a.block.down);
     if (a.next)
         prefetch_matrix<C>(a.next);
+    prefetch_past<C>(a.block.mixer, blockIdx.x);
     wait_for_inputs();
     mix_rows<C>(shared, a.block.mixer, w, blockIdx.x);
     copies_wait<0>();
