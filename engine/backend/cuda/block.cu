@@ -31,6 +31,7 @@ template <unsigned C> struct shape {
         WIDTH = C / 4,      /* threads that mix a row: all rows at once */
         IS_EARLY = C < 128, /* whether there are registers for all weights */
         LAYERS = C == 32 ? MOST : 1,
+        BLOCKS = C == 32 ? 2 : 1, /* of a multiprocessor */
     };
 };
 
@@ -58,6 +59,11 @@ template <unsigned C> struct memory {
     vectors<C> vectors[S::LAYERS];
 };
 
+/* The same with all of W2, where there is room for it, as lanes take it. */
+template <unsigned C> struct memory_and_down : memory<C> {
+    uint4 down[shape<C>::N_UNITS][shape<C>::WARPS][32];
+};
+
 #if __CUDA_ARCH__ >= 800
 
 /* Which tile is this warp's, which unit of it, and which share of that; those
@@ -77,9 +83,10 @@ template <unsigned C> __device__ static inline unsigned share(void)
     return threadIdx.x / 32 % shape<C>::WARPS / shape<C>::N_UNITS;
 }
 
-template <unsigned C> __device__ static inline bool makes_y(void)
+template <unsigned C, unsigned EIGHTS = 1>
+__device__ static inline bool makes_y(void)
 {
-    return shape<C>::SHARES == 1 || share<C>() == 0;
+    return share<C>() == 0 && unit<C>() < C / (8 * EIGHTS);
 }
 
 /* Leave four neighbours of a normed row where mma's a wants them. */
@@ -271,6 +278,22 @@ __device__ static inline void load_down(uint4 (&w)[shape<C>::N_UNITS][1],
             w[u][0] = __ldg((const uint4 *)(down + u * UNITS));
 }
 
+/* The same to shared memory, all units. */
+template <unsigned C>
+__device__ static inline void copy_down(memory_and_down<C> &shared,
+                                        const struct block &a)
+{
+    const unsigned lane = threadIdx.x % 32;
+    const unsigned row = unit<C>() * 8 + lane / 4;
+    const unsigned short *down = a.down + row * a.down_stride + lane % 4 * 8;
+
+#pragma unroll
+    for (unsigned u = 0; u < shape<C>::N_UNITS; u++)
+        copy_async<16>(&shared.down[u][threadIdx.x / 32][lane],
+                       down + u * UNITS, true);
+    copies_end();
+}
+
 /* Ask for all weights, a line a thread. */
 template <unsigned C>
 __device__ static inline void prefetch_weights(const struct block &a)
@@ -283,6 +306,17 @@ __device__ static inline void prefetch_weights(const struct block &a)
         prefetch(a.up + i * 64);
     if (i < C * a.down_stride / 64)
         prefetch(a.down + i * 64);
+}
+
+/* Ask for the past of a dialogue's first rows. */
+template <unsigned C>
+__device__ static inline void prefetch_past(const struct stage &a,
+                                            const mine<C> &my)
+{
+    if (blockIdx.x > 0 || my.row >= PAST)
+        return;
+    for (unsigned i = 0; i < a.n; i++)
+        prefetch(row_at(a.blocks[i].mixer.past, my.b, my.row) + my.c);
 }
 
 /* Leave this warp's share of a unit for the others, and take a unit. */
@@ -339,16 +373,16 @@ __device__ static inline void multiply_up(
     }
 }
 
-/* Add what this warp has of y, of which rows from first on in dialogue b are
- * left for the next block, or at last where y is. */
+/* Add what this warp has of y's channels of a unit, of which rows from first on
+ * in dialogue b are left for the next block, or at last where y is. */
 template <unsigned C>
 __device__ static inline void finish(memory<C> &shared, const struct stage &a,
-                                     unsigned i, const float sums[4],
-                                     unsigned b, int first)
+                                     unsigned i, unsigned eight,
+                                     const float sums[4], unsigned b, int first)
 {
     const struct mixer &m = a.blocks[i].mixer;
     const unsigned lane = threadIdx.x % 32;
-    const unsigned c = unit<C>() * 8 + lane % 4 * 2;
+    const unsigned c = eight * 8 + lane % 4 * 2;
     const vectors<C> &w = shared.vectors[i];
     const struct ending end = {*(const float2 *)(w.down_bias + c),
                                *(const float2 *)(w.down_gamma + c)};
@@ -369,14 +403,17 @@ __device__ static inline void finish(memory<C> &shared, const struct stage &a,
 
 #endif
 
-template <unsigned C>
-__global__ __launch_bounds__(shape<C>::THREADS) void block_kernel(
-    const __grid_constant__ struct stage a)
+/* HAS_ROOM: see memory_and_down. */
+template <unsigned C, bool HAS_ROOM>
+__global__ __launch_bounds__(
+    shape<C>::THREADS,
+    shape<C>::BLOCKS) void block_kernel(const __grid_constant__ struct stage a)
 {
 #if __CUDA_ARCH__ >= 800
     typedef shape<C> S;
+    enum : unsigned { EIGHTS = HAS_ROOM ? 2 : 1 };
     extern __shared__ float4 extra[];
-    memory<C> &shared = *(memory<C> *)extra;
+    memory_and_down<C> &shared = *(memory_and_down<C> *)extra;
     const int first = (int)(blockIdx.x * (S::ROWS - a.lead)) - (int)a.lead;
     mine<C> my = {threadIdx.x / S::WIDTH, threadIdx.x % S::WIDTH * 4,
                   blockIdx.y};
@@ -388,11 +425,14 @@ __global__ __launch_bounds__(shape<C>::THREADS) void block_kernel(
     for (unsigned i = 0; i < a.n; i++)
         copy_vectors<C>(shared.vectors[i], a.blocks[i]);
     copies_end();
+    if (HAS_ROOM)
+        copy_down<C>(shared, a.blocks[0]);
     load_up<C>(up, a.blocks[0]);
     if (S::IS_EARLY && makes_y<C>())
         load_down<C>(down, a.blocks[0]);
-    for (unsigned i = S::IS_EARLY; i < a.n; i++)
+    for (unsigned i = S::IS_EARLY || HAS_ROOM; i < a.n; i++)
         prefetch_weights<C>(a.blocks[i]);
+    prefetch_past<C>(a, my);
     wait_for_inputs();
     x = before = {};
     if (my.is_there())
@@ -400,36 +440,49 @@ __global__ __launch_bounds__(shape<C>::THREADS) void block_kernel(
     column = x;
     if (my.row < PAST)
         before = my.read_column(a.blocks[0].mixer, my.t - PAST);
-    copies_wait<0>();
+    copies_wait<HAS_ROOM>();
     __syncthreads();
     leave_before<C>(shared, a.blocks[0].mixer, my, before);
     for (unsigned i = 0;; i++) {
         const struct block &b = a.blocks[i];
         const bool is_last = S::LAYERS == 1 || i + 1 == a.n;
-        float parts[S::PARTS][4] = {}, sums[1][4] = {};
+        float parts[S::PARTS][4] = {}, sums[EIGHTS][4] = {};
 
         if (!is_last && my.t < 0)
             before = my.read_column(a.blocks[i + 1].mixer, my.t);
         mix_rows<C>(shared, b.mixer, shared.vectors[i], my, x, column, a.lead);
         __syncthreads();
         multiply_up<C>(parts, shared, up);
-        if (!S::IS_EARLY)
+        if (!S::IS_EARLY && !HAS_ROOM)
             load_down<C>(down, b, 0, S::N_UNITS / 2);
         else if (!is_last)
             load_up<C>(up, a.blocks[i + 1]);
         leave<C>(shared, hidden_of(parts, shared.vectors[i].up_bias +
                                               unit<C>() * UNITS +
                                               share<C>() * 2 * S::PARTS));
-        if (!S::IS_EARLY)
+        if (HAS_ROOM)
+            copies_wait<0>();
+        else if (!S::IS_EARLY)
             load_down<C>(down, b, S::N_UNITS / 2);
         __syncthreads();
-        if (makes_y<C>()) {
+        if (makes_y<C, EIGHTS>()) {
 #pragma unroll
-            for (unsigned u = 0; u < S::N_UNITS; u++)
-                multiply32<UNITS>(sums, take<C>(shared, u), 0, down[u]);
+            for (unsigned u = 0; u < S::N_UNITS; u++) {
+                uint4 w[EIGHTS];
+
+#pragma unroll
+                for (unsigned k = 0; k < EIGHTS; k++)
+                    w[k] = HAS_ROOM ? shared.down[u][unit<C>() * EIGHTS + k]
+                                                 [threadIdx.x % 32]
+                                    : down[u][k];
+                multiply32<UNITS>(sums, take<C>(shared, u), 0, w);
+            }
             if (!is_last)
                 load_down<C>(down, a.blocks[i + 1]);
-            finish<C>(shared, a, i, sums[0], my.b, first);
+#pragma unroll
+            for (unsigned k = 0; k < EIGHTS; k++)
+                finish<C>(shared, a, i, unit<C>() * EIGHTS + k, sums[k], my.b,
+                          first);
         }
         if (is_last)
             break;
@@ -441,14 +494,16 @@ __global__ __launch_bounds__(shape<C>::THREADS) void block_kernel(
 #endif
 }
 
-template <unsigned C>
+template <unsigned C, bool HAS_ROOM = false>
 static cudaError_t launch_stage(cudaStream_t stream, struct stage *a)
 {
-    const void *kernel = (const void *)block_kernel<C>;
+    const void *kernel = (const void *)block_kernel<C, HAS_ROOM>;
+    const size_t shared = HAS_ROOM ? sizeof(memory_and_down<C>)
+                                   : sizeof(memory<C>);
     const struct chunk &x = a->blocks[0].mixer.x;
     const unsigned n_dialogues = a->blocks[0].mixer.n_rows / x.T;
     cudaError_t rc = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(memory<C>));
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
     unsigned rows;
 
     if (rc != cudaSuccess)
@@ -456,7 +511,7 @@ static cudaError_t launch_stage(cudaStream_t stream, struct stage *a)
     a->lead = (a->n - 1) * PAST;
     rows = shape<C>::ROWS - a->lead;
     return launch_waiting(kernel, dim3((x.T + rows - 1) / rows, n_dialogues),
-                          shape<C>::THREADS, sizeof(memory<C>), stream, a);
+                          shape<C>::THREADS, shared, stream, a);
 }
 
 /* Whether there is a block of threads with many rows for every
@@ -503,6 +558,9 @@ cudaError_t vibe_cuda_block(const struct vibe_cuda *cuda,
         return vibe_cuda_block_many(cuda, &a.blocks[0]);
     if (C == 32)
         return launch_stage<32>(stream, &a);
-    return C == 64 ? launch_stage<64>(stream, &a)
-                   : launch_stage<128>(stream, &a);
+    if (C == 64)
+        return launch_stage<64>(stream, &a);
+    return sizeof(memory_and_down<128>) <= shared_limit(cuda)
+               ? launch_stage<128, true>(stream, &a)
+               : launch_stage<128>(stream, &a);
 }
