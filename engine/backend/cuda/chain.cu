@@ -191,7 +191,7 @@ template <int DEPTH> struct ring {
             copies_wait<DEPTH - HELD>();
     }
 
-    __device__ inline void take(tile_pairs &w, const chain &a, bool is_held)
+    __device__ inline void take(tile_pairs &w)
     {
         const unsigned r = threadIdx.x % 32 / 4;
         const unsigned q = threadIdx.x % 4;
@@ -209,8 +209,6 @@ template <int DEPTH> struct ring {
         __syncwarp();
         turn(here);
         empty++;
-        if (!is_held)
-            fill(a);
     }
 };
 
@@ -243,6 +241,8 @@ __device__ static inline float2 add_slice(ring<DEPTH> &tiles,
                                           const chain &a, bool is_last)
 {
     const unsigned step = X_TILE << p.log_slices;
+    const bool is_used = threadIdx.x % 32 < 8; /* columns of both parts */
+    unsigned pairs[8] = {};
     float2 sums = make_float2(0.0f, 0.0f);
 
     x += route::slice(p) * X_TILE;
@@ -252,10 +252,12 @@ __device__ static inline float2 add_slice(ring<DEPTH> &tiles,
 
         for (; left > end; left--, x += step) {
             tile_pairs w;
-            unsigned pairs[8];
 
-            tiles.take(w, a, is_last && left <= ring<DEPTH>::HELD);
-            read_x(pairs, x);
+            tiles.take(w);
+            if (is_used)
+                read_x(pairs, x);
+            if (!is_last || left > ring<DEPTH>::HELD)
+                tiles.fill(a);
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 multiply_step(c, w, pairs, i);
