@@ -154,28 +154,6 @@ __device__ static inline void leave_normed(unsigned to, const vec<4> &v)
     }
 }
 
-/* Sums over the lanes of a row of N values, a power of two, in the order of
- * add_lanes: value i is in lanes i WIDTH / N of the row and the next ones. */
-template <unsigned OFFSET, unsigned N>
-__device__ static inline float sum_lanes(const float (&v)[N])
-{
-    constexpr unsigned LEFT = N > 1 ? N / 2 : 1;
-    const bool is_high = threadIdx.x & OFFSET;
-    float sums[LEFT];
-
-#pragma unroll
-    for (unsigned i = 0; i < LEFT; i++) {
-        const float low = v[i], high = v[N - LEFT + i];
-
-        sums[i] = (is_high ? high : low) +
-                  __shfl_xor_sync(0xFFFFFFFFu, is_high ? low : high, OFFSET);
-    }
-    if constexpr (OFFSET > 1)
-        return sum_lanes<OFFSET / 2>(sums);
-    else
-        return sums[0];
-}
-
 /* Norm COUNT rows from the first on, of which this lane has four channels: what
  * they are to be multiplied by. */
 template <unsigned C, unsigned N, unsigned FIRST, unsigned COUNT>

@@ -6,6 +6,7 @@
 #define VIBE_CUDA_BLOCK_ROWS_CUH
 
 #include "engine/backend/cuda/block.cuh"
+#include "engine/backend/cuda/rows.cuh"
 
 #if __CUDA_ARCH__ >= 800
 

@@ -10,6 +10,7 @@
  */
 #include "engine/backend/cuda/block.cuh"
 #include "engine/backend/cuda/columns.cuh"
+#include "engine/backend/cuda/rows.cuh"
 #include "engine/backend/cuda/shared.cuh"
 
 enum {
@@ -101,28 +102,6 @@ __device__ static inline void prefetch_past(const struct mixer &a,
         prefetch(a.past.data + i);
 }
 
-/* Sums over a warp of N values, a power of two, in the order of sum_rows: of
- * value i in lanes 32 / N i and the next ones. */
-template <unsigned N, unsigned OFFSET = 16>
-__device__ static inline float sum_lanes(const float (&v)[N])
-{
-    constexpr unsigned LEFT = N > 1 ? N / 2 : 1;
-    const bool is_high = threadIdx.x & OFFSET;
-    float sums[LEFT];
-
-#pragma unroll
-    for (unsigned i = 0; i < LEFT; i++) {
-        const float low = v[i], high = v[N - LEFT + i];
-
-        sums[i] = (is_high ? high : low) +
-                  __shfl_xor_sync(0xFFFFFFFFu, is_high ? low : high, OFFSET);
-    }
-    if constexpr (OFFSET > 1)
-        return sum_lanes<LEFT, OFFSET / 2>(sums);
-    else
-        return sums[0];
-}
-
 /* The factors of COUNT rows whose squares the threads of a row have parts of,
  * in all of them. */
 template <unsigned C, unsigned COUNT>
@@ -144,7 +123,7 @@ __device__ static inline void find_factors(float (&factor)[COUNT],
 #pragma unroll
     for (unsigned i = 0; i < COUNT; i++)
         v[i] = add_squares<4>(0.0f, rows[i]);
-    v[0] = sum_lanes(v);
+    v[0] = sum_lanes<16>(v);
     if (lane % (32 / N) == 0 && lane / (32 / N) < COUNT)
         squares[lane / (32 / N)][warp] = v[0];
     __syncthreads();

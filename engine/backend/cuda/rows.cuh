@@ -33,4 +33,26 @@ __device__ static inline void sum_rows(float (&sum)[COUNT], unsigned width)
             sum[k] += __shfl_xor_sync(0xFFFFFFFFu, sum[k], offset);
 }
 
+/* The same over 2 OFFSET lanes of a warp for N values, a power of two, of which
+ * each gets its own: value i in lanes 2 OFFSET / N i and the next ones. */
+template <unsigned OFFSET, unsigned N>
+__device__ static inline float sum_lanes(const float (&v)[N])
+{
+    constexpr unsigned LEFT = N > 1 ? N / 2 : 1;
+    const bool is_high = threadIdx.x & OFFSET;
+    float sums[LEFT];
+
+#pragma unroll
+    for (unsigned i = 0; i < LEFT; i++) {
+        const float low = v[i], high = v[N - LEFT + i];
+
+        sums[i] = (is_high ? high : low) +
+                  __shfl_xor_sync(0xFFFFFFFFu, is_high ? low : high, OFFSET);
+    }
+    if constexpr (OFFSET > 1)
+        return sum_lanes<OFFSET / 2>(sums);
+    else
+        return sums[0];
+}
+
 #endif /* VIBE_CUDA_ROWS_CUH */

@@ -72,28 +72,6 @@ __device__ static inline unsigned hidden_of_step(unsigned step)
     return step / 2 * 32 + step % 2 * 4;
 }
 
-/* Sums over a warp of 16 values, in the order of sum_rows: value i in lanes
- * 2 i and 2 i + 1. */
-template <unsigned OFFSET, unsigned N>
-__device__ static inline float sum_lanes(const float (&v)[N])
-{
-    constexpr unsigned LEFT = N > 1 ? N / 2 : 1;
-    const bool is_high = threadIdx.x & OFFSET;
-    float sums[LEFT];
-
-#pragma unroll
-    for (unsigned i = 0; i < LEFT; i++) {
-        const float low = v[i], high = v[N - LEFT + i];
-
-        sums[i] = (is_high ? high : low) +
-                  __shfl_xor_sync(0xFFFFFFFFu, is_high ? low : high, OFFSET);
-    }
-    if constexpr (OFFSET > 1)
-        return sum_lanes<OFFSET / 2>(sums);
-    else
-        return sums[0];
-}
-
 /* What N rows, of which this thread has four channels, are to be multiplied by
  * to be normed; parts is memory of the block's. */
 template <unsigned N>
