@@ -396,8 +396,7 @@ static void run_beside(void *user)
     read_logits(g);
     vibe_read(g->s, g->host_pcm, g->frame.pcm.data,
               g->n * g->models->config.hop * sizeof(float));
-    if (g->n <= VIBE_BESIDE_ROWS)
-        vibe_frame_connect_latent(&g->frame, g->s);
+    vibe_frame_connect_latent(&g->frame, g->s);
 }
 
 /* The stages of a frame, with marks (timeline.h) after each.  A copy to the
@@ -417,8 +416,6 @@ static void run_rest(void *user)
     vibe_frame_listen(&g->frame, g->s);
     vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_SEMANTIC);
     vibe_meet(g->s);
-    if (g->n > VIBE_BESIDE_ROWS)
-        vibe_frame_connect_latent(&g->frame, g->s);
     vibe_frame_connect_semantic(&g->frame, g->s);
     vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_CONNECTORS);
 }

@@ -304,10 +304,9 @@ double vibe_mark_s(struct vibe_stream *s, size_t i);
 /*
  * Let what body enqueues run beside what follows on the stream, until
  * vibe_meet, before which nobody begins anew.  Neither may write what the other
- * reads or writes; vibe_linear has VIBE_BESIDE_ROWS rows at most, as it then
- * needs no scratch.
+ * reads or writes; body's products are vibe_linear's, which there needs no
+ * scratch.
  */
-enum { VIBE_BESIDE_ROWS = 4 };
 void vibe_beside(struct vibe_stream *s, void (*body)(void *user), void *user);
 void vibe_meet(struct vibe_stream *s);
 

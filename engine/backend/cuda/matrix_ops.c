@@ -53,6 +53,20 @@ static void multiply_plainly(struct vibe_stream *s,
     vibe_cuda_latch(s, rc, "linear");
 }
 
+/* The same on tensor cores, without scratch. */
+static void multiply_in_groups(struct vibe_stream *s,
+                               const struct vibe_cuda_product *p)
+{
+    const size_t M = p->x->B * p->x->T;
+    const size_t most = VIBE_CUDA_GEMV_ROWS;
+    cudaError_t rc = cudaSuccess;
+
+    for (size_t m = 0; m < M && rc == cudaSuccess; m += most)
+        rc = vibe_cuda_gemv(vibe_cuda_of(s->be), p, m,
+                            M - m < most ? M - m : most);
+    vibe_cuda_latch(s, rc, "linear");
+}
+
 static void multiply_few_rows(struct vibe_stream *s,
                               const struct vibe_cuda_product *p);
 
@@ -103,8 +117,8 @@ static void multiply_few_rows(struct vibe_stream *s,
         vibe_cuda_latch(s, vibe_cuda_gemv_tile(cuda, p), "linear");
         return;
     }
-    if (M <= VIBE_CUDA_GEMV_ROWS) {
-        vibe_cuda_latch(s, vibe_cuda_gemv(cuda, p, 0, M), "linear");
+    if (M <= VIBE_CUDA_GEMV_ROWS || cuda->compute == cuda->beside) {
+        multiply_in_groups(s, p);
         return;
     }
     if (!vibe_cuda_is_regular(p->x) && p->x->T > VIBE_CUDA_WIDE_ROWS) {
