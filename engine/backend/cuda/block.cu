@@ -83,10 +83,12 @@ template <unsigned C> __device__ static inline unsigned share(void)
     return threadIdx.x / 32 % shape<C>::WARPS / shape<C>::N_UNITS;
 }
 
-template <unsigned C, unsigned EIGHTS = 1>
-__device__ static inline bool makes_y(void)
+/* Eights of channels of y that a warp makes. */
+template <bool HAS_ROOM> constexpr unsigned eights = HAS_ROOM ? 2 : 1;
+
+template <unsigned C, bool HAS_ROOM> __device__ static inline bool makes_y(void)
 {
-    return share<C>() == 0 && unit<C>() < C / (8 * EIGHTS);
+    return share<C>() == 0 && unit<C>() < C / 8 / eights<HAS_ROOM>;
 }
 
 /* Leave four neighbours of a normed row where mma's a wants them. */
@@ -263,7 +265,7 @@ __device__ static inline void load_up(uint4 (&w)[C / 32][shape<C>::PARTS],
 
 /* The same of this warp's channels of y, of some units. */
 template <unsigned C>
-__device__ static inline void load_down(uint4 (&w)[shape<C>::N_UNITS][1],
+__device__ static inline void load_down(uint4 (&w)[shape<C>::N_UNITS],
                                         const struct block &a,
                                         unsigned first = 0,
                                         unsigned end = shape<C>::N_UNITS)
@@ -275,7 +277,7 @@ __device__ static inline void load_down(uint4 (&w)[shape<C>::N_UNITS][1],
 #pragma unroll
     for (unsigned u = 0; u < shape<C>::N_UNITS; u++)
         if (u >= first && u < end)
-            w[u][0] = __ldg((const uint4 *)(down + u * UNITS));
+            w[u] = __ldg((const uint4 *)(down + u * UNITS));
 }
 
 /* The same to shared memory, all units. */
@@ -401,6 +403,53 @@ __device__ static inline void finish(memory<C> &shared, const struct stage &a,
     }
 }
 
+/* Make what this warp has of y. */
+template <unsigned C, bool HAS_ROOM>
+__device__ static inline void make_y(memory_and_down<C> &shared,
+                                     const struct stage &a, unsigned i,
+                                     const uint4 (&down)[shape<C>::N_UNITS],
+                                     const mine<C> &my)
+{
+    enum : unsigned { EIGHTS = eights<HAS_ROOM> };
+    const unsigned first = unit<C>() * EIGHTS;
+    float sums[EIGHTS][4] = {};
+
+#pragma unroll
+    for (unsigned u = 0; u < shape<C>::N_UNITS; u++) {
+        uint4 w[EIGHTS];
+
+#pragma unroll
+        for (unsigned k = 0; k < EIGHTS; k++)
+            w[k] = HAS_ROOM ? shared.down[u][first + k][threadIdx.x % 32]
+                            : down[u];
+        multiply32<UNITS>(sums, take<C>(shared, u), 0, w);
+    }
+#pragma unroll
+    for (unsigned k = 0; k < EIGHTS; k++)
+        finish<C>(shared, a, i, first + k, sums[k], my.b, my.t - (int)my.row);
+}
+
+/* Ask for all that is known before the inputs. */
+template <unsigned C, bool HAS_ROOM>
+__device__ static inline void ask_ahead(memory_and_down<C> &shared,
+                                        const struct stage &a,
+                                        uint4 (&up)[C / 32][shape<C>::PARTS],
+                                        uint4 (&down)[shape<C>::N_UNITS],
+                                        const mine<C> &my)
+{
+    for (unsigned i = 0; i < a.n; i++)
+        copy_vectors<C>(shared.vectors[i], a.blocks[i]);
+    copies_end();
+    if (HAS_ROOM)
+        copy_down<C>(shared, a.blocks[0]);
+    load_up<C>(up, a.blocks[0]);
+    if (shape<C>::IS_EARLY && makes_y<C, HAS_ROOM>())
+        load_down<C>(down, a.blocks[0]);
+    for (unsigned i = shape<C>::IS_EARLY || HAS_ROOM; i < a.n; i++)
+        prefetch_weights<C>(a.blocks[i]);
+    prefetch_past<C>(a, my);
+}
+
 #endif
 
 /* HAS_ROOM: see memory_and_down. */
@@ -411,30 +460,17 @@ __global__ __launch_bounds__(
 {
 #if __CUDA_ARCH__ >= 800
     typedef shape<C> S;
-    enum : unsigned { EIGHTS = HAS_ROOM ? 2 : 1 };
     extern __shared__ float4 extra[];
     memory_and_down<C> &shared = *(memory_and_down<C> *)extra;
-    const int first = (int)(blockIdx.x * (S::ROWS - a.lead)) - (int)a.lead;
     mine<C> my = {threadIdx.x / S::WIDTH, threadIdx.x % S::WIDTH * 4,
                   blockIdx.y};
-    uint4 up[C / 32][S::PARTS], down[S::N_UNITS][1];
-    vec<4> x, column, before;
+    uint4 up[C / 32][S::PARTS], down[S::N_UNITS];
+    vec<4> x = {}, column, before = {};
 
     let_next_start();
-    my.t = first + (int)my.row;
-    for (unsigned i = 0; i < a.n; i++)
-        copy_vectors<C>(shared.vectors[i], a.blocks[i]);
-    copies_end();
-    if (HAS_ROOM)
-        copy_down<C>(shared, a.blocks[0]);
-    load_up<C>(up, a.blocks[0]);
-    if (S::IS_EARLY && makes_y<C>())
-        load_down<C>(down, a.blocks[0]);
-    for (unsigned i = S::IS_EARLY || HAS_ROOM; i < a.n; i++)
-        prefetch_weights<C>(a.blocks[i]);
-    prefetch_past<C>(a, my);
+    my.t = (int)(blockIdx.x * (S::ROWS - a.lead) + my.row) - (int)a.lead;
+    ask_ahead<C, HAS_ROOM>(shared, a, up, down, my);
     wait_for_inputs();
-    x = before = {};
     if (my.is_there())
         x = my.read_column(a.blocks[0].mixer, my.t);
     column = x;
@@ -446,7 +482,7 @@ __global__ __launch_bounds__(
     for (unsigned i = 0;; i++) {
         const struct block &b = a.blocks[i];
         const bool is_last = S::LAYERS == 1 || i + 1 == a.n;
-        float parts[S::PARTS][4] = {}, sums[EIGHTS][4] = {};
+        float parts[S::PARTS][4] = {};
 
         if (!is_last && my.t < 0)
             before = my.read_column(a.blocks[i + 1].mixer, my.t);
@@ -465,27 +501,12 @@ __global__ __launch_bounds__(
         else if (!S::IS_EARLY)
             load_down<C>(down, b, S::N_UNITS / 2);
         __syncthreads();
-        if (makes_y<C, EIGHTS>()) {
-#pragma unroll
-            for (unsigned u = 0; u < S::N_UNITS; u++) {
-                uint4 w[EIGHTS];
-
-#pragma unroll
-                for (unsigned k = 0; k < EIGHTS; k++)
-                    w[k] = HAS_ROOM ? shared.down[u][unit<C>() * EIGHTS + k]
-                                                 [threadIdx.x % 32]
-                                    : down[u][k];
-                multiply32<UNITS>(sums, take<C>(shared, u), 0, w);
-            }
-            if (!is_last)
-                load_down<C>(down, a.blocks[i + 1]);
-#pragma unroll
-            for (unsigned k = 0; k < EIGHTS; k++)
-                finish<C>(shared, a, i, unit<C>() * EIGHTS + k, sums[k], my.b,
-                          first);
-        }
+        if (makes_y<C, HAS_ROOM>())
+            make_y<C, HAS_ROOM>(shared, a, i, down, my);
         if (is_last)
             break;
+        if (makes_y<C, HAS_ROOM>())
+            load_down<C>(down, a.blocks[i + 1]);
         __syncthreads();
         if (my.is_there())
             x = read<4>(shared.mixed[my.row] + my.c);
