@@ -128,7 +128,7 @@ __device__ static inline letter<HD> *letter_of(const struct part &p,
 __device__ static inline void append(quad &to, float4 sum, float top,
                                      float weight)
 {
-    const float f = exp2f(top - to.top); /* 0 for nothing */
+    const float f = power_of_2(top - to.top); /* 0 for nothing */
 
     to.weight = fmaf(weight, f, to.weight);
     to.sum.x = fmaf(sum.x, f, to.sum.x);

@@ -118,14 +118,14 @@ __device__ static inline void weigh(float (&s)[N][4], work<HD> &w)
     top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, 1));
     top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, 2));
     top = fmaxf(top, w.top);
-    factor = exp2f(w.top - top); /* 0 at first */
+    factor = power_of_2(w.top - top); /* 0 at first */
     w.top = top;
     w.weight *= factor;
 #pragma unroll
     for (unsigned j = 0; j < N; j++) {
 #pragma unroll
         for (unsigned i = 0; i < 4; i++)
-            s[j][i] = exp2f(s[j][i] - top);
+            s[j][i] = power_of_2(s[j][i] - top);
         w.weight += (s[j][0] + s[j][1]) + (s[j][2] + s[j][3]);
     }
     even = __shfl_sync(0xFFFFFFFFu, factor, lane % 4 * 8);

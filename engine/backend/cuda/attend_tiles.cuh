@@ -36,6 +36,15 @@ struct alignas(128) tile : scales<T, ROWS> {
 
 #if __CUDA_ARCH__ >= 800
 
+/* 2^x; 0 below 2^-126, which adds nothing to a sum that has a 1. */
+__device__ static inline float power_of_2(float x)
+{
+    float y;
+
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* Where piece i of a row of a tile is. */
 template <typename T, unsigned HD>
 __device__ static inline T *piece(T *rows, unsigned row, unsigned i)
