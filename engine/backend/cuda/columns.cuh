@@ -70,6 +70,12 @@ static inline struct columns columns_of(const struct vibe_cuda *cuda,
 bool vibe_cuda_is_tiles(const struct vibe_cuda *cuda, const struct columns *a);
 cudaError_t vibe_cuda_tiles(const struct vibe_cuda *cuda, struct columns *a);
 
+/* The same by the products of sm_90a, where those are there for it. */
+bool vibe_cuda_can_tiles_async(const struct vibe_cuda *cuda,
+                               const struct columns *a);
+cudaError_t vibe_cuda_tiles_async(const struct vibe_cuda *cuda,
+                                  struct columns *a);
+
 #if __CUDA_ARCH__ >= 800
 
 /* A lane's 8 neighbours of one row, as mma's halves. */

@@ -263,6 +263,8 @@ cudaError_t vibe_cuda_tiles(const struct vibe_cuda *cuda, struct columns *a)
                                               ((a->e.N + 127) / 128);
     const size_t n_sm = (size_t)cuda->n_sm;
 
+    if (vibe_cuda_can_tiles_async(cuda, a))
+        return vibe_cuda_tiles_async(cuda, a);
     a->to_turn = a->K;
     if (a->groups == 1) {
         a->of_turn = (a->K + UNIT - 1) / UNIT * UNIT;

@@ -61,6 +61,53 @@ __device__ static inline void multiply_64(float (&c)[52], const unsigned a[4],
           "n"(IS_ACROSS));
 }
 
+template <int IS_ACROSS>
+__device__ static inline void multiply_64(float (&c)[28], const unsigned a[4],
+                                          unsigned long long desc,
+                                          unsigned is_sum)
+{
+    asm volatile("{.reg .pred is_sum; setp.ne.u32 is_sum, %33, 0; "
+                 "wgmma.mma_async.sync.aligned.m64n56k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+                 "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+                 "%24, %25, %26, %27 "
+                 "}, {%28, %29, %30, %31}, %32, is_sum, 1, 1, %34;}"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]),
+                   "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]),
+                   "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
+                   "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]),
+                   "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]),
+                   "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]),
+                   "+f"(c[26]), "+f"(c[27])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc),
+                   "r"(is_sum), "n"(IS_ACROSS));
+}
+
+template <int IS_ACROSS>
+__device__ static inline void multiply_64(float (&c)[40], const unsigned a[4],
+                                          unsigned long long desc,
+                                          unsigned is_sum)
+{
+    asm volatile(
+        "{.reg .pred is_sum; setp.ne.u32 is_sum, %45, 0; "
+        "wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+        "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+        "%24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, "
+        "%35, %36, %37, %38, %39 "
+        "}, {%40, %41, %42, %43}, %44, is_sum, 1, 1, %46;}"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]),
+          "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]),
+          "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]),
+          "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
+          "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]),
+          "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]),
+          "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]),
+          "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(is_sum),
+          "n"(IS_ACROSS));
+}
+
 /* What products read, and their sums, is theirs from here on until they are
  * done. */
 __device__ static inline void products_begin(void)
