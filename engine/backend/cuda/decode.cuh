@@ -336,8 +336,8 @@ template <int dtype> struct held_tile<dtype, 3> {
     {
         unsigned pairs[2][2];
 
-        format<dtype>::expand4(pairs[0], low[i]);
-        format<dtype>::expand4(pairs[1], high[i]);
+        format<dtype>::expand4_small(pairs[0], low[i]);
+        format<dtype>::expand4_small(pairs[1], high[i]);
         a[0] = pairs[0][0], a[1] = pairs[1][0];
         a[2] = pairs[0][1], a[3] = pairs[1][1];
     }

@@ -33,7 +33,7 @@ __device__ static inline target target_of(const decode &a, unsigned n_outputs)
 }
 
 /* Add up the slices of a block's outputs, finish and store. */
-template <int WARPS, int OUTPUTS>
+template <int dtype, int WARPS, int OUTPUTS>
 __device__ static inline void finish_outputs(
     const float parts[WARPS][ROWS][OUTPUTS], const decode &a, const target &t,
     const struct operands &o, unsigned n)
@@ -45,7 +45,7 @@ __device__ static inline void finish_outputs(
     for (unsigned s = 0; s < WARPS; s++)
         sums[s] = parts[s][t.m][t.r];
     add_halves<WARPS>(sums);
-    z = sums[0] * o.scale + o.bias;
+    z = sums[0] * (o.scale * growth<dtype>::OF_SUMS) + o.bias;
     up = __shfl_xor_sync(0xFFFFFFFFu, z, 1);
     if (!t.is_there || n >= a.e.N)
         return;
@@ -88,6 +88,7 @@ __device__ static inline void add_fold(float2 sums[HEIGHT],
                 w[j % HEIGHT].expand(rows, j / HEIGHT);
                 multiply(c[j % HEIGHT], rows, x + 2 * (j / HEIGHT));
             }
+            tiles.refill(a);
         }
     }
 #pragma unroll
@@ -163,7 +164,7 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
             }
         __syncthreads();
         if (warp * 32 < a.n_rows * OUTPUTS)
-            finish_outputs<WARPS, OUTPUTS>(parts[side], a, t, o, n);
+            finish_outputs<dtype, WARPS, OUTPUTS>(parts[side], a, t, o, n);
     }
     copies_wait<0>();
 #endif

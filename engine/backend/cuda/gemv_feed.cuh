@@ -110,7 +110,9 @@ struct x_feed {
                                k + threadIdx.x % 16 * 4 < a.K);
     }
 
-    /* The part that lane's column has of its 16 neighbours. */
+    /* The part that lane's column has of its 16 neighbours, grown for weights
+     * of this dtype. */
+    template <int dtype>
     __device__ inline void read(unsigned pairs[8], const unsigned char *tile_at,
                                 bool is_split) const
     {
@@ -120,6 +122,11 @@ struct x_feed {
         for (unsigned i = 0; i < 4; i++)
             x[i] = *(const float4 *)(tile_at + (at ^ i / 2 * 32) + i % 2 * 16);
         part_of_x(pairs, x, part, is_split);
+        if (growth<dtype>::OF_X)
+#pragma unroll
+            for (unsigned i = 0; i < 8; i++)
+                pairs[i] = fma_pairs(pairs[i], growth<dtype>::OF_X * 0x10001u,
+                                     0x80008000u);
     }
 
     /* Make digits of a tile from the ring, what this lane has copied. */
@@ -402,7 +409,8 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     }
 
     /* Take the tile at hand, which is this one of its groups, n being the
-     * first. */
+     * first, to be multiplied before the slot is filled again: copies get in
+     * the way of what other warps read. */
     __device__ inline void take(held_tile<dtype, HEIGHT> w[HEIGHT],
                                 unsigned pairs[8], const decode &a,
                                 const group_of<dtype> groups[HEIGHT],
@@ -413,8 +421,7 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
 #pragma unroll
         for (int h = 0; h < HEIGHT; h++)
             w[h].read(here + h * TILE_BYTES, groups[h]);
-        x.read(pairs, here + X_AT, a.x.is_split);
-        refill(a);
+        x.template read<dtype>(pairs, here + X_AT, a.x.is_split);
 #pragma unroll
         for (int h = 0; h < HEIGHT; h++)
             groups[h].put(w[h], tile, a, n + h);

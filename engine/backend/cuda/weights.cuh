@@ -184,7 +184,8 @@ __device__ static inline float weight_at(const void *w, size_t i)
  *   TILE_BYTES     of a tile in shared memory: whole copies of 16
  *   ROW_BYTES      of a row of a tile, there and in memory
  *   expand(pairs, row, r, q)
- *                  pairs of lane q, from row r of the tile, which is at row
+ *                  pairs of lane q, from row r of the tile, which is at row,
+ *                  for x that has grown (growth, below)
  *
  * and, where lanes would meet in a bank, in what order the 16-byte pieces of
  * a row lie in shared memory: piece i of row r is at place(i, r).  Formats of
@@ -231,6 +232,20 @@ template <> struct format<VIBE_BF16> {
 #endif
 };
 
+/*
+ * Tensor cores also take float8 as small as it lies, 2^-120 of what it is, if x
+ * is made greater before and sums after: powers of 2, which change no bit of a
+ * sum as long as x is below 2^47 and not all of it below 2^-60.
+ */
+template <int dtype> struct growth {
+    enum { OF_X = 0 }; /* bf16; 0: none is needed */
+    static constexpr float OF_SUMS = 1.0f;
+};
+template <> struct growth<VIBE_F8_E4M3> {
+    enum { OF_X = 0x6780 }; /* 2^80 */
+    static constexpr float OF_SUMS = 0x1p40f;
+};
+
 /* What formats of a byte share. */
 template <int dtype> struct byte_format {
     enum { ROW_BYTES = TILE_K, TILE_BYTES = TILE_N * ROW_BYTES };
@@ -251,6 +266,15 @@ template <int dtype> struct byte_format {
                                  weights::OFFSET * 0x10001u);
     }
 
+    /* The same, for x that has grown. */
+    __device__ static inline void expand4_small(unsigned pairs[2], unsigned v)
+    {
+        if constexpr (growth<dtype>::OF_X)
+            byte_weights<dtype>::tiny_pairs(pairs, v);
+        else
+            expand4(pairs, v);
+    }
+
     __device__ static inline void expand(unsigned pairs[8],
                                          const unsigned char *row, unsigned,
                                          unsigned q)
@@ -260,7 +284,7 @@ template <int dtype> struct byte_format {
         read_16_bytes(u, row + 16 * q);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            expand4(pairs + 2 * i, u[i]);
+            expand4_small(pairs + 2 * i, u[i]);
     }
 #endif
 };
