@@ -157,9 +157,32 @@ __global__ void __launch_bounds__(THREADS)
                    gridDim.x * THREADS);
 }
 
+/* x of rows m0, ..., m0 + HEIGHT - 1, zeros past K.  SLIDES: they are of one
+ * dialogue, each an element further. */
+template <bool SLIDES>
+__device__ static inline void load_rows(float v[HEIGHT][VIBE_CUDA_THIN],
+                                        const few &a, unsigned m0)
+{
+    float span[HEIGHT + VIBE_CUDA_THIN - 1];
+    sourced_row x[HEIGHT];
+
+#pragma unroll
+    for (unsigned h = 0; h < (SLIDES ? 1 : HEIGHT); h++)
+        x[h] = row_of(a, SLIDES ? min(m0, a.n_rows - HEIGHT) : m0 + h);
+#pragma unroll
+    for (unsigned i = 0; i < HEIGHT + VIBE_CUDA_THIN - 1; i++)
+        if (SLIDES)
+            span[i] = i < a.K + HEIGHT - 1 ? *x[0].from(i) : 0.0f;
+#pragma unroll
+    for (unsigned h = 0; h < HEIGHT; h++)
+#pragma unroll
+        for (unsigned k = 0; k < VIBE_CUDA_THIN; k++)
+            v[h][k] = k >= a.K ? 0.0f : SLIDES ? span[h + k] : *x[h].from(k);
+}
+
 /* A thread makes two outputs of HEIGHT rows, of at most eight inputs. */
-template <int dtype>
-__global__ void __launch_bounds__(THREADS)
+template <int dtype, bool SLIDES>
+__global__ void __launch_bounds__(THREADS, SLIDES ? 3 : 1)
     thin_kernel(const __grid_constant__ struct few a)
 {
     const unsigned pairs = (a.e.N + 1) / 2;
@@ -168,8 +191,7 @@ __global__ void __launch_bounds__(THREADS)
     const unsigned n = i % pairs * 2;
     float w[2][VIBE_CUDA_THIN] = {};
     float v[HEIGHT][VIBE_CUDA_THIN];
-    sourced_row x[HEIGHT];
-    struct pair to[HEIGHT];
+    struct pair to;
 
 #pragma unroll
     for (unsigned j = 0; j < 2; j++)
@@ -179,59 +201,54 @@ __global__ void __launch_bounds__(THREADS)
                 w[j][k] = weight_at<dtype>(a.w, (size_t)(n + j) * a.stride + k);
     let_next_start();
     prefetch_past(a.from, i);
-#pragma unroll
-    for (unsigned h = 0; h < HEIGHT; h++) {
-        x[h] = row_of(a, m0 + h);
-        to[h].read_early(a.e, a.n_rows, m0 + h, n);
-    }
+    to.read_early(a.e, a.n_rows, m0, n);
     wait_for_inputs();
-#pragma unroll
-    for (unsigned h = 0; h < HEIGHT; h++) {
-#pragma unroll
-        for (unsigned k = 0; k < VIBE_CUDA_THIN; k++)
-            v[h][k] = k < a.K ? *x[h].from(k) : 0.0f;
-        to[h].read_late(a.e, m0 + h, n);
-    }
-    if (a.x.is_split)
-#pragma unroll
-        for (unsigned h = 0; h < HEIGHT; h++)
-#pragma unroll
-            for (unsigned k = 0; k < VIBE_CUDA_THIN; k++)
-                v[h][k] = meant(v[h][k], true);
+    load_rows<SLIDES>(v, a, m0);
 #pragma unroll
     for (unsigned h = 0; h < HEIGHT; h++) {
         float2 sum = make_float2(0.0f, 0.0f);
 
 #pragma unroll
         for (unsigned k = 0; k < VIBE_CUDA_THIN; k++) {
-            sum.x = fmaf(v[h][k], w[0][k], sum.x);
-            sum.y = fmaf(v[h][k], w[1][k], sum.y);
+            const float x = meant(v[h][k], a.x.is_split);
+
+            sum.x = fmaf(x, w[0][k], sum.x);
+            sum.y = fmaf(x, w[1][k], sum.y);
         }
-        if (to[h].is_there[0])
-            to[h].store(a.e, n, sum);
+        if (SLIDES && h > 0)
+            to.at += a.e.y.stride_t;
+        else if (h > 0)
+            to.turn_to(a.e, a.n_rows, m0 + h, n);
+        to.read_late(a.e, m0 + h, n);
+        if (to.is_there[0])
+            to.store(a.e, n, sum);
     }
     leave_state<1>(a.from, i, gridDim.x * THREADS);
 }
 
-template <int dtype> static const void *kernel_of(bool is_thin)
+/* Which of the kernels. */
+enum kind { FEW, THIN, THIN_SLIDING };
+
+template <int dtype> static const void *kernel_of(enum kind kind)
 {
-    return is_thin ? (const void *)thin_kernel<dtype>
-                   : (const void *)few_kernel<dtype>;
+    return kind == FEW    ? (const void *)few_kernel<dtype>
+           : kind == THIN ? (const void *)thin_kernel<dtype, false>
+                          : (const void *)thin_kernel<dtype, true>;
 }
 
-static const void *kernel_for(enum vibe_dtype dtype, bool is_thin)
+static const void *kernel_for(enum vibe_dtype dtype, enum kind kind)
 {
     switch (dtype) {
     case VIBE_F32:
-        return kernel_of<VIBE_F32>(is_thin);
+        return kernel_of<VIBE_F32>(kind);
     case VIBE_BF16:
-        return kernel_of<VIBE_BF16>(is_thin);
+        return kernel_of<VIBE_BF16>(kind);
     case VIBE_F16:
-        return kernel_of<VIBE_F16>(is_thin);
+        return kernel_of<VIBE_F16>(kind);
     case VIBE_F8_E4M3:
-        return kernel_of<VIBE_F8_E4M3>(is_thin);
+        return kernel_of<VIBE_F8_E4M3>(kind);
     case VIBE_I8:
-        return kernel_of<VIBE_I8>(is_thin);
+        return kernel_of<VIBE_I8>(kind);
     case VIBE_I4:
     case VIBE_BF16_PACKED:
     case VIBE_I64:
@@ -242,14 +259,14 @@ static const void *kernel_for(enum vibe_dtype dtype, bool is_thin)
 }
 
 static cudaError_t launch_few(const struct vibe_cuda *cuda,
-                              const struct vibe_cuda_product *p, bool is_thin)
+                              const struct vibe_cuda_product *p, enum kind kind)
 {
     struct few a = few_of(p);
-    const unsigned n = is_thin ? (a.n_rows + HEIGHT - 1) / HEIGHT *
-                                     ((a.e.N + 1) / 2)
-                               : a.n_rows * LANES;
+    const unsigned n = kind == FEW ? a.n_rows * LANES
+                                   : (a.n_rows + HEIGHT - 1) / HEIGHT *
+                                         ((a.e.N + 1) / 2);
 
-    return launch_waiting(kernel_for(p->w->part[0].dtype, is_thin),
+    return launch_waiting(kernel_for(p->w->part[0].dtype, kind),
                           dim3((n + THREADS - 1) / THREADS), THREADS, 0,
                           cuda->compute, &a);
 }
@@ -257,11 +274,13 @@ static cudaError_t launch_few(const struct vibe_cuda *cuda,
 cudaError_t vibe_cuda_few(const struct vibe_cuda *cuda,
                           const struct vibe_cuda_product *p)
 {
-    return launch_few(cuda, p, false);
+    return launch_few(cuda, p, FEW);
 }
 
 cudaError_t vibe_cuda_thin(const struct vibe_cuda *cuda,
                            const struct vibe_cuda_product *p)
 {
-    return launch_few(cuda, p, true);
+    const bool slides = p->x->stride_t == 1 && p->x->T % HEIGHT == 0;
+
+    return launch_few(cuda, p, slides ? THIN_SLIDING : THIN);
 }

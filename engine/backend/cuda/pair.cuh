@@ -13,13 +13,22 @@ struct pair {
     size_t at;
     bool is_there[2];
 
-    __device__ inline void read_early(const struct epilogue &e, unsigned n_rows,
-                                      unsigned m, unsigned n)
+    __device__ inline void turn_to(const struct epilogue &e, unsigned n_rows,
+                                   unsigned m, unsigned n)
     {
         at = row_at(e.y, e.T, m) + n;
 #pragma unroll
-        for (unsigned i = 0; i < 2; i++) {
+        for (unsigned i = 0; i < 2; i++)
             is_there[i] = m < n_rows && n + i < e.N;
+    }
+
+    /* The same outputs of other rows need no more than turn_to. */
+    __device__ inline void read_early(const struct epilogue &e, unsigned n_rows,
+                                      unsigned m, unsigned n)
+    {
+        turn_to(e, n_rows, m, n);
+#pragma unroll
+        for (unsigned i = 0; i < 2; i++) {
             o[i] = {1.0f, 0.0f, 1.0f, 0.0f};
             if (is_there[i] && e.scale)
                 o[i].scale = e.scale[n + i];
@@ -47,9 +56,16 @@ struct pair {
     {
         const float z0 = sum.x * o[0].scale + o[0].bias;
         const float z1 = sum.y * o[1].scale + o[1].bias;
+        float *y = e.y.data + at;
 
         if (e.kind == VIBE_SWIGLU) {
             put(e.y, at - n + n / 2, silu(z0) * z1);
+            return;
+        }
+        if (is_there[1] && (size_t)y % sizeof(float2) == 0) {
+            *(float2 *)y = make_float2(
+                kept(finished(e.kind, o[0], z0), e.y.is_split),
+                kept(finished(e.kind, o[1], z1), e.y.is_split));
             return;
         }
         put(e.y, at, finished(e.kind, o[0], z0));
