@@ -233,7 +233,7 @@ static void bench_gemm(struct bench *b, enum vibe_dtype dtype)
 {
     static const struct {
         size_t T, N, K;
-    } shapes[] = {
+    } pieces[] = {
         {8, 4096, 1024},     {8, 1024, 4096},     {40, 1280, 1024},
         {40, 2048, 512},     {40, 512, 2048},     {200, 1024, 256},
         {200, 256, 1024},    {800, 512, 128},     {800, 128, 512},
@@ -245,14 +245,14 @@ static void bench_gemm(struct bench *b, enum vibe_dtype dtype)
         {2000, 3584, 18944},
     };
 
-    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+    for (size_t i = 0; i < sizeof(pieces) / sizeof(*pieces); i++) {
         struct product p = {
             .b = b,
             .dtype = dtype,
             .B = 1,
-            .T = shapes[i].T,
-            .N = shapes[i].N,
-            .K = shapes[i].K,
+            .T = pieces[i].T,
+            .N = pieces[i].N,
+            .K = pieces[i].K,
             .is_gemm = 1,
             .count = 20,
         };
