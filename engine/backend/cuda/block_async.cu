@@ -52,17 +52,6 @@ struct strips {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-__device__ static inline void store_shared(unsigned at, unsigned v)
-{
-    asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
-}
-
-/* The first hidden channel of a step, of whose 32 it has every other four. */
-__device__ static inline unsigned hidden_of_step(unsigned step)
-{
-    return step / 2 * 32 + step % 2 * 4;
-}
-
 /* A warp's weights: of a round 16 rows of W1 over all channels, and 16 of W2
  * over its hidden ones, as operands of steps. */
 template <unsigned C> struct feeder {
@@ -506,23 +495,13 @@ static cudaError_t launch_block(const struct vibe_cuda *cuda,
                           THREADS, shared, cuda->compute, &a);
 }
 
-/* Whether it is compiled for this GPU: an empty one takes few registers. */
-static bool is_there(const void *kernel)
-{
-    const int few = 32;
-    struct cudaFuncAttributes is = {};
-
-    return cudaFuncGetAttributes(&is, kernel) == cudaSuccess &&
-           is.numRegs > few;
-}
-
 bool vibe_cuda_can_block_async(const struct block *a)
 {
     const unsigned C = a->mixer.C;
 
     return (C == 64 || C == 128) && a->up_stride == C &&
            a->down_stride == 4 * C &&
-           is_there((const void *)block_async_kernel<128>);
+           has_products((const void *)block_async_kernel<128>);
 }
 
 cudaError_t vibe_cuda_block_async(const struct vibe_cuda *cuda,

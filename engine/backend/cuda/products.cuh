@@ -9,7 +9,18 @@
 #ifndef VIBE_CUDA_PRODUCTS_CUH
 #define VIBE_CUDA_PRODUCTS_CUH
 
+#include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/shared.cuh"
+
+/* Whether a kernel has code for this GPU: an empty one takes few registers. */
+static inline bool has_products(const void *kernel)
+{
+    const int few = 32;
+    struct cudaFuncAttributes is = {};
+
+    return cudaFuncGetAttributes(&is, kernel) == cudaSuccess &&
+           is.numRegs > few;
+}
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -131,6 +142,11 @@ template <unsigned N> __device__ static inline void settle(float (&v)[N])
 #pragma unroll
     for (unsigned i = 0; i < N; i++)
         asm volatile("" : "+f"(v[i])::"memory");
+}
+
+__device__ static inline void store_shared(unsigned at, unsigned v)
+{
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
 }
 
 /* What was stored in shared memory can be seen by products. */

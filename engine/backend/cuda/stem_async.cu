@@ -435,9 +435,6 @@ static bool is_taken(const struct vibe_block_call *call)
 
 bool vibe_cuda_can_stem(const struct vibe_block_call *calls, size_t n)
 {
-    const int few = 32; /* registers, of an empty kernel */
-    struct cudaFuncAttributes is = {};
-
     for (size_t i = 0; i < n; i++) {
         const struct vibe_tensor *x = &calls[i].x;
 
@@ -445,9 +442,7 @@ bool vibe_cuda_can_stem(const struct vibe_block_call *calls, size_t n)
             x->B > ROWS || !is_taken(&calls[i]))
             return false;
     }
-    return cudaFuncGetAttributes(&is, (const void *)stem_kernel<true>) ==
-               cudaSuccess &&
-           is.numRegs > few;
+    return has_products((const void *)stem_kernel<true>);
 }
 
 /* Normed columns and hidden ones, woven, and sums of parts. */

@@ -127,11 +127,6 @@ template <unsigned N> struct weaver {
             v[i] = *(const float4 *)(from[i] + k);
     }
 
-    __device__ static inline void store(unsigned at, unsigned v)
-    {
-        asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
-    }
-
     template <bool IS_SPLIT> __device__ inline void leave(unsigned stage) const
     {
         enum { HALVES = STEPS * shape<N>::HALF_STEP };
@@ -147,8 +142,8 @@ template <unsigned N> struct weaver {
                            half ? make_float2(v[i].z, v[i].w)
                                 : make_float2(v[i].x, v[i].y),
                            IS_SPLIT);
-                store(at, high);
-                store(at + 2 * HALVES, low);
+                store_shared(at, high);
+                store_shared(at + 2 * HALVES, low);
             }
     }
 };
@@ -331,18 +326,6 @@ static unsigned rows_of(const struct vibe_cuda *cuda, const struct columns *a)
     return 0;
 }
 
-/* An empty kernel takes few registers. */
-static bool is_there(void)
-{
-    const int few = 32;
-    struct cudaFuncAttributes is = {};
-
-    return cudaFuncGetAttributes(
-               &is, (const void *)tiles_async_kernel<80, true, true>) ==
-               cudaSuccess &&
-           is.numRegs > few;
-}
-
 bool vibe_cuda_can_tiles_async(const struct vibe_cuda *cuda,
                                const struct columns *a)
 {
@@ -353,7 +336,8 @@ bool vibe_cuda_can_tiles_async(const struct vibe_cuda *cuda,
            (e->kind == VIBE_STORE || e->kind == VIBE_GELU ||
             e->kind == VIBE_ADD) &&
            (size_t)e->y.data % 8 == 0 && e->y.stride_b % 2 == 0 &&
-           e->y.stride_t % 2 == 0 && rows_of(cuda, a) > 0 && is_there();
+           e->y.stride_t % 2 == 0 && rows_of(cuda, a) > 0 &&
+           has_products((const void *)tiles_async_kernel<80, true, true>);
 }
 
 template <unsigned N, bool IS_GROUPED>

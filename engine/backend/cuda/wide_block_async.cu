@@ -49,11 +49,6 @@ struct strips {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-__device__ static inline void store_shared(unsigned at, unsigned v)
-{
-    asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
-}
-
 /* Where the first eight channels of a step are among those of normed rows, or
  * hidden ones, in bytes. */
 __device__ static inline unsigned normed_at(unsigned step, unsigned is_low)
@@ -64,12 +59,6 @@ __device__ static inline unsigned normed_at(unsigned step, unsigned is_low)
 __device__ static inline unsigned hidden_at(unsigned step, unsigned is_low)
 {
     return (step * 2 + is_low) * 2 * HALF_STEP;
-}
-
-/* The first hidden channel of a step, of whose 32 it has every other four. */
-__device__ static inline unsigned hidden_of_step(unsigned step)
-{
-    return step / 2 * 32 + step % 2 * 4;
 }
 
 /* What N rows, of which this thread has four channels, are to be multiplied by
@@ -466,17 +455,13 @@ __global__ __launch_bounds__(THREADS, 1) void wide_block_async_kernel(
 int vibe_cuda_can_wide_block(const struct vibe_cuda *cuda,
                              const struct vibe_block_call *call)
 {
-    const int few = 32; /* registers, of an empty kernel */
     const size_t n_rows = call->x.B * call->x.T;
     const size_t most = (size_t)cuda->n_sm * ROWS;
-    struct cudaFuncAttributes is = {};
 
     return call->x.C == C && call->w->up.N == 4 * C && call->x.T >= 2 * ROWS &&
            n_rows >= most / 2 && n_rows <= most && call->w->up.bias &&
            call->w->down.bias && call->w->down.gamma &&
-           cudaFuncGetAttributes(&is, (const void *)wide_block_async_kernel) ==
-               cudaSuccess &&
-           is.numRegs > few;
+           has_products((const void *)wide_block_async_kernel);
 }
 
 cudaError_t vibe_cuda_wide_block(const struct vibe_cuda *cuda,
