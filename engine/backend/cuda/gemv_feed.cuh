@@ -57,6 +57,9 @@ __host__ __device__ static constexpr unsigned slots_of(int dtype, size_t bytes)
 
 #if __CUDA_ARCH__ >= 800
 
+/* Whether a kernel may start before the one ahead has ended, see launch.cuh. */
+enum { STARTS_EARLY = __CUDA_ARCH__ >= 900 };
+
 /* Row m of those of this launch, the last one for those past it. */
 __device__ static inline size_t row_of(const decode &a, const struct view &v,
                                        unsigned m)
@@ -289,10 +292,22 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
             weights.turn(a, ahead.round);
     }
 
+    __device__ inline void fill(const decode &a)
+    {
+        if constexpr (STARTS_EARLY)
+            fill_early(a);
+        else
+            fill_slots(a);
+        if constexpr (KEEPS)
+            keep_x(a);
+        else if constexpr (dtype == VIBE_I4)
+            begin_digits(a);
+    }
+
     /* Fill the ring: weights before the kernel ahead has ended, x after.  The
      * next kernel begins to read behind these weights, but beside them where
      * they are nearly all: what it reads first comes one after another. */
-    __device__ inline void fill(const decode &a)
+    __device__ inline void fill_early(const decode &a)
     {
         route way = ahead;
 
@@ -307,22 +322,26 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
         x.open(a);
         let_next_start();
         wait_for_inputs();
-        if constexpr (KEEPS)
-            keep_x(a);
-        else
-            fill_x(a, way);
-    }
-
-    __device__ inline void fill_x(const decode &a, route way)
-    {
-        for (unsigned char *to = begin; to < end; to += slot_bytes) {
+        for (unsigned char *to = begin; !KEEPS && to < end; to += slot_bytes) {
             if (way.is_in())
                 x.fetch(to + X_AT, a, way.tile);
             copies_end();
             way.next(a);
         }
-        if (dtype != VIBE_I4)
-            return;
+    }
+
+    /* Where nothing comes early a slot is whole before the next is asked for,
+     * lest the first waits for all. */
+    __device__ inline void fill_slots(const decode &a)
+    {
+        x.open(a);
+        for (unsigned i = 0; i < a.depth; i++)
+            refill(a);
+    }
+
+    /* Make digits of the first tile's x. */
+    __device__ inline void begin_digits(const decode &a)
+    {
         if (a.depth == FULL)
             copies_wait<FULL - 1>();
         else
