@@ -207,17 +207,28 @@ static size_t room_of(const struct vibe_cuda *cuda, const struct shares *s)
     return shared_limit(cuda) - static_bytes(s);
 }
 
+/* Whether the next kernel's blocks begin to copy where these end. */
+static bool is_followed(void)
+{
+    return vibe_cuda_compiled_for() >= 90;
+}
+
 /* Two tiles at once are less work where weights are a byte or less and so come
  * faster; as long as every multiprocessor has some.  Three are, where short
- * rows would take more than two turns of two. */
+ * rows would take more than two turns of two, or where some multiprocessors
+ * would have two blocks and none is followed. */
 static unsigned height_of(const struct vibe_cuda *cuda,
                           const struct vibe_matrix *w)
 {
-    const size_t n_blocks = (size_t)cuda->n_sm * BUSY_WARPS / SLICES;
+    const size_t n_sm = (size_t)cuda->n_sm;
+    const size_t n_blocks = n_sm * BUSY_WARPS / SLICES;
 
     if (tile_bytes(w->part[0].dtype) > format<VIBE_F8_E4M3>::TILE_BYTES)
         return 1;
     if (w->K <= SHORT_K && w->N > 2 * 2 * TILE_N * n_blocks)
+        return 3;
+    if (!is_followed() && w->K <= LONG_K && w->N > 2 * TILE_N * n_sm &&
+        w->N <= 3 * TILE_N * n_sm)
         return 3;
     return 2 * w->N >= (size_t)(3 * TILE_N * cuda->n_sm) ? 2 : 1;
 }
@@ -253,6 +264,14 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
     return s;
 }
 
+/* Outputs of a block, where so many turns of n_blocks take about as many. */
+static unsigned even_outputs(const struct vibe_matrix *w, size_t n_turns,
+                             size_t n_blocks)
+{
+    return (unsigned)even((w->N + n_turns * n_blocks - 1) /
+                          (n_turns * n_blocks));
+}
+
 /*
  * Outputs of a block at a time: as many as there is room for.  Where that takes
  * some blocks a turn more than others and rows can be shared out freely, all
@@ -260,19 +279,26 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
  * when they are not full: there it must be few outputs that are missing.  And
  * with long rows, or one more turn of a few, blocks had better end early, where
  * those of the next kernel begin to copy: after q|k|v of the 7B it is
- * attention, with all of a long past.
+ * attention, with all of a long past.  Where none is followed it helps nobody
+ * to end early, and three groups are for one block of each multiprocessor.
  */
-static unsigned outputs_of(const struct shares *s, const struct vibe_matrix *w,
-                           unsigned n_blocks)
+static unsigned outputs_of(const struct vibe_cuda *cuda, const struct shares *s,
+                           const struct vibe_matrix *w, unsigned n_blocks)
 {
     const size_t room = (size_t)s->height * TILE_N;
     const size_t n_turns = (w->N + room * n_blocks - 1) / (room * n_blocks);
     const size_t few_turns = s->height == 1 ? 2 : FEW_TURNS;
+    const bool is_long = s->warps > SLICES;
 
-    if (w->part[0].is_tiled || n_turns <= few_turns || s->warps > SLICES)
+    if (w->part[0].is_tiled)
         return (unsigned)room;
-    return (unsigned)even((w->N + n_turns * n_blocks - 1) /
-                          (n_turns * n_blocks));
+    if (!is_followed() && n_turns == 1 && s->height == 3)
+        return even_outputs(w, 1, (size_t)cuda->n_sm);
+    if (!is_followed() && n_turns > 1 && (is_long || s->height == 2))
+        return even_outputs(w, n_turns, n_blocks);
+    if (n_turns <= few_turns || is_long)
+        return (unsigned)room;
+    return even_outputs(w, n_turns, n_blocks);
 }
 
 template <int dtype, int HEIGHT, bool KEEPS = false>
@@ -326,7 +352,7 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
                    : rc;
     }
     a.depth = s.depth;
-    a.outputs = outputs_of(&s, p->w, most);
+    a.outputs = outputs_of(cuda, &s, p->w, most);
     a.n_rounds = (a.e.N + a.outputs - 1) / a.outputs;
     return launch_large(cuda, kernel, a.n_rounds < most ? a.n_rounds : most,
                         32 * s.warps, shared, &a);
