@@ -66,6 +66,11 @@ static int done(struct vibe_supply *supply, struct vibe_error *err)
     return vibe_offload_done(of_supply(supply)->offload, err);
 }
 
+static int is_whole(struct vibe_supply *supply, size_t number)
+{
+    return vibe_offload_is_whole(of_supply(supply)->offload, number);
+}
+
 static size_t lent_from(struct vibe_supply *supply, size_t number)
 {
     return vibe_offload_end(of_supply(supply)->offload, number);
@@ -288,7 +293,8 @@ int vibe_streaming_init(struct vibe_streaming *st, struct vibe_backend *be,
                          : options->clear_interval
                              ? (uint64_t)options->clear_interval
                              : CLEAR_INTERVAL;
-    st->supply = (struct vibe_supply){.take = take, .done = done};
+    st->supply = (struct vibe_supply){
+        .take = take, .done = done, .is_whole = is_whole};
     st->store = (struct vibe_params_store){
         .offer = offer, .load = load, .user = st};
     rc = vibe_qwen2_offer(w, config, &st->store, err);

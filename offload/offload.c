@@ -304,6 +304,17 @@ int vibe_offload_pass_by(struct vibe_offload *o, struct vibe_error *err)
     return turn(o, 0, err);
 }
 
+int vibe_offload_is_whole(const struct vibe_offload *o, size_t matrix)
+{
+    size_t n = 0;
+
+    if (is_streaming(o))
+        return 0;
+    for (size_t i = 0; i < o->table.n_pieces; i++)
+        n += o->table.pieces[i].matrix == matrix;
+    return n == 1;
+}
+
 size_t vibe_offload_end(const struct vibe_offload *o, size_t matrix)
 {
     return o->ends[matrix];

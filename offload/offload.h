@@ -147,6 +147,9 @@ uint64_t vibe_offload_copies(const struct vibe_offload *o, size_t matrix);
 /* The table as it is now. */
 const struct vibe_residency *vibe_offload_table(const struct vibe_offload *o);
 
+/* Whether a matrix is one piece, and nothing is streamed or lent. */
+int vibe_offload_is_whole(const struct vibe_offload *o, size_t matrix);
+
 /* Rows of a matrix before those that are lent: all of them, where none is. */
 size_t vibe_offload_end(const struct vibe_offload *o, size_t matrix);
 

@@ -87,6 +87,7 @@ struct vibe_tensor {
     size_t stride_b, stride_t;
     int is_for_products; /* only products (ops.h) read it: a device may keep it
                             in the form that they take, of the same size */
+    int is_woven;        /* of those: in another form, see vibe_weaves */
 };
 
 /* How the file stores a matrix, and so how its [N][K] is found in it. */

@@ -217,6 +217,18 @@ void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
                  .y = y, .x = x, .gate = gate, .w = w, .epilogue = epilogue});
 }
 
+int vibe_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
+                const struct vibe_matrix *w)
+{
+    struct vibe_supply *supply = w->supply;
+
+    assert(x->is_for_products && x->C == w->K);
+    if (!be->ops->weaves ||
+        (supply && !(supply->is_whole && supply->is_whole(supply, w->number))))
+        return 0;
+    return be->ops->weaves(be, x, w);
+}
+
 /* Two ops: in one kernel blocks would norm x first and then race for memory
  * together, while a kernel for the norm hides how the product begins. */
 void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -224,13 +236,16 @@ void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_matrix *w, enum vibe_epilogue epilogue,
                       const struct vibe_tensor *gate)
 {
+    struct vibe_tensor room = *norm->room;
+
     check_normed(x, norm);
+    room.is_woven = room.is_for_products && vibe_weaves(s->be, &room, w);
     if (norm->shift)
-        vibe_modulate(s, norm->room, x, norm->w, norm->eps, norm->shift,
+        vibe_modulate(s, &room, x, norm->w, norm->eps, norm->shift,
                       norm->scale);
     else
-        vibe_rmsnorm(s, norm->room, x, norm->w, norm->eps);
-    vibe_linear(s, y, norm->room, w, epilogue, gate);
+        vibe_rmsnorm(s, &room, x, norm->w, norm->eps);
+    vibe_linear(s, y, &room, w, epilogue, gate);
 }
 
 void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,

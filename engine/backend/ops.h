@@ -44,6 +44,9 @@ struct vibe_supply {
                 const void **device, size_t *n, struct vibe_error *err);
     int (*done)(struct vibe_supply *supply, struct vibe_error *err);
 
+    /* Whether all of a matrix is one piece, none of it lent; NULL: of none. */
+    int (*is_whole)(struct vibe_supply *supply, size_t number);
+
     /*
      * The last rows of a matrix may be lent: a step then takes those before
      * them only, and has the others computed elsewhere meanwhile.
@@ -236,6 +239,10 @@ struct vibe_ops {
     void (*beside)(struct vibe_stream *s, void (*body)(void *user), void *user);
     void (*meet)(struct vibe_stream *s);
 
+    /* see vibe_weaves; NULL: never */
+    int (*weaves)(const struct vibe_backend *be, const struct vibe_tensor *x,
+                  const struct vibe_matrix *w);
+
     /* ops; the calls below say what each one does */
     void (*linear)(struct vibe_stream *s, const struct vibe_tensor *y,
                    const struct vibe_tensor *x, const struct vibe_matrix *w,
@@ -365,8 +372,17 @@ void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                const struct vibe_tensor *x, const struct vibe_matrix *w,
                enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
 
+/*
+ * Whether products of w want x, which is_for_products, to be woven: kept as
+ * they and vibe_copy alone read it.  Then a norm, vibe_add_silu, vibe_copy or a
+ * product whose own x is woven may write it.  The bits of products are the
+ * same.
+ */
+int vibe_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
+                const struct vibe_matrix *w);
+
 /* vibe_linear of the normed (and modulated) rows of x, which are left in the
- * room of the norm. */
+ * room of the norm, woven where w wants that. */
 void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *x, const struct vibe_norm *norm,
                       const struct vibe_matrix *w, enum vibe_epilogue epilogue,

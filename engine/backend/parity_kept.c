@@ -117,6 +117,8 @@ static void run_kept(struct vibe_lab *lab, const struct kept *p)
         struct vibe_stream *s = &lab->s[side];
 
         kept[side].is_for_products = 1;
+        kept[side].is_woven = !is_product(p->writer) &&
+                              vibe_weaves(s->be, &kept[side], w[side]);
         write(s, &plain[side], p, &in, (enum vibe_side)side);
         write(s, &kept[side], p, &in, (enum vibe_side)side);
         multiply(s, p, &y[side], &plain[side], w[side], VIBE_STORE);
@@ -157,6 +159,8 @@ static void kept(struct vibe_lab *lab)
         {NORM, 0, 1, 3, 20, 515, VIBE_F32},
         {NORM, 0, 20, 1, 48, 1536, VIBE_F8_E4M3},
         {NORM, 0, 4, 17, 656, 576, VIBE_I8},
+        {ADD_SILU, 1, 3, 10, 80, 1536, VIBE_F8_E4M3},
+        {COPY, 0, 17, 1, 48, 576, VIBE_F8_E4M3},
         {MODULATE, 0, 32, 1, 208, 4672, VIBE_F8_E4M3},
         {NORM, 1, 1, 12, 40, 520, VIBE_BF16},
         {NORM, 1, 2, 20, 40, 520, VIBE_BF16},
@@ -179,6 +183,49 @@ static void kept(struct vibe_lab *lab)
     run_all(lab, cases, sizeof(cases) / sizeof(*cases));
 }
 
+/* A product whose x is woven writes what the next one reads. */
+static void kept_woven(struct vibe_lab *lab)
+{
+    enum { ROWS = 20, C = 576, N = 48 };
+    const struct vibe_lab_matrix of_pair = {.dtype = VIBE_F8_E4M3,
+                                            .N = 2 * C,
+                                            .K = C,
+                                            .n_parts = 2,
+                                            .is_pair = 1,
+                                            .n_scales = 1};
+    const struct vibe_lab_matrix of_y = {
+        .dtype = VIBE_F8_E4M3, .N = N, .K = C, .n_parts = 1, .n_scales = 1};
+    struct vibe_tensor x[VIBE_SIDES], kept[VIBE_SIDES], act[VIBE_SIDES];
+    struct vibe_tensor y[2][VIBE_SIDES];
+    struct vibe_matrix *up[VIBE_SIDES], *down[VIBE_SIDES];
+
+    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, ROWS, 1, C);
+    vibe_lab_tensor(lab, kept, VIBE_FILL_POISON, ROWS, 1, C);
+    vibe_lab_tensor(lab, act, VIBE_FILL_POISON, ROWS, 1, C);
+    vibe_lab_tensor(lab, y[0], VIBE_FILL_POISON, ROWS, 1, N);
+    vibe_lab_tensor(lab, y[1], VIBE_FILL_POISON, ROWS, 1, N);
+    vibe_lab_matrix(lab, up, &of_pair);
+    vibe_lab_matrix(lab, down, &of_y);
+    for (int i = 0; i < 2 * VIBE_SIDES && !lab->err.code; i++) {
+        const int side = i / 2, is_woven = i % 2;
+        struct vibe_stream *s = &lab->s[side];
+
+        kept[side].is_for_products = act[side].is_for_products = 1;
+        kept[side].is_woven = is_woven &&
+                              vibe_weaves(s->be, &kept[side], up[side]);
+        act[side].is_woven = kept[side].is_woven &&
+                             vibe_weaves(s->be, &act[side], down[side]);
+        vibe_copy(s, &kept[side], &x[side]);
+        vibe_linear(s, &act[side], &kept[side], up[side], VIBE_SWIGLU, NULL);
+        vibe_linear(s, &y[is_woven][side], &act[side], down[side], VIBE_STORE,
+                    NULL);
+    }
+    if (!lab->err.code)
+        vibe_lab_same(lab, "kept", &y[0][VIBE_TESTED], &y[1][VIBE_TESTED],
+                      "woven M=%d K=%d", ROWS, C);
+    vibe_lab_clear(lab);
+}
+
 /* Products large enough to take x rounded. */
 static void kept_rounded(struct vibe_lab *lab)
 {
@@ -190,5 +237,5 @@ static void kept_rounded(struct vibe_lab *lab)
     run_all(lab, cases, sizeof(cases) / sizeof(*cases));
 }
 
-vibe_parity_case *const vibe_parity_kept[] = {kept, NULL};
+vibe_parity_case *const vibe_parity_kept[] = {kept, kept_woven, NULL};
 vibe_parity_case *const vibe_parity_kept_rounded[] = {kept_rounded, NULL};

@@ -349,6 +349,9 @@ static void modulate_group(struct vibe_diffusion *head, struct vibe_stream *s,
     cond.T = n;
     cond.stride_t = 0;
     tau = vibe_tensor_broadcast(&tau, cond.B);
+    c.is_woven = 1;
+    for (size_t i = 0; i < head->n_stacks; i++)
+        c.is_woven &= vibe_weaves(s->be, &c, &head->adaln[i]);
     vibe_add_silu(s, &c, &cond, &tau);
     for (size_t i = 0; i < head->n_stacks; i++) {
         const struct vibe_tensor some = vibe_tensor_channels(&all, at,
@@ -415,6 +418,8 @@ static void run_layers(struct vibe_diffusion *head, struct vibe_stream *s,
         struct modulated m;
 
         modulate(&m, head, i, step);
+        head->act.is_woven = vibe_weaves(s->be, &head->m, &layer->gate_up) &&
+                             vibe_weaves(s->be, &head->act, &layer->down);
         vibe_linear_norm(s, &head->act, &head->u, &m.norm, &layer->gate_up,
                          VIBE_SWIGLU, NULL);
         vibe_linear(s, &head->u, &head->act, &layer->down, VIBE_GATE_ADD,

@@ -444,12 +444,15 @@ static void multiply_normed(const struct pass *pass, struct vibe_stream *s,
                             const struct vibe_matrix *w,
                             enum vibe_epilogue epilogue)
 {
+    struct vibe_tensor room = *norm->room;
+
     if (pass->multiply == vibe_linear) {
         vibe_linear_norm(s, y, x, norm, w, epilogue, NULL);
         return;
     }
-    vibe_rmsnorm(s, norm->room, x, norm->w, norm->eps);
-    vibe_gemm(s, y, norm->room, w, epilogue, NULL);
+    room.is_woven = vibe_weaves(s->be, &room, w);
+    vibe_rmsnorm(s, &room, x, norm->w, norm->eps);
+    vibe_gemm(s, y, &room, w, epilogue, NULL);
 }
 
 static void run_layer(struct vibe_qwen2 *lm, struct vibe_stream *s,
@@ -470,6 +473,8 @@ static void run_layer(struct vibe_qwen2 *lm, struct vibe_stream *s,
     vibe_attention(s, &normed, &qkv, pass->kv, i, pass->rows, &rope);
     pass->multiply(s, x, &normed, &w->o, VIBE_ADD, NULL);
 
+    act.is_woven = vibe_weaves(s->be, &normed, &w->gate_up) &&
+                   vibe_weaves(s->be, &act, &w->down);
     multiply_normed(pass, s, &act, x, &mlp, &w->gate_up, VIBE_SWIGLU);
     pass->multiply(s, x, &act, &w->down, VIBE_ADD, NULL);
 }

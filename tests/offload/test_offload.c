@@ -350,6 +350,7 @@ static void all_resident_needs_no_ring(void **state)
     check(f);
     assert_int_equal(path_of(f), VIBE_PATH_NONE);
     assert_false(vibe_offload_is_streaming(f->o));
+    assert_true(vibe_offload_is_whole(f->o, 1));
 }
 
 static void a_pass_that_broke_off_does_not_harm_the_next(void **state)
@@ -358,6 +359,7 @@ static void a_pass_that_broke_off_does_not_harm_the_next(void **state)
     struct vibe_taken taken;
 
     assert_int_equal(open_all(f), VIBE_OK);
+    assert_false(vibe_offload_is_whole(f->o, 1));
     assert_int_equal(pass(f), VIBE_OK);
     for (size_t row = 0; row < 256; row += taken.n) {
         assert_int_equal(vibe_offload_take(f->o, &taken, 1, row, NULL),

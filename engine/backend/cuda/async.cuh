@@ -16,22 +16,18 @@
 enum {
     ASYNC_ROWS = 32,      /* of x, in a pass */
     COLUMN_OUTPUTS = 64,  /* of four warps */
-    MOST_COLUMNS = 4,     /* of a team */
+    MOST_COLUMNS = 5,     /* of a team */
     MOST_ASYNC_TEAMS = 2, /* of a block */
     MOST_PARTS = 8,       /* blocks of a cluster */
-    MOST_ASYNC_THREADS = 640,
-    MOST_ASYNC_DEPTH = 4,
-    WEAVERS = 64,             /* threads of a shift */
-    WOVEN = 4,                /* stages of woven x */
-    X_RING = 3,               /* stages of x of a shift */
-    X_ROW_BYTES = 4 * TILE_K, /* of a row of x in a stage */
-    X_STAGE_BYTES = ASYNC_ROWS * X_ROW_BYTES,
-    /* from the first eight of sixteen neighbours of all columns to the next;
-     * what is more than they have keeps lanes apart */
-    HALF_BYTES = 2 * ASYNC_ROWS * 16 + 16,
-    WOVEN_BYTES = 8 * HALF_BYTES,
-    GATE_BYTES = 16 * WOVEN * MOST_ASYNC_TEAMS,
-    TABLE_PAD = 4, /* floats, likewise */
+    MOST_ASYNC_THREADS = 32 + 128 * MOST_COLUMNS,
+    MOST_ASYNC_DEPTH = 4,     /* stages */
+    X_ROW_BYTES = 2 * TILE_K, /* of high or low parts of a row in a stage */
+    X_PART_BYTES = ASYNC_ROWS * X_ROW_BYTES,
+    X_STAGE_BYTES = 2 * X_PART_BYTES,
+    ATOM_BYTES = 1024, /* of eight rows, as wgmma takes them; so is aligned what
+                          a team has */
+    GATES_BYTES = 8 * MOST_ASYNC_DEPTH, /* of one kind */
+    TABLE_PAD = 4, /* floats, so that lanes meet in no bank */
     SUM_BYTES = ASYNC_ROWS * COLUMN_OUTPUTS * (int)sizeof(float),
 };
 
@@ -43,24 +39,9 @@ struct async_shares {
     size_t shared;
 };
 
-/* Shifts of those who weave x for a team: they take turns at tiles. */
-__host__ __device__ static inline unsigned shifts_of(unsigned teams)
-{
-    return teams == 1 ? 2 : 1;
-}
-
-/* Bytes of a team's list of steps, behind their number. */
-__host__ __device__ static inline unsigned way_bytes(unsigned n_tiles,
-                                                     unsigned depth)
-{
-    const unsigned n = (1 + n_tiles + depth) * (unsigned)sizeof(unsigned);
-
-    return (n + 127) / 128 * 128;
-}
-
 static inline unsigned async_threads(const struct async_shares *s)
 {
-    return s->teams * (128 * s->columns + WEAVERS * shifts_of(s->teams));
+    return s->teams * (128 * s->columns + 32);
 }
 
 /* Levels of the tree of slices, and of folds, where a team's sums wait. */
@@ -73,25 +54,42 @@ static inline unsigned async_levels(const struct async_shares *s, size_t K)
     return levels + ((size_t)TILE_K * slices_of(K) * fold_of(K) < K);
 }
 
-/* Of shared memory; sums of teams meet where stages were. */
-static inline size_t async_shared(const struct async_shares *s, size_t K)
+/* Rows of weights that are copied at once, a divisor of a team's. */
+__host__ __device__ static inline unsigned rows_of_go(unsigned outputs)
 {
-    const size_t outputs = (size_t)s->columns * COLUMN_OUTPUTS;
-    const size_t of_team = s->depth * outputs * TILE_K +
-                           shifts_of(s->teams) * X_RING * X_STAGE_BYTES +
-                           WOVEN * WOVEN_BYTES +
-                           way_bytes((unsigned)(K / TILE_K), s->depth);
-    const size_t table = ASYNC_ROWS * (outputs + TABLE_PAD) * sizeof(float);
-    const size_t meeting = of_team > table ? of_team : table;
+    return outputs > 256 ? outputs / 2 : outputs;
+}
 
-    return s->teams * (meeting + (size_t)s->levels * s->columns * SUM_BYTES);
+/* Bytes where sums of a team's outputs meet. */
+__host__ __device__ static inline unsigned table_bytes(unsigned outputs)
+{
+    return ASYNC_ROWS * (outputs + TABLE_PAD) * (unsigned)sizeof(float);
+}
+
+__host__ __device__ static inline unsigned stage_bytes_of(unsigned outputs)
+{
+    return X_STAGE_BYTES + outputs * TILE_K;
+}
+
+/* Of shared memory.  Sums of teams, then of a cluster, meet where stages
+ * were. */
+static inline size_t async_shared(const struct async_shares *s)
+{
+    const unsigned outputs = s->columns * COLUMN_OUTPUTS;
+    const size_t sums = (size_t)s->columns * SUM_BYTES;
+    const size_t stages = (size_t)s->teams * s->depth * stage_bytes_of(outputs);
+    const size_t meeting = s->teams * table_bytes(outputs) +
+                           (s->parts > 1 ? sums : 0);
+
+    return ATOM_BYTES + (stages > meeting ? stages : meeting) +
+           s->teams * s->levels * sums;
 }
 
 /*
  * Nanoseconds of an H200 for what the busiest multiprocessor takes: to begin
- * and to end, for each step, and for the products of its columns; within 4 % of
- * what the best ways for eight products of the 1.5B take.  Clusters leave some
- * multiprocessors out.
+ * and to end, for each step, and for the products of its columns; within 6 % of
+ * what the best ways for eight products of the 1.5B take.  Large clusters leave
+ * some multiprocessors out.
  */
 static inline size_t async_cost(const struct async_shares *s, size_t K,
                                 size_t n_sm)
@@ -99,11 +97,12 @@ static inline size_t async_cost(const struct async_shares *s, size_t K,
     const size_t workers = (size_t)s->teams * s->parts;
     const size_t n_steps = (K / TILE_K + workers - 1) / workers;
     const size_t n_blocks = (size_t)s->n_passes * s->n_blocks * s->parts;
-    const size_t room = s->parts > 1 ? n_sm * 3 / 4 : n_sm;
+    const size_t room = s->parts > 2 ? n_sm * 10 / 11 : n_sm;
     const size_t turns = (n_blocks + room - 1) / room;
+    const size_t of_step = 370 - 120 * (s->teams - 1) +
+                           80 * s->columns * s->teams;
 
-    return turns * (4500 + n_steps * (165 + 121 * s->columns * s->teams)) +
-           (s->parts > 1 ? 200 : 0);
+    return turns * (3500 + n_steps * of_step) + (s->parts > 1 ? 400 : 0);
 }
 
 /* Try one way, as deep as there is room. */
@@ -112,16 +111,16 @@ static inline void try_shares(struct async_shares *best, size_t *least,
                               const struct vibe_cuda *cuda,
                               const struct vibe_matrix *w)
 {
-    const size_t room = shared_limit(cuda) - GATE_BYTES;
+    const size_t room = shared_limit(cuda);
     const size_t outputs = (size_t)s.columns * COLUMN_OUTPUTS;
     size_t cost;
 
     s.n_blocks = (unsigned)((w->N + outputs - 1) / outputs);
     s.levels = async_levels(&s, w->K);
     for (s.depth = MOST_ASYNC_DEPTH; s.depth > 2; s.depth--)
-        if (async_shared(&s, w->K) <= room)
+        if (async_shared(&s) <= room)
             break;
-    s.shared = async_shared(&s, w->K);
+    s.shared = async_shared(&s);
     cost = async_cost(&s, w->K, (size_t)cuda->n_sm);
     if (s.shared <= room && async_threads(&s) <= MOST_ASYNC_THREADS &&
         cost < *least) {

@@ -1,14 +1,14 @@
 /*
  * async_feed.cuh - how weights and x of gemv_async.cu come to their warps.
  *
- * A team has four warps for every 64 outputs, each of which copies the weights
- * of its own 16 and multiplies, and two warps or four that weave x: a tile of
- * rows becomes columns as wgmma reads them from shared memory, a core of 8
- * columns by 8 neighbours being 128 bytes.  They wait for each other at gates,
- * one pair for each stage of what is woven.
+ * A team has four warps for every 64 outputs, which multiply, and one whose
+ * first lane has tiles of woven x (split.cuh) and of weights copied to stages.
+ * They wait for each other at gates, two for each stage.
  */
 #ifndef VIBE_CUDA_ASYNC_FEED_CUH
 #define VIBE_CUDA_ASYNC_FEED_CUH
+
+#include <cuda.h>
 
 #include "engine/backend/cuda/async.cuh"
 #include "engine/backend/cuda/shared.cuh"
@@ -16,114 +16,63 @@
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* Where a thread is among those of its team: first come all that multiply, then
- * those that weave. */
+/* Where a thread is in its team: first come all that multiply, then those that
+ * fetch. */
 struct seat {
     unsigned team, thread;
-    unsigned shift; /* of those that weave */
-    bool is_weaver;
+    bool fetches;
 
     __device__ inline void open(const decode &a)
     {
         const unsigned first = __shfl_sync(0xFFFFFFFFu, threadIdx.x, 0);
         const unsigned n_multiply = 2 * a.outputs * a.teams;
-        const unsigned shifts = shifts_of(a.teams);
         unsigned i = first, of_team = 2 * a.outputs;
 
-        is_weaver = first >= n_multiply;
-        if (is_weaver) {
+        fetches = first >= n_multiply;
+        if (fetches) {
             i -= n_multiply;
-            of_team = WEAVERS * shifts;
+            of_team = 32;
         }
         team = i / of_team;
-        i -= team * of_team;
-        shift = i / WEAVERS;
-        thread = (is_weaver ? i % WEAVERS : i) + threadIdx.x % 32;
+        thread = i - team * of_team + threadIdx.x % 32;
     }
 };
 
-/* A step of a team's way: a tile, and what ends with it. */
-enum {
-    TILE = 0xFFFF,
-    ENDS_FOLD = 1 << 16,
-    ENDS_SLICE = 1 << 17,
-    IS_LAST = 1 << 18,
-    NO_TILE = 1 << 19,
-};
-
-/* A team's walk, as a list. */
-struct way : walk {
-    /* List the rest: how many steps there are, the steps, and as many of no
-     * tile as a ring has stages. */
-    __device__ inline void list(unsigned *to, const decode &a)
-    {
-        unsigned n = 0, in_fold = 0;
-
-        while (is_in()) {
-            unsigned step = tile;
-
-            if (next(a))
-                step |= ENDS_SLICE;
-            in_fold++;
-            if (step & ENDS_SLICE || in_fold == a.fold) {
-                step |= ENDS_FOLD;
-                in_fold = 0;
-            }
-            to[++n] = is_in() ? step : step | IS_LAST;
-        }
-        to[0] = n;
-        for (unsigned i = 0; i < a.depth; i++)
-            to[++n] = NO_TILE;
-    }
-};
-
-/* A team's share of shared memory. */
+/* A team's share of shared memory: stages, each x and then weights, where they
+ * begin and how large they are; and a gate for each that is filled, behind
+ * those one for each that is free. */
 struct desk {
-    unsigned stage_bytes;       /* of weights */
-    unsigned weights, x, woven; /* where rings begin */
-    unsigned full, empty;       /* where gates are */
-    unsigned n_steps, *steps;   /* n_steps: once they are listed */
-    float4 *shelves;            /* of the block, behind all teams */
+    unsigned stages, stage_bytes, gates;
+    unsigned mail;           /* the gate for what others send */
+    float4 *shelves, *inbox; /* of the block */
 
-    __device__ inline void open(uint4 *memory, const decode &a,
-                                const unsigned long long *gates, unsigned team)
+    __device__ inline void open(unsigned char *memory, const decode &a,
+                                unsigned team)
     {
-        unsigned char *mine = (unsigned char *)memory;
-        unsigned list_at, of_team;
+        const unsigned tables = a.teams * table_bytes(a.outputs);
+        const unsigned sums = a.parts > 1 ? a.outputs * ASYNC_ROWS * 4 : 0;
+        unsigned char *all = memory + ATOM_BYTES;
+        unsigned of_team;
 
-        stage_bytes = a.outputs * TILE_K;
-        x = a.depth * stage_bytes;
-        woven = x + shifts_of(a.teams) * X_RING * X_STAGE_BYTES;
-        list_at = woven + WOVEN * WOVEN_BYTES;
-        of_team = list_at + way_bytes(a.n_tiles, a.depth);
-        shelves = (float4 *)(mine + a.teams * of_team);
-        mine += team * of_team;
-        steps = (unsigned *)(mine + list_at);
-        weights = shared_address(mine);
-        x += weights;
-        woven += weights;
-        full = shared_address(gates);
-        empty = full + WOVEN * 8;
+        stage_bytes = stage_bytes_of(a.outputs);
+        of_team = a.depth * stage_bytes;
+        stages = shared_address(all + team * of_team);
+        shelves = (float4 *)(all + max(a.teams * of_team, tables + sums));
+        inbox = (float4 *)(all + tables);
+        mail = shared_address(memory);
+        gates = mail + 8 + team * 2 * GATES_BYTES;
     }
 
-    /* By one thread of the team: those that weave come to the first gate, those
-     * that multiply to the other. */
+    /* By one thread of the team.  Two have a stage filled. */
     __device__ inline void prepare(const decode &a, unsigned team) const
     {
-        way all;
-
-        for (unsigned i = 0; i < WOVEN; i++) {
-            open_gate(full + i * 8, WEAVERS / 32);
-            open_gate(empty + i * 8, a.outputs / TILE_N);
+        if (team == 0)
+            open_gate(mail, 1);
+        for (unsigned i = 0; i < a.depth; i++) {
+            open_gate(gates + i * 8, 2);
+            open_gate(gates + GATES_BYTES + i * 8, a.outputs / TILE_N);
         }
-        all.open(a, team);
-        all.list(steps, a);
-    }
-
-    /* After that. */
-    __device__ inline void read_list(void)
-    {
-        n_steps = *steps++;
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
 
     __device__ static inline void open_gate(unsigned gate, unsigned n)
@@ -155,166 +104,127 @@ __device__ static inline void wait_at(unsigned gate, unsigned parity)
     while (!is_open);
 }
 
-/* A stage of what is woven, and the parity of its gate. */
-struct turn {
-    unsigned stage, parity;
+/* By one thread: so many bytes are to come. */
+__device__ static inline void expect(unsigned gate, unsigned bytes)
+{
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(gate),
+        "r"(bytes)
+        : "memory");
+}
 
-    __device__ inline void next(unsigned by)
+/* A stage, its gate, and the parity of that. */
+struct turn {
+    unsigned at, gate, parity;
+
+    __device__ inline void open(const desk &of, unsigned first_parity)
     {
-        stage += by;
-        parity ^= stage / WOVEN;
-        stage %= WOVEN;
+        at = of.stages;
+        gate = of.gates;
+        parity = first_parity;
+    }
+
+    __device__ inline void next(const desk &of, const decode &a)
+    {
+        at += of.stage_bytes;
+        gate += 8;
+        if (gate == of.gates + a.depth * 8)
+            open(of, parity ^ 1);
     }
 };
 
-__device__ static inline void copy_16(unsigned to, const void *from)
+/* Copy a box of a map, which begins at column and row. */
+__device__ static inline void copy_box(unsigned to, const CUtensorMap *map,
+                                       unsigned column, unsigned row,
+                                       unsigned gate)
 {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to),
-                 "l"(from)
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile."
+                 "mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+                 "[%4];" ::"r"(to),
+                 "l"(map), "r"(column), "r"(row), "r"(gate)
                  : "memory");
 }
 
-__device__ static inline void write_shared(unsigned at, unsigned u)
-{
-    asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(u) : "memory");
-}
+/* Tiles of a team on their way, by one thread. */
+struct fetcher {
+    const desk &of;
+    const decode &a;
+    const CUtensorMap *w, *x;
+    unsigned first_n, first_m;
 
-/* x on its way: a thread copies a quad of every fourth row, and weaves what it
- * has copied.  Columns of rows that are not there have what was there before,
- * which no other column sees. */
-struct rows_of_x {
-    enum { BY = WEAVERS / 16, TURNS = ASYNC_ROWS / BY };
-
-    const float *from;
-    unsigned n, step; /* rows; floats from one to the next */
-    unsigned to;      /* in a stage */
-    unsigned column;  /* in what is woven */
-
-    __device__ inline void open(const decode &a, unsigned thread)
+    __device__ inline void fetch_weights(const turn &to, unsigned tile) const
     {
-        const unsigned first = blockIdx.x * ASYNC_ROWS;
-        const unsigned n_rows = min((unsigned)ASYNC_ROWS, a.n_rows - first);
-        const unsigned m = thread / 16, quad = thread % 16;
+        const unsigned rows = rows_of_go(a.outputs);
 
-        from = a.x.data + (size_t)(first + m) * a.x_step + quad * 4;
-        step = BY * a.x_step;
-        n = m < n_rows ? (n_rows - m + BY - 1) / BY : 0;
-        to = m * X_ROW_BYTES + quad * 16;
-        column = quad % 4 * 2 * HALF_BYTES + quad / 4 * 4 + m * 16;
+        expect(to.gate, a.outputs * TILE_K);
+        for (unsigned n = 0; n < a.outputs; n += rows)
+            copy_box(to.at + X_STAGE_BYTES + n * TILE_K, w, tile * TILE_K,
+                     first_n + n, to.gate);
     }
 
-    __device__ inline void fetch(unsigned stage, unsigned tile) const
+    __device__ inline void fetch_x(const turn &to, unsigned tile) const
     {
-        const float *p = from + tile * TILE_K;
-
-#pragma unroll
-        for (unsigned i = 0; i < TURNS; i++, p += step)
-            if (i < n)
-                copy_16(stage + to + i * BY * X_ROW_BYTES, p);
+        expect(to.gate, X_STAGE_BYTES);
+        for (unsigned i = 0; i < 2; i++)
+            copy_box(to.at + i * X_PART_BYTES, x, (2 * tile + i) * TILE_K,
+                     first_m, to.gate);
     }
 
-    __device__ inline void weave(unsigned stage, unsigned woven) const
+    /* Weights of the first stages, before x is there. */
+    __device__ inline void begin(unsigned team) const
     {
-        unsigned u[TURNS][4];
+        walk way;
+        turn to;
 
-#pragma unroll
-        for (unsigned i = 0; i < TURNS; i++)
-            read_shared(u[i], stage + to + i * BY * X_ROW_BYTES);
-#pragma unroll
-        for (unsigned i = 0; i < TURNS; i++) {
-            const unsigned at = woven + column + i * BY / 8 * 256 +
-                                i * BY % 8 * 16;
+        way.open(a, team);
+        to.open(of, 1);
+        for (unsigned i = 0; i < a.depth && way.is_in(); i++) {
+            fetch_weights(to, way.tile);
+            way.next(a);
+            to.next(of, a);
+        }
+    }
 
-#pragma unroll
-            for (unsigned h = 0; h < 2; h++) {
-                const unsigned x = u[i][2 * h], y = u[i][2 * h + 1];
+    /* All the rest; x was written another way. */
+    __device__ inline void run(unsigned team) const
+    {
+        walk way;
+        turn to;
 
-                write_shared(at + h * HALF_BYTES, __byte_perm(x, y, HIGH_PART));
-                write_shared(at + h * HALF_BYTES + 128,
-                             __byte_perm(x, y, LOW_PART));
-            }
+        asm volatile("fence.proxy.async.global;" ::: "memory");
+        way.open(a, team);
+        to.open(of, 1);
+        for (unsigned i = 0; way.is_in(); i++) {
+            wait_at(to.gate + GATES_BYTES, to.parity);
+            fetch_x(to, way.tile);
+            if (i >= a.depth)
+                fetch_weights(to, way.tile);
+            way.next(a);
+            to.next(of, a);
         }
     }
 };
 
-/* Weave all tiles of a shift. */
-__device__ static inline void weave_all(const desk &of, const seat &at,
-                                        const decode &a)
-{
-    const unsigned shifts = shifts_of(a.teams);
-    const unsigned ring = of.x + at.shift * X_RING * X_STAGE_BYTES;
-    rows_of_x x;
-    turn turn = {at.shift, 1};
-    unsigned i = at.shift, ahead = at.shift, slot = 0;
+/* A lane's weights of a stage: those of its output, and of 8 outputs on. */
+struct raw_weights {
+    unsigned low[4], high[4];
 
-    x.open(a, at.thread);
-    for (unsigned s = 0; s + 1 < X_RING; s++, ahead += shifts) {
-        if (ahead < of.n_steps)
-            x.fetch(ring + s * X_STAGE_BYTES, of.steps[ahead] & TILE);
-        copies_end();
-    }
-    for (; i < of.n_steps; i += shifts, ahead += shifts) {
-        const unsigned free = slot ? slot - 1 : X_RING - 1;
-
-        if (ahead < of.n_steps)
-            x.fetch(ring + free * X_STAGE_BYTES, of.steps[ahead] & TILE);
-        copies_end();
-        copies_wait<X_RING - 1>();
-        wait_at(of.empty + turn.stage * 8, turn.parity);
-        x.weave(ring + slot * X_STAGE_BYTES,
-                of.woven + turn.stage * WOVEN_BYTES);
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-        __syncwarp();
-        if (threadIdx.x % 32 == 0)
-            arrive_at(of.full + turn.stage * 8);
-        turn.next(shifts);
-        slot = slot + 1 < X_RING ? slot + 1 : 0;
-    }
-    copies_wait<0>();
-}
-
-/* Weights of a warp in bytes, of which a lane reads what it has copied. */
-template <int dtype> struct rows_of_w {
-    enum { BYTES = format<dtype>::ROW_BYTES, ROWS = feed<dtype>::ROWS };
-
-    const unsigned char *from;
-    unsigned of_go, to; /* bytes; in a stage */
-
-    /* Past the matrix it is the last group once more. */
-    __device__ inline void open(const decode &a, unsigned group, unsigned warp)
+    __device__ inline void read(unsigned at)
     {
-        feed<dtype> rows;
-
-        rows.turn(a, min(group, a.n_groups - 1));
-        from = rows.from;
-        of_go = ROWS * a.row_bytes;
-        to = warp * format<dtype>::TILE_BYTES + feed<dtype>::place_of_lane();
-        keep(from);
-        keep(of_go);
-        keep(to);
+        read_shared(low, at);
+        read_shared(high, at + TILE_N / 2 * TILE_K);
     }
 
-    __device__ inline void fetch(unsigned stage, unsigned tile) const
+    /* As the rows of two of four products, from the first on. */
+    template <int dtype, unsigned FIRST>
+    __device__ inline void widen(unsigned pairs[2][4]) const
     {
-        const unsigned char *p = from + tile * BYTES;
-
-        copy_16(stage + to, p);
-        copy_16(stage + to + ROWS * BYTES, p + of_go);
-    }
-
-    /* As the rows of four products. */
-    __device__ inline void read(unsigned pairs[4][4], unsigned stage) const
-    {
-        unsigned low[4], high[4];
-
-        read_shared(low, stage + to);
-        read_shared(high, stage + to + ROWS * BYTES);
 #pragma unroll
-        for (unsigned i = 0; i < 4; i++) {
+        for (unsigned i = 0; i < 2; i++) {
             unsigned u[2], v[2];
 
-            format<dtype>::expand4(u, low[i]);
-            format<dtype>::expand4(v, high[i]);
+            format<dtype>::expand4(u, low[FIRST + i]);
+            format<dtype>::expand4(v, high[FIRST + i]);
             pairs[i][0] = u[0];
             pairs[i][1] = v[0];
             pairs[i][2] = u[1];

@@ -11,12 +11,12 @@ struct view {
     float *data;
     unsigned T, C;
     size_t stride_b, stride_t;
-    bool is_split; /* see split.cuh */
+    keeping how;
 };
 
 static struct view view_of(const struct vibe_tensor *t)
 {
-    struct view view = {NULL, 1, 1, 0, 0, false};
+    struct view view = {NULL, 1, 1, 0, 0, {}};
 
     if (t) {
         view.data = (float *)t->data;
@@ -24,17 +24,27 @@ static struct view view_of(const struct vibe_tensor *t)
         view.C = (unsigned)t->C;
         view.stride_b = t->stride_b;
         view.stride_t = t->stride_t;
-        view.is_split = t->is_for_products;
+        view.how = {t->is_for_products != 0, t->is_woven != 0};
     }
     return view;
 }
 
-__device__ static inline float *at(const struct view &v, size_t i)
+__device__ static inline float *row_of(const struct view &v, size_t i)
 {
-    const unsigned c = (unsigned)(i % v.C);
     const size_t row = i / v.C;
 
-    return v.data + row / v.T * v.stride_b + row % v.T * v.stride_t + c;
+    return v.data + row / v.T * v.stride_b + row % v.T * v.stride_t;
+}
+
+__device__ static inline float *at(const struct view &v, size_t i)
+{
+    return row_of(v, i) + i % v.C;
+}
+
+/* Write element i of a view that may be for products. */
+__device__ static inline void keep(const struct view &to, size_t i, float v)
+{
+    keep_at(row_of(to, i), (unsigned)(i % to.C), v, to.how);
 }
 
 static size_t size_of(const struct vibe_tensor *t)
@@ -80,7 +90,7 @@ __global__ void add_silu(const __grid_constant__ struct element e)
     if (i >= e.n)
         return;
     v = *at(e.a, i) + (e.b.data ? *at(e.b, i) : 0.0f);
-    *at(e.y, i) = kept(v / (1.0f + expf(-v)), e.y.is_split);
+    keep(e.y, i, v / (1.0f + expf(-v)));
 }
 
 cudaError_t vibe_cuda_add_silu(cudaStream_t stream, const struct vibe_tensor *y,
@@ -115,7 +125,7 @@ __global__ void copy(const __grid_constant__ struct element e)
     const size_t i = begin();
 
     if (i < e.n)
-        *at(e.y, i) = kept(meant(*at(e.a, i), e.a.is_split), e.y.is_split);
+        keep(e.y, i, meant_at(row_of(e.a, i), (unsigned)(i % e.a.C), e.a.how));
 }
 
 cudaError_t vibe_cuda_copy(cudaStream_t stream, const struct vibe_tensor *y,

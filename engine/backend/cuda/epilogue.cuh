@@ -10,18 +10,19 @@
 struct view {
     float *data;
     size_t stride_b, stride_t;
-    bool is_split; /* see split.cuh */
+    bool is_split, is_woven; /* see split.cuh */
 };
 
 static inline struct view view_of(const struct vibe_tensor *t)
 {
-    struct view v = {NULL, 0, 0, false};
+    struct view v = {NULL, 0, 0, false, false};
 
     if (t) {
         v.data = (float *)t->data;
         v.stride_b = t->stride_b;
         v.stride_t = t->stride_t;
         v.is_split = t->is_for_products;
+        v.is_woven = t->is_woven;
     }
     return v;
 }

@@ -4,21 +4,22 @@
  *
  * Four warps make 64 outputs of 32 rows: weights are the 64-row operand of
  * wgmma.m64n64k16, from registers, in the layout that mma.m16n8k16 has in
- * gemv.cu; x is its columns, from shared memory, eight rows' high parts, the
- * same rows' low ones, and so on.  A sum has the terms and the order, so the
- * bits, that it has in gemv.cu and gemv_wide.cu: wgmma adds up as mma does.
+ * gemv.cu; x is its columns, from shared memory, the high parts of all rows and
+ * then the low ones, which its writers have woven (split.cuh).  A sum has the
+ * terms and the order, so the bits, that it has in gemv.cu and gemv_wide.cu:
+ * wgmma adds up as mma does.
  *
  * A step of a team is a tile of K (async_feed.cuh).  Teams of a block make the
- * same outputs over different slices and meet in its shared memory, blocks of a
- * cluster in that of all of them.
+ * same outputs over different slices, blocks of a cluster likewise, and leave
+ * their sums with each other (async_meet.cuh).
  */
+#include <cudaTypedefs.h>
+
 #include "engine/backend/cuda/async_feed.cuh"
-#include "engine/backend/cuda/wide_feed.cuh" /* stage_wait */
+#include "engine/backend/cuda/async_meet.cuh"
 #include "engine/backend/cuda/wide_sums.cuh" /* shelf */
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-enum { SUMS = ASYNC_ROWS / 8 }; /* of a lane, in fours */
 
 /* c [64][64] = a [64][16] times the columns of desc, or += where is_sum. */
 __device__ static inline void multiply_64(float c[32], const unsigned a[4],
@@ -41,27 +42,27 @@ __device__ static inline void multiply_64(float c[32], const unsigned a[4],
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(is_sum));
 }
 
-/* c = or += pairs times a stage of what is woven; returns before it has been
- * worked out. */
-__device__ static inline void start_products(float c[32], unsigned pairs[4][4],
-                                             unsigned woven, unsigned is_sum)
+/* c = or += pairs times two of the four parts of a tile of x, from there on;
+ * returns before it has been worked out. */
+__device__ static inline void start_products(float c[32], unsigned pairs[2][4],
+                                             unsigned x, unsigned is_sum)
 {
-    const unsigned long long core = 128 >> 4; /* to that of the next rows */
-    const unsigned from = (woven & 0x3FFFF) >> 4;
+    const unsigned long long how = 1ull << 62 | /* swizzled by 128 bytes */
+                                   (unsigned long long)(ATOM_BYTES >> 4) << 32 |
+                                   1 << 16;
+    const unsigned from = (x & 0x3FFFF) >> 4;
 
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
-    for (unsigned i = 0; i < 4; i++)
-        multiply_64(c, pairs[i],
-                    core << 32 | HALF_BYTES >> 4 << 16 |
-                        (from + i * (2 * HALF_BYTES >> 4)),
-                    i ? 1 : is_sum);
+    for (unsigned i = 0; i < 2; i++)
+        multiply_64(c, pairs[i], how | (from + i * (32 >> 4)), i ? 1 : is_sum);
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
-__device__ static inline void end_products(void)
+/* Wait until LEFT of what has been started may be left. */
+template <int LEFT> __device__ static inline void end_products(void)
 {
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
 
 /* The sums of a fold, high and low: a lane has outputs lane / 4 and 8 more of
@@ -73,252 +74,155 @@ __device__ static inline void take(float4 sums[SUMS], float c[32])
         asm volatile("" : "+f"(c[i])::"memory"); /* not before the end */
 #pragma unroll
     for (unsigned i = 0; i < SUMS; i++) {
-        const float *high = c + 8 * i, *low = high + 4;
+        const float *high = c + 4 * i, *low = high + 4 * SUMS;
 
         sums[i] = make_float4(high[0] + low[0], high[1] + low[1],
                               high[2] + low[2], high[3] + low[3]);
     }
 }
 
-/* Start copying a warp's weights of the first steps. */
-template <int dtype>
-__device__ static inline void fetch_first(const rows_of_w<dtype> &w,
-                                          const desk &of, const decode &a,
-                                          unsigned team)
-{
-    way ahead;
+/* How a warp multiplies: a tile is two halves, of which one is widened while the
+ * other is multiplied. */
+template <int dtype> struct multiplier {
+    const desk &of;
+    const decode &a;
+    float (&c)[32];
+    unsigned first[2][4], second[2][4];
+    unsigned mine; /* this lane's weights in a stage */
+    turn at;
 
-    ahead.open(a, team);
-    for (unsigned s = 0; s + 1 < a.depth; s++) {
-        if (ahead.is_in()) {
-            w.fetch(of.weights + s * of.stage_bytes, ahead.tile);
-            ahead.next(a);
-        }
-        copies_end();
+    __device__ inline void open(unsigned warp)
+    {
+        mine = X_STAGE_BYTES + warp * TILE_N * TILE_K + threadIdx.x % 32 * 16;
+        at.open(of, 0);
     }
-}
 
-/* The sums of a warp's outputs over the slices of its team. */
-template <int dtype>
-__device__ static inline void add_up(float4 sums[SUMS],
-                                     const rows_of_w<dtype> &w, const desk &of,
-                                     const decode &a)
-{
-    const unsigned ring_bytes = a.depth * of.stage_bytes;
-    unsigned slot = 0, visit = 0, is_sum = 0;
-    turn turn = {0, 0};
-    shelf<SUMS> shelf;
-    float c[32] = {};
-
-    shelf.open(a, of.shelves);
-    for (unsigned i = 0;; i++) {
-        const unsigned here = __shfl_sync(0xFFFFFFFFu, of.steps[i], 0);
-        const unsigned next = __shfl_sync(0xFFFFFFFFu,
-                                          of.steps[i + a.depth - 1], 0);
-        const unsigned free = (slot ? slot : ring_bytes) - of.stage_bytes;
-        unsigned pairs[4][4];
-
-        stage_wait(a.depth);
-        w.read(pairs, of.weights + slot);
-        if (!(next & NO_TILE))
-            w.fetch(of.weights + free, next & TILE);
-        copies_end();
-        wait_at(of.full + turn.stage * 8, turn.parity);
-        __syncwarp();
-        start_products(c, pairs, of.woven + turn.stage * WOVEN_BYTES, is_sum);
-        slot += of.stage_bytes;
-        slot = slot < ring_bytes ? slot : 0;
-        is_sum = !(here & ENDS_FOLD);
-        end_products();
+    /* Let a stage be filled again. */
+    __device__ static inline void leave(unsigned gate)
+    {
         if (threadIdx.x % 32 == 0)
-            arrive_at(of.empty + turn.stage * 8);
-        turn.next(1);
-        if (is_sum)
-            continue;
-        take(sums, c);
-        shelf.end_fold(sums, here & ENDS_SLICE);
-        if (here & ENDS_SLICE)
-            shelf.end_slice(sums, visit++, here & IS_LAST);
-        if (here & IS_LAST)
-            break;
+            arrive_at(gate + GATES_BYTES);
     }
-    copies_wait<0>();
-}
 
-/* Where sums of a block meet: of each team [ASYNC_ROWS][row]. */
-struct table {
-    float *sums;
-    unsigned row;
-
-    __device__ inline void put(const float4 v[SUMS], const seat &at) const
+    __device__ inline void add(unsigned n_tiles)
     {
-        const unsigned lane = threadIdx.x % 32;
-        float *to = sums + (at.team * ASYNC_ROWS + lane % 4 * 2) * row +
-                    at.thread / 32 * TILE_N + lane / 4;
+        unsigned had = 0;
 
-#pragma unroll
-        for (unsigned i = 0; i < SUMS; i++, to += 8 * row) {
-            to[0] = v[i].x;
-            to[row] = v[i].y;
-            to[8] = v[i].z;
-            to[row + 8] = v[i].w;
+        for (unsigned i = 0; i < n_tiles; i++) {
+            raw_weights raw;
+
+            wait_at(at.gate, at.parity);
+            raw.read(at.at + mine);
+            end_products<1>(); /* with first */
+            raw.widen<dtype, 0>(first);
+            __syncwarp();
+            start_products(c, first, at.at, i);
+            end_products<1>(); /* with second */
+            if (i)
+                leave(had);
+            raw.widen<dtype, 2>(second);
+            start_products(c, second, at.at + X_ROW_BYTES / 2, 1);
+            had = at.gate;
+            at.next(of, a);
         }
-    }
-
-    __device__ inline float4 &at(unsigned team, unsigned m, unsigned n) const
-    {
-        return *(float4 *)(sums + (team * ASYNC_ROWS + m) * row + n);
+        end_products<0>();
+        leave(had);
     }
 };
 
-/* Add up every STEP of n, a power of two, from the first on, as add_halves
- * would. */
-template <unsigned STEP, unsigned MOST, class READ>
-__device__ static inline float4 add_from(unsigned n, unsigned first,
-                                         const READ &read)
+/* The sums of a warp's outputs over the slices of its team. */
+template <int dtype>
+__device__ static inline void add_up(float4 sums[SUMS], const desk &of,
+                                     const seat &at, const decode &a)
 {
-    if constexpr (STEP < MOST)
-        return n > STEP ? added(add_from<2 * STEP, MOST>(n, first, read),
-                                add_from<2 * STEP, MOST>(n, first + STEP, read))
-                        : read(first);
-    else
-        return read(first);
+    float c[32] = {};
+    multiplier<dtype> products = {of, a, c};
+    shelf<SUMS> shelf;
+    walk way;
+
+    products.open(at.thread / 32);
+    shelf.open(a, of.shelves);
+    way.open(a, at.team);
+    while (way.is_in()) {
+        const unsigned n = min(way.left(a), a.fold), visit = way.visit;
+        bool ends_slice;
+
+        products.add(n);
+        take(sums, c);
+        way.tile += (n - 1) * a.slices;
+        ends_slice = way.next(a);
+        shelf.end_fold(sums, ends_slice);
+        if (ends_slice)
+            shelf.end_slice(sums, visit, !way.is_in());
+    }
 }
 
-__device__ static inline void meet_cluster(void)
+/* Bring what never changes of the block's outputs near, a line a thread. */
+__device__ static inline void bring_constants(const decode &a, unsigned i)
 {
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-}
+    const unsigned n = blockIdx.y / a.parts * a.outputs + i * 32;
 
-/* What another block of the cluster has where this one has p. */
-__device__ static inline float4 read_far(const float4 &p, unsigned block)
-{
-    float4 v;
-
-    asm volatile("{.reg .u32 far; mapa.shared::cluster.u32 far, %4, %5; "
-                 "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [far];}"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(shared_address(&p)), "r"(block)
-                 : "memory");
-    return v;
-}
-
-/* Four neighbours of p, or of other where there is none. */
-__device__ static inline float4 four(const float *p, float other, size_t n)
-{
-    return p ? *(const float4 *)(p + n)
-             : make_float4(other, other, other, other);
-}
-
-/* Finish outputs n .. n + 3 of row m. */
-__device__ static inline void finish(const decode &a, unsigned m, unsigned n,
-                                     const float4 &sums)
-{
-    const struct epilogue &e = a.e;
-    const float4 scale = four(e.scale, 1.0f, n), bias = four(e.bias, 0.0f, n);
-    float *y = e.y.data + row_at(e.y, e.T, m);
-    float4 z = make_float4(sums.x * scale.x + bias.x, sums.y * scale.y + bias.y,
-                           sums.z * scale.z + bias.z,
-                           sums.w * scale.w + bias.w);
-
-    if (e.kind == VIBE_SWIGLU) {
-        *(float2 *)(y +
-                    n / 2) = make_float2(kept(silu(z.x) * z.y, e.y.is_split),
-                                         kept(silu(z.z) * z.w, e.y.is_split));
+    if (i * 32 >= a.outputs || n >= a.e.N)
         return;
-    }
-    if (e.kind == VIBE_GELU)
-        z = make_float4(gelu(z.x), gelu(z.y), gelu(z.z), gelu(z.w));
-    if (e.kind == VIBE_ADD || e.kind == VIBE_GATE_ADD) {
-        const float *by = e.kind == VIBE_ADD
-                              ? e.gamma
-                              : e.gate.data + row_at(e.gate, e.T, m);
-        const float4 old = four(y, 0.0f, n), mul = four(by, 1.0f, n);
-
-        z = make_float4(old.x + mul.x * z.x, old.y + mul.y * z.y,
-                        old.z + mul.z * z.z, old.w + mul.w * z.w);
-    }
-    *(float4 *)(y + n) = kept(z, e.y.is_split);
+    if (a.e.scale)
+        prefetch(a.e.scale + n);
+    if (a.e.bias)
+        prefetch(a.e.bias + n);
 }
 
-/* Add up teams, then blocks of the cluster, and finish; each block does its
- * share of the fours of outputs. */
-__device__ static inline void finish_all(const table &of, const decode &a)
-{
-    const unsigned part = blockIdx.y % a.parts;
-    const unsigned first_n = blockIdx.y / a.parts * a.outputs;
-    const unsigned first_m = blockIdx.x * ASYNC_ROWS;
-    const unsigned n_rows = min((unsigned)ASYNC_ROWS, a.n_rows - first_m);
-    const unsigned of_row = a.outputs / 4, n = n_rows * of_row;
-    const unsigned share = (n + a.parts - 1) / a.parts;
-    const unsigned end = min(n, (part + 1) * share);
-    const auto of_teams = [&](unsigned i) {
-        return add_from<1, MOST_ASYNC_TEAMS>(a.teams, 0, [&](unsigned s) {
-            return of.at(s, i / of_row, i % of_row * 4);
-        });
-    };
-
-    if (a.parts > 1) {
-#pragma unroll 1
-        for (unsigned i = threadIdx.x; a.teams > 1 && i < n; i += blockDim.x)
-            of.at(0, i / of_row, i % of_row * 4) = of_teams(i);
-        meet_cluster();
-    }
-#pragma unroll 1
-    for (unsigned i = part * share + threadIdx.x; i < end; i += blockDim.x) {
-        const float4 &here = of.at(0, i / of_row, i % of_row * 4);
-
-        if (first_n + i % of_row * 4 < a.e.N)
-            finish(a, first_m + i / of_row, first_n + i % of_row * 4,
-                   a.parts == 1 ? of_teams(i)
-                                : add_from<1, MOST_PARTS>(
-                                      a.parts, 0, [&](unsigned block) {
-                                          return read_far(here, block);
-                                      }));
-    }
-    if (a.parts > 1)
-        meet_cluster(); /* others still read what is here */
-}
 #endif
 
 /* bytes: the weights once for every 32 rows, and x for each block. */
 template <int dtype>
 __global__ void __launch_bounds__(MOST_ASYNC_THREADS, 1)
-    gemv_async_kernel(const __grid_constant__ struct decode a)
+    gemv_async_kernel(const __grid_constant__ struct decode a,
+                      const __grid_constant__ CUtensorMap map_of_w,
+                      const __grid_constant__ CUtensorMap map_of_x)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    extern __shared__ __align__(128) uint4 memory[];
-    __shared__ unsigned long long gates[MOST_ASYNC_TEAMS][2 * WOVEN];
-    const table meeting = {(float *)memory, a.outputs + TABLE_PAD};
+    extern __shared__ __align__(ATOM_BYTES) unsigned char memory[];
+    const table meeting = {(float *)(memory + ATOM_BYTES),
+                           a.outputs + TABLE_PAD};
     float4 sums[SUMS] = {};
-    rows_of_w<dtype> w;
+    finish_line line;
     seat at;
     desk of;
+    const fetcher fetcher = {of,
+                             a,
+                             &map_of_w,
+                             &map_of_x,
+                             blockIdx.y / a.parts * a.outputs,
+                             blockIdx.x * ASYNC_ROWS};
 
     at.open(a);
-    of.open(memory, a, gates[at.team], at.team);
-    if (!at.is_weaver) {
-        w.open(a, blockIdx.y / a.parts * (a.outputs / TILE_N) + at.thread / 32,
-               at.thread / 32);
-        fetch_first(w, of, a, at.team);
-    } else if (at.thread == 0 && at.shift == 0) {
+    of.open(memory, a, at.team);
+    if (at.fetches && at.thread == 0) {
         of.prepare(a, at.team);
+        fetcher.begin(at.team);
+        asm volatile("prefetch.tensormap [%0];" ::"l"(&map_of_x) : "memory");
+    } else if (at.fetches && at.team == 0) {
+        bring_constants(a, at.thread - 1);
     }
     let_next_start();
     __syncthreads();
-    of.read_list();
     wait_for_inputs();
-    if (at.is_weaver)
-        weave_all(of, at, a);
-    else
-        add_up(sums, w, of, a);
+    if (!at.fetches)
+        add_up<dtype>(sums, of, at, a);
+    else if (at.thread == 0)
+        fetcher.run(at.team);
+    if (a.parts > 1)
+        reach_cluster();
+    line.open(of, a);
     __syncthreads();
-    if (!at.is_weaver)
+    if (!at.fetches)
         meeting.put(sums, at);
     __syncthreads();
-    finish_all(meeting, a);
+    if (a.parts > 1) {
+        join_cluster();
+        line.send_all(meeting, a);
+        wait_at(of.mail, 0);
+    }
+    line.run(meeting, a);
 #endif
 }
 
@@ -328,13 +232,14 @@ static const void *kernel_for(enum vibe_dtype dtype)
                             : (const void *)gemv_async_kernel<VIBE_F8_E4M3>;
 }
 
-/* Whether it is compiled for this GPU: then it has shared memory of its own. */
+/* Whether it is compiled for this GPU: an empty one takes hardly a register. */
 static bool is_there(const void *kernel)
 {
+    const int few_registers = 32;
     struct cudaFuncAttributes is = {};
 
     return cudaFuncGetAttributes(&is, kernel) == cudaSuccess &&
-           is.sharedSizeBytes > 0;
+           is.numRegs > few_registers;
 }
 
 /* Whether numbers, and rows of them, can be moved by 16 bytes. */
@@ -363,15 +268,63 @@ int vibe_cuda_can_async(const struct vibe_cuda_product *p)
            is_even(w->gamma) && is_there(kernel_for(dtype));
 }
 
+/* The driver's cuTensorMapEncodeTiled, or NULL. */
+static PFN_cuTensorMapEncodeTiled_v12000 encoder(void)
+{
+    void *found = NULL;
+    enum cudaDriverEntryPointQueryResult status;
+
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
+                                         12000, cudaEnableDefault,
+                                         &status) != cudaSuccess)
+        return NULL;
+    return (PFN_cuTensorMapEncodeTiled_v12000)found;
+}
+
+/* Rows of so many elements as boxes of TILE_K neighbours by n rows. */
+static cudaError_t map_rows(CUtensorMap *map, CUtensorMapDataType type,
+                            const void *data, size_t n_rows, size_t row_bytes,
+                            size_t n_elements, unsigned n,
+                            CUtensorMapSwizzle swizzle)
+{
+    const cuuint64_t sizes[] = {n_elements, n_rows};
+    const cuuint64_t stride = row_bytes;
+    const cuuint32_t box[] = {TILE_K, n};
+    const cuuint32_t steps[] = {1, 1};
+    const PFN_cuTensorMapEncodeTiled_v12000 encode = encoder();
+
+    if (!encode || encode(map, type, 2, (void *)data, sizes, &stride, box,
+                          steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+                          CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                          CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) != CUDA_SUCCESS)
+        return cudaErrorInvalidValue;
+    return cudaSuccess;
+}
+
+static cudaError_t map_weights(CUtensorMap *map, const struct decode *a)
+{
+    return map_rows(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, a->w, a->e.N,
+                    a->row_bytes, a->row_bytes, rows_of_go(a->outputs),
+                    CU_TENSOR_MAP_SWIZZLE_NONE);
+}
+
+static cudaError_t map_x(CUtensorMap *map, const struct decode *a)
+{
+    return map_rows(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, a->x.data, a->n_rows,
+                    a->x_step * sizeof(float), (size_t)2 * a->K, ASYNC_ROWS,
+                    CU_TENSOR_MAP_SWIZZLE_128B);
+}
+
 /* Launch early, parts of the same sums as clusters. */
 static cudaError_t launch_parts(const struct vibe_cuda *cuda,
                                 const void *kernel,
-                                const struct async_shares *s, struct decode *a)
+                                const struct async_shares *s, struct decode *a,
+                                CUtensorMap maps[2])
 {
     const cudaError_t rc = make_large(cuda, kernel);
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attributes[2] = {};
-    void *list[] = {a};
+    void *list[] = {a, &maps[0], &maps[1]};
 
     if (rc != cudaSuccess)
         return rc;
@@ -395,6 +348,8 @@ cudaError_t vibe_cuda_gemv_async(const struct vibe_cuda *cuda,
 {
     const struct async_shares s = async_shares_of(cuda, p);
     struct decode a = decode_of(p, 0, p->x->B * p->x->T);
+    CUtensorMap maps[2]; /* of weights, of x */
+    cudaError_t rc;
 
     a.depth = s.depth;
     a.parts = s.parts;
@@ -402,5 +357,10 @@ cudaError_t vibe_cuda_gemv_async(const struct vibe_cuda *cuda,
     a.levels = s.levels;
     a.outputs = s.columns * COLUMN_OUTPUTS;
     a.x_step = (unsigned)vibe_cuda_row_step(p->x);
-    return launch_parts(cuda, kernel_for(p->w->part[0].dtype), &s, &a);
+    rc = map_weights(&maps[0], &a);
+    if (rc == cudaSuccess)
+        rc = map_x(&maps[1], &a);
+    if (rc != cudaSuccess)
+        return rc;
+    return launch_parts(cuda, kernel_for(p->w->part[0].dtype), &s, &a, maps);
 }

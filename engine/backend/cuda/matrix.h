@@ -44,6 +44,8 @@ void vibe_cuda_matrix_release(struct vibe_matrix *m, struct vibe_backend *be);
 void vibe_cuda_staging_free(struct vibe_cuda *cuda);
 
 /* vibe_linear, vibe_gemm and vibe_conv. */
+int vibe_cuda_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
+                     const struct vibe_matrix *w);
 void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *x, const struct vibe_matrix *w,
                       enum vibe_epilogue epilogue,

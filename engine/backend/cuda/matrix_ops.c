@@ -106,6 +106,10 @@ static void multiply_few_rows(struct vibe_stream *s,
     float *partial = NULL;
     size_t bytes;
 
+    if (p->x->is_woven) {
+        vibe_cuda_latch(s, vibe_cuda_gemv_async(cuda, p), "linear");
+        return;
+    }
     if (!has_tensor_cores(cuda, p->w->part[0].dtype) || !is_even(p->x)) {
         if (p->w->part[0].is_tiled)
             vibe_cuda_multiply_expanded(s, p, vibe_cuda_linear);
@@ -125,15 +129,23 @@ static void multiply_few_rows(struct vibe_stream *s,
         multiply_each(s, p);
         return;
     }
-    if (vibe_cuda_can_async(p)) {
-        vibe_cuda_latch(s, vibe_cuda_gemv_async(cuda, p), "linear");
-        return;
-    }
     bytes = vibe_cuda_gemv_wide_bytes(cuda, p);
     if (bytes)
         partial = vibe_cuda_scratch(s, bytes);
     if (partial || !bytes)
         vibe_cuda_latch(s, vibe_cuda_gemv_wide(cuda, p, partial), "linear");
+}
+
+/* Of what would otherwise be a few rows, too: they have the same bits. */
+int vibe_cuda_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
+                     const struct vibe_matrix *w)
+{
+    const struct vibe_cuda_product p = {.x = x, .w = w};
+
+    return x->T <= LT_T && w->whole_N > VIBE_CUDA_FEW &&
+           w->K > VIBE_CUDA_THIN &&
+           has_tensor_cores(vibe_cuda_of(be), w->part[0].dtype) &&
+           vibe_cuda_can_async(&p);
 }
 
 void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -294,7 +306,7 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
     };
 
     assert(is_float(y) && is_float(x) && is_float(gate));
-    if (x->T < PLAIN_T) {
+    if (x->T < PLAIN_T || x->is_woven) {
         vibe_cuda_linear(s, y, x, w, epilogue, gate);
         return;
     }

@@ -15,18 +15,18 @@ enum {
 struct rows {
     float *data;
     size_t stride_b, stride_t;
-    bool is_split; /* see split.cuh */
+    keeping how;
 };
 
 static struct rows rows_of(const struct vibe_tensor *t)
 {
-    struct rows rows = {NULL, 0, 0, false};
+    struct rows rows = {NULL, 0, 0, {}};
 
     if (t) {
         rows.data = (float *)t->data;
         rows.stride_b = t->stride_b;
         rows.stride_t = t->stride_t;
-        rows.is_split = t->is_for_products;
+        rows.how = {t->is_for_products != 0, t->is_woven != 0};
     }
     return rows;
 }
@@ -61,7 +61,7 @@ __device__ static void finish(const struct norm &a, unsigned b, unsigned t,
             v *= a.w[c];
         if (scale)
             v = v * (1.0f + scale[c]) + shift[c];
-        y[c] = kept(v, a.y.is_split);
+        keep_at(y, c, v, a.y.how);
     }
 }
 
@@ -180,8 +180,8 @@ __global__ __launch_bounds__(ROW) void norm_row(
         const unsigned c = 4 * (k * blockDim.x + threadIdx.x);
 
         if (c < a.C)
-            *(float4 *)(out + c) = kept(
-                change(v[k], factor, weight[k], by[k], plus[k]), a.y.is_split);
+            keep_at(out, c, change(v[k], factor, weight[k], by[k], plus[k]),
+                    a.y.how);
     }
 }
 

@@ -5,6 +5,10 @@
  * 2^-17.  A tensor that only products read (is_for_products) is kept so: the
  * upper half of each word is the high part, the lower half the low one.  GPUs
  * without bf16 keep floats.
+ *
+ * One that is woven, for gemv_async.cu, has in the place of every WEAVE words
+ * their high parts, then their low ones, sixteen for each of four products
+ * (decode.cuh) in the order in which lanes have weights.
  */
 #ifndef VIBE_CUDA_SPLIT_CUH
 #define VIBE_CUDA_SPLIT_CUH
@@ -63,6 +67,66 @@ __device__ static inline float4 kept(float4 v, bool is_split)
                        kept(v.z, is_split), kept(v.w, is_split));
 }
 
+enum { WEAVE = 64 };
+
+/* How a tensor keeps numbers: split, and then maybe woven. */
+struct keeping {
+    bool is_split, is_woven;
+};
+
+/* Where c's pair of high parts is in a row that is woven, in words; that of low
+ * ones comes WEAVE / 2 behind. */
+__device__ static inline unsigned woven_at(unsigned c)
+{
+    return c / WEAVE * WEAVE + c % 16 / 4 * 8 + c % 4 / 2 * 4 + c % WEAVE / 16;
+}
+
+/* Keep a number at c of a row. */
+__device__ static inline void keep_at(float *row, unsigned c, float v,
+                                      keeping how)
+{
+    const unsigned word = __float_as_uint(kept(v, how.is_split));
+    unsigned short *to = (unsigned short *)(row + woven_at(c)) + c % 2;
+
+    if (how.is_woven) {
+        to[0] = (unsigned short)(word >> 16);
+        to[WEAVE] = (unsigned short)word;
+    } else {
+        row[c] = __uint_as_float(word);
+    }
+}
+
+/* Keep two neighbours, c even. */
+__device__ static inline void keep_at(float *row, unsigned c, float2 v,
+                                      keeping how)
+{
+    const float2 words = make_float2(kept(v.x, how.is_split),
+                                     kept(v.y, how.is_split));
+    unsigned *to = (unsigned *)row + woven_at(c);
+
+    if (how.is_woven) {
+        const unsigned x = __float_as_uint(words.x);
+        const unsigned y = __float_as_uint(words.y);
+
+        to[0] = __byte_perm(x, y, 0x7632);
+        to[WEAVE / 2] = __byte_perm(x, y, 0x5410);
+    } else {
+        *(float2 *)(row + c) = words;
+    }
+}
+
+/* Keep four, c a multiple of four. */
+__device__ static inline void keep_at(float *row, unsigned c, float4 v,
+                                      keeping how)
+{
+    if (how.is_woven) {
+        keep_at(row, c, make_float2(v.x, v.y), how);
+        keep_at(row, c + 2, make_float2(v.z, v.w), how);
+    } else {
+        *(float4 *)(row + c) = kept(v, how.is_split);
+    }
+}
+
 /* The high part of a word of a tensor, or all of it. */
 __device__ static inline float high_of(float word, bool is_split)
 {
@@ -84,6 +148,19 @@ __device__ static inline float meant(float word, bool is_split)
 #else
     return word;
 #endif
+}
+
+/* What is meant at c of a row. */
+__device__ static inline float meant_at(const float *row, unsigned c,
+                                        keeping how)
+{
+    const unsigned short *from = (const unsigned short *)(row + woven_at(c)) +
+                                 c % 2;
+
+    return how.is_woven
+               ? meant(__uint_as_float((unsigned)from[0] << 16 | from[WEAVE]),
+                       true)
+               : meant(row[c], how.is_split);
 }
 
 #endif /* VIBE_CUDA_SPLIT_CUH */

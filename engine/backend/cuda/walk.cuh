@@ -42,6 +42,12 @@ struct walk {
         return n;
     }
 
+    /* Tiles of the slice, from this one on. */
+    __device__ inline unsigned left(const decode &a) const
+    {
+        return (a.n_tiles - tile + a.slices - 1) / a.slices;
+    }
+
     /* Returns whether a slice has ended. */
     __device__ inline bool next(const decode &a)
     {

@@ -1,0 +1,222 @@
+/*
+ * async_meet.cuh - where sums of gemv_async.cu meet and are finished.
+ *
+ * Teams put theirs in a table of the block; blocks of a cluster send each other
+ * what each of them is to finish.
+ */
+#ifndef VIBE_CUDA_ASYNC_MEET_CUH
+#define VIBE_CUDA_ASYNC_MEET_CUH
+
+#include "engine/backend/cuda/async_feed.cuh"
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+enum { SUMS = ASYNC_ROWS / 8 }; /* of a lane, in fours */
+
+/* Where sums of a block meet: of each team [ASYNC_ROWS][row]. */
+struct table {
+    float *sums;
+    unsigned row;
+
+    __device__ inline void put(const float4 v[SUMS], const seat &at) const
+    {
+        const unsigned lane = threadIdx.x % 32;
+        float *to = sums + (at.team * ASYNC_ROWS + lane % 4 * 2) * row +
+                    at.thread / 32 * TILE_N + lane / 4;
+
+#pragma unroll
+        for (unsigned i = 0; i < SUMS; i++, to += 8 * row) {
+            to[0] = v[i].x;
+            to[row] = v[i].y;
+            to[8] = v[i].z;
+            to[row + 8] = v[i].w;
+        }
+    }
+
+    __device__ inline float4 &at(unsigned team, unsigned m, unsigned n) const
+    {
+        return *(float4 *)(sums + (team * ASYNC_ROWS + m) * row + n);
+    }
+};
+
+/* Add up every STEP of n, a power of two, from the first on, as add_halves
+ * would. */
+template <unsigned STEP, unsigned MOST, class READ>
+__device__ static inline float4 add_from(unsigned n, unsigned first,
+                                         const READ &read)
+{
+    if constexpr (STEP < MOST)
+        return n > STEP ? added(add_from<2 * STEP, MOST>(n, first, read),
+                                add_from<2 * STEP, MOST>(n, first + STEP, read))
+                        : read(first);
+    else
+        return read(first);
+}
+
+/* Let the cluster know that this thread is done with its stages; and wait until
+ * all are. */
+__device__ static inline void reach_cluster(void)
+{
+    __syncwarp();
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+
+__device__ static inline void join_cluster(void)
+{
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+/* Put v where another block of the cluster has what this one has at p, and
+ * count its bytes at the gate there. */
+__device__ static inline void send(const float4 *p, unsigned gate,
+                                   unsigned block, const float4 &v)
+{
+    asm volatile(
+        "{.reg .u32 far, counts; mapa.shared::cluster.u32 far, %4, %6; "
+        "mapa.shared::cluster.u32 counts, %5, %6; "
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 "
+        "[far], {%0, %1, %2, %3}, [counts];}" ::"f"(v.x),
+        "f"(v.y), "f"(v.z), "f"(v.w), "r"(shared_address(p)), "r"(gate),
+        "r"(block)
+        : "memory");
+}
+
+/* Four neighbours of p, or of other where there is none. */
+__device__ static inline float4 four(const float *p, float other, size_t n)
+{
+    return p ? *(const float4 *)(p + n)
+             : make_float4(other, other, other, other);
+}
+
+/* What four outputs need besides their sums. */
+struct four_operands {
+    float4 scale, bias, mul, old;
+
+    __device__ inline void read(const struct epilogue &e, unsigned m,
+                                unsigned n)
+    {
+        scale = four(e.scale, 1.0f, n);
+        bias = four(e.bias, 0.0f, n);
+        if (e.kind != VIBE_ADD && e.kind != VIBE_GATE_ADD)
+            return;
+        old = four(e.y.data + row_at(e.y, e.T, m), 0.0f, n);
+        mul = four(e.kind == VIBE_ADD ? e.gamma
+                                      : e.gate.data + row_at(e.gate, e.T, m),
+                   1.0f, n);
+    }
+};
+
+/* Finish outputs n .. n + 3 of row m. */
+__device__ static inline void finish(const struct epilogue &e, unsigned m,
+                                     unsigned n, const four_operands &o,
+                                     const float4 &sums)
+{
+    const keeping how = {e.y.is_split, e.y.is_woven};
+    float *y = e.y.data + row_at(e.y, e.T, m);
+    float4 z = make_float4(
+        sums.x * o.scale.x + o.bias.x, sums.y * o.scale.y + o.bias.y,
+        sums.z * o.scale.z + o.bias.z, sums.w * o.scale.w + o.bias.w);
+
+    if (e.kind == VIBE_SWIGLU) {
+        keep_at(y, n / 2, make_float2(silu(z.x) * z.y, silu(z.z) * z.w), how);
+        return;
+    }
+    if (e.kind == VIBE_GELU)
+        z = make_float4(gelu(z.x), gelu(z.y), gelu(z.z), gelu(z.w));
+    if (e.kind == VIBE_ADD || e.kind == VIBE_GATE_ADD)
+        z = make_float4(o.old.x + o.mul.x * z.x, o.old.y + o.mul.y * z.y,
+                        o.old.z + o.mul.z * z.z, o.old.w + o.mul.w * z.w);
+    keep_at(y, n, z, how);
+}
+
+/* How a block finishes outputs, in fours: those that it has made, or of a
+ * cluster's its share. */
+struct finish_line {
+    unsigned of_row, n, share; /* fours */
+    unsigned i, end;           /* this thread's next one */
+    unsigned first_m, first_n;
+    float4 *inbox; /* [parts][share], of a cluster */
+    unsigned mail; /* the gate there */
+    four_operands o;
+
+    __device__ inline void open(const desk &of, const decode &a)
+    {
+        const unsigned part = blockIdx.y % a.parts;
+
+        first_n = blockIdx.y / a.parts * a.outputs;
+        first_m = blockIdx.x * ASYNC_ROWS;
+        of_row = a.outputs / 4;
+        n = min((unsigned)ASYNC_ROWS, a.n_rows - first_m) * of_row;
+        share = (n + a.parts - 1) / a.parts;
+        i = part * share + threadIdx.x;
+        end = min(n, (part + 1) * share);
+        inbox = of.inbox;
+        mail = of.mail;
+        if (a.parts > 1 && threadIdx.x == 0)
+            expect(mail, a.parts * (end - part * share) * 16);
+        read(a);
+    }
+
+    __device__ inline unsigned row(void) const
+    {
+        return first_m + i / of_row;
+    }
+
+    __device__ inline unsigned output(void) const
+    {
+        return first_n + i % of_row * 4;
+    }
+
+    __device__ inline void read(const decode &a)
+    {
+        if (i < end && output() < a.e.N)
+            o.read(a.e, row(), output());
+    }
+
+    __device__ static inline float4 of_teams(const table &from, const decode &a,
+                                             unsigned m, unsigned n)
+    {
+        return add_from<1, MOST_ASYNC_TEAMS>(
+            a.teams, 0, [&](unsigned s) { return from.at(s, m, n); });
+    }
+
+    /* Leave sums with the blocks that finish them. */
+    __device__ inline void send_all(const table &from, const decode &a) const
+    {
+        const unsigned part = blockIdx.y % a.parts;
+
+#pragma unroll 1
+        for (unsigned j = threadIdx.x; j < n; j += blockDim.x)
+            send(inbox + part * share + j % share, mail, j / share,
+                 of_teams(from, a, j / of_row, j % of_row * 4));
+    }
+
+    __device__ inline float4 sums(const table &from, const decode &a) const
+    {
+        if (a.parts == 1)
+            return of_teams(from, a, i / of_row, i % of_row * 4);
+        return add_from<1, MOST_PARTS>(a.parts, 0, [&](unsigned part) {
+            return inbox[part * share + i % share];
+        });
+    }
+
+    /* All that is this thread's. */
+    __device__ inline void run(const table &from, const decode &a)
+    {
+#pragma unroll 1
+        while (i < end) {
+            const four_operands had = o;
+            const unsigned m = row(), n = output();
+            const float4 z = sums(from, a);
+
+            i += blockDim.x;
+            read(a);
+            if (n < a.e.N)
+                finish(a.e, m, n, had, z);
+        }
+    }
+};
+
+#endif
+
+#endif /* VIBE_CUDA_ASYNC_MEET_CUH */
