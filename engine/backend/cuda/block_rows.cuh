@@ -73,7 +73,8 @@ __device__ static inline void keep_state(const struct mixer &a, unsigned b)
     }
 }
 
-/* The first hidden channel of a step of 16 along K, of whose 32 it has every other four. */
+/* The first hidden channel of a step of 16 along K, of whose 32 it has every
+ * other four. */
 __device__ static inline unsigned hidden_of_step(unsigned step)
 {
     return step / 2 * 32 + step % 2 * 4;

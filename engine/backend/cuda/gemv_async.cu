@@ -81,8 +81,8 @@ __device__ static inline void take(float4 sums[SUMS], float c[32])
     }
 }
 
-/* How a warp multiplies: a tile is two halves, of which one is widened while the
- * other is multiplied. */
+/* How a warp multiplies: a tile is two halves, of which one is widened while
+ * the other is multiplied. */
 template <int dtype> struct multiplier {
     const desk &of;
     const decode &a;
