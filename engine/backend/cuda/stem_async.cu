@@ -5,10 +5,11 @@
  * Each product is bound by reading its weights once, and by what a
  * multiprocessor gets of x, all of it each: so x comes as products take it, in
  * two parts and their order, to shared memory in whole tiles.  A block of
- * threads has 64 outputs and 32 tiles of K, of W2 a quarter, four groups of four
- * warps eight each; almost all of their weights are on their way before the
- * inputs are there.  Weights are the 64-row operand of wgmma, from registers;
- * its columns are the high parts of eight rows, their low ones, and so on.
+ * threads has 64 outputs and 32 tiles of K, of W2 a quarter, four groups of
+ * four warps eight each; almost all of their weights are on their way before
+ * the inputs are there.  Weights are the 64-row operand of wgmma, from
+ * registers; its columns are the high parts of eight rows, their low ones, and
+ * so on.
  *
  * Sums have the order of decode.cuh, so that a column gets the bits that it
  * gets from gemv.cu.
