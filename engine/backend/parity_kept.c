@@ -188,7 +188,7 @@ static void kept_woven(struct vibe_lab *lab)
 {
     enum { ROWS = 20, C = 576, N = 48 };
     const struct vibe_lab_matrix of_pair = {.dtype = VIBE_F8_E4M3,
-                                            .N = 2 * C,
+                                            .N = (size_t)2 * C,
                                             .K = C,
                                             .n_parts = 2,
                                             .is_pair = 1,
