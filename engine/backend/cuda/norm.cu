@@ -137,10 +137,12 @@ __device__ static inline float sum_block(float v)
 
 /*
  * One block does one row, which it loads once and all together: few rows wait
- * for memory, not for its bandwidth.  N vectors of 4 channels a thread.
+ * for memory, not for its bandwidth.  N vectors of 4 channels a thread.  Unless
+ * told that one block is enough, ptxas saves registers by loading scale and
+ * shift after the sum.
  */
 template <unsigned N>
-__global__ __launch_bounds__(ROW) void norm_row(
+__global__ __launch_bounds__(ROW, 1) void norm_row(
     const __grid_constant__ struct norm a)
 {
     const unsigned b = blockIdx.x / a.T;
