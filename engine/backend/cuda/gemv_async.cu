@@ -17,6 +17,7 @@
 
 #include "engine/backend/cuda/async_feed.cuh"
 #include "engine/backend/cuda/async_meet.cuh"
+#include "engine/backend/cuda/products.cuh"
 #include "engine/backend/cuda/wide_sums.cuh" /* shelf */
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -52,26 +53,18 @@ __device__ static inline void start_products(float c[32], unsigned pairs[2][4],
                                    1 << 16;
     const unsigned from = (x & 0x3FFFF) >> 4;
 
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+    products_begin();
 #pragma unroll
     for (unsigned i = 0; i < 2; i++)
         multiply_64(c, pairs[i], how | (from + i * (32 >> 4)), i ? 1 : is_sum);
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-
-/* Wait until LEFT of what has been started may be left. */
-template <int LEFT> __device__ static inline void end_products(void)
-{
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+    products_end();
 }
 
 /* The sums of a fold, high and low: a lane has outputs lane / 4 and 8 more of
  * its warp's, of rows 2 (lane % 4) and one more of every eight. */
-__device__ static inline void take(float4 sums[SUMS], float c[32])
+__device__ static inline void take(float4 sums[SUMS], float (&c)[32])
 {
-#pragma unroll
-    for (unsigned i = 0; i < 32; i++)
-        asm volatile("" : "+f"(c[i])::"memory"); /* not before the end */
+    settle(c); /* not before the end */
 #pragma unroll
     for (unsigned i = 0; i < SUMS; i++) {
         const float *high = c + 4 * i, *low = high + 4 * SUMS;
@@ -113,11 +106,11 @@ template <int dtype> struct multiplier {
 
             wait_at(at.gate, at.parity);
             raw.read(at.at + mine);
-            end_products<1>(); /* with first */
+            products_wait<1>(); /* with first */
             raw.widen<dtype, 0>(first);
             __syncwarp();
             start_products(c, first, at.at, i);
-            end_products<1>(); /* with second */
+            products_wait<1>(); /* with second */
             if (i)
                 leave(had);
             raw.widen<dtype, 2>(second);
@@ -125,7 +118,7 @@ template <int dtype> struct multiplier {
             had = at.gate;
             at.next(of, a);
         }
-        end_products<0>();
+        products_wait<0>();
         leave(had);
     }
 };
@@ -232,16 +225,6 @@ static const void *kernel_for(enum vibe_dtype dtype)
                             : (const void *)gemv_async_kernel<VIBE_F8_E4M3>;
 }
 
-/* Whether it is compiled for this GPU: an empty one takes hardly a register. */
-static bool is_there(const void *kernel)
-{
-    const int few_registers = 32;
-    struct cudaFuncAttributes is = {};
-
-    return cudaFuncGetAttributes(&is, kernel) == cudaSuccess &&
-           is.numRegs > few_registers;
-}
-
 /* Whether numbers, and rows of them, can be moved by 16 bytes. */
 static bool is_even(const float *p)
 {
@@ -265,7 +248,7 @@ int vibe_cuda_can_async(const struct vibe_cuda_product *p)
            w->N % TILE_N == 0 && w->K % TILE_K == 0 &&
            w->K / TILE_K >= slices_of(w->K) && is_even(p->x) && is_even(p->y) &&
            is_even(p->gate) && is_even(w->part[0].scale) && is_even(w->bias) &&
-           is_even(w->gamma) && is_there(kernel_for(dtype));
+           is_even(w->gamma) && has_products(kernel_for(dtype));
 }
 
 /* The driver's cuTensorMapEncodeTiled, or NULL. */
