@@ -420,17 +420,6 @@ template <unsigned C> struct worker {
     }
 };
 
-/* Ask for all weights, some lines a thread. */
-template <unsigned C>
-__device__ static inline void prefetch_weights(const struct block &a)
-{
-    for (unsigned i = threadIdx.x * gridDim.x + blockIdx.x; i < 4 * C * C / 64;
-         i += gridDim.x * THREADS) {
-        prefetch(a.up + i * 64);
-        prefetch(a.down + i * 64);
-    }
-}
-
 #endif
 
 template <unsigned C>
@@ -446,7 +435,7 @@ __global__ __launch_bounds__(THREADS, 1) void block_async_kernel(
     unsigned nth, b, t0, end;
 
     let_next_start();
-    prefetch_weights<C>(a.block);
+    prefetch_weights<C, THREADS>(a.block);
     me.open(a.block);
     nth = min(blockIdx.x * S::STRIPS + me.strip, a.n - 1);
     b = nth / a.of_dialogue;

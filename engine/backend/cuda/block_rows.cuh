@@ -1,6 +1,7 @@
 /*
  * block_rows.cuh - how a run of neighbouring rows of a narrow block comes to
- * those who mix it: C / 4 lanes, each with four channels of all of them.
+ * those who mix it: C / 4 lanes, each with four channels of all of them; and
+ * the block's weights to the GPU's cache.
  */
 #ifndef VIBE_CUDA_BLOCK_ROWS_CUH
 #define VIBE_CUDA_BLOCK_ROWS_CUH
@@ -19,6 +20,17 @@ __device__ static inline void add_lanes(float (&sums)[N])
 #pragma unroll
         for (unsigned i = 0; i < N; i++)
             sums[i] += __shfl_xor_sync(0xFFFFFFFFu, sums[i], k);
+}
+
+/* Ask for all weights, some lines a thread. */
+template <unsigned C, unsigned THREADS>
+__device__ static inline void prefetch_weights(const struct block &a)
+{
+    for (unsigned i = threadIdx.x * gridDim.x + blockIdx.x; i < 4 * C * C / 64;
+         i += gridDim.x * THREADS) {
+        prefetch(a.up + i * 64);
+        prefetch(a.down + i * 64);
+    }
 }
 
 /* Column t of dialogue b, from the first of the past on; channel c. */

@@ -39,32 +39,26 @@ static int has_tensor_cores(const struct vibe_cuda *cuda, enum vibe_dtype dtype)
            vibe_cuda_compiled_for() >= 80;
 }
 
-/* In float arithmetic; groups of rows share one reading of the weights. */
-static void multiply_plainly(struct vibe_stream *s,
-                             const struct vibe_cuda_product *p)
+/* By a kernel for so many rows at most; each of its calls reads all weights. */
+static void multiply_in_groups(
+    struct vibe_stream *s, const struct vibe_cuda_product *p, size_t most,
+    cudaError_t (*multiply)(const struct vibe_cuda *cuda,
+                            const struct vibe_cuda_product *p, size_t first,
+                            size_t n_rows))
 {
     const size_t M = p->x->B * p->x->T;
-    const size_t most = VIBE_CUDA_PLAIN_ROWS;
     cudaError_t rc = cudaSuccess;
 
     for (size_t m = 0; m < M && rc == cudaSuccess; m += most)
-        rc = vibe_cuda_gemv_plain(vibe_cuda_of(s->be), p, m,
-                                  M - m < most ? M - m : most);
+        rc = multiply(vibe_cuda_of(s->be), p, m, M - m < most ? M - m : most);
     vibe_cuda_latch(s, rc, "linear");
 }
 
-/* The same on tensor cores, without scratch. */
-static void multiply_in_groups(struct vibe_stream *s,
-                               const struct vibe_cuda_product *p)
+/* In float arithmetic. */
+static void multiply_plainly(struct vibe_stream *s,
+                             const struct vibe_cuda_product *p)
 {
-    const size_t M = p->x->B * p->x->T;
-    const size_t most = VIBE_CUDA_GEMV_ROWS;
-    cudaError_t rc = cudaSuccess;
-
-    for (size_t m = 0; m < M && rc == cudaSuccess; m += most)
-        rc = vibe_cuda_gemv(vibe_cuda_of(s->be), p, m,
-                            M - m < most ? M - m : most);
-    vibe_cuda_latch(s, rc, "linear");
+    multiply_in_groups(s, p, VIBE_CUDA_PLAIN_ROWS, vibe_cuda_gemv_plain);
 }
 
 static void multiply_few_rows(struct vibe_stream *s,
@@ -122,7 +116,7 @@ static void multiply_few_rows(struct vibe_stream *s,
         return;
     }
     if (M <= VIBE_CUDA_GEMV_ROWS || cuda->compute == cuda->beside) {
-        multiply_in_groups(s, p);
+        multiply_in_groups(s, p, VIBE_CUDA_GEMV_ROWS, vibe_cuda_gemv);
         return;
     }
     if (!vibe_cuda_is_regular(p->x) && p->x->T > VIBE_CUDA_WIDE_ROWS) {

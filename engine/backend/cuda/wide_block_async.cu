@@ -407,16 +407,6 @@ __device__ static inline void finish(const struct block &a,
     }
 }
 
-/* Ask for all weights, some lines a thread. */
-__device__ static inline void prefetch_weights(const struct block &a)
-{
-    for (unsigned i = threadIdx.x * gridDim.x + blockIdx.x; i < 4 * C * C / 64;
-         i += gridDim.x * THREADS) {
-        prefetch(a.up + i * 64);
-        prefetch(a.down + i * 64);
-    }
-}
-
 #endif
 
 __global__ __launch_bounds__(THREADS, 1) void wide_block_async_kernel(
@@ -432,7 +422,7 @@ __global__ __launch_bounds__(THREADS, 1) void wide_block_async_kernel(
     worker me;
 
     let_next_start();
-    prefetch_weights(a.block);
+    prefetch_weights<C, THREADS>(a.block);
     {
         const weights<4> w = load_weights<4>(a.block.mixer,
                                              threadIdx.x % WIDTH * 4);
