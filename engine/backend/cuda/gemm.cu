@@ -200,6 +200,30 @@ __device__ static inline bool gather(float *sums, const gemm &a)
         }
     return true;
 }
+
+/* Store a warp's sums, the outputs from row m, column n on. */
+template <int TILE>
+__device__ static inline void store_sums(
+    const gemm &a, const float sums[TILE / 32][TILE / 16][4], unsigned m,
+    unsigned n)
+{
+    const unsigned lane = threadIdx.x % 32;
+
+#pragma unroll
+    for (unsigned i = 0; i < TILE / 32; i++) {
+        const unsigned row = m + i * 16 + lane / 4;
+
+#pragma unroll
+        for (unsigned j = 0; j < TILE / 16; j++) {
+            const unsigned column = n + j * 8 + lane % 4 * 2;
+
+            if (row < a.end)
+                store_two(a.e, row, column, sums[i][j][0], sums[i][j][1]);
+            if (row + 8 < a.end)
+                store_two(a.e, row + 8, column, sums[i][j][2], sums[i][j][3]);
+        }
+    }
+}
 #endif
 
 /*
@@ -213,7 +237,6 @@ __global__ void __launch_bounds__(THREADS)
 {
 #if __CUDA_ARCH__ >= 800
     __shared__ __align__(16) stages<dtype, TILE, STAGES> s;
-    const unsigned lane = threadIdx.x % 32;
     const unsigned warp = threadIdx.x / 32;
     const unsigned m0 = a.first + blockIdx.y * TILE;
     const unsigned n0 = blockIdx.x * TILE;
@@ -260,21 +283,7 @@ __global__ void __launch_bounds__(THREADS)
     }
     if (a.slices > 1 && !gather<TILE / 32 * TILE / 16 * 4>(&sums[0][0][0], a))
         return;
-
-#pragma unroll
-    for (unsigned i = 0; i < TILE / 32; i++) {
-        const unsigned row = m0 + m + i * 16 + lane / 4;
-
-#pragma unroll
-        for (unsigned j = 0; j < TILE / 16; j++) {
-            const unsigned column = n0 + n + j * 8 + lane % 4 * 2;
-
-            if (row < a.end)
-                store_two(a.e, row, column, sums[i][j][0], sums[i][j][1]);
-            if (row + 8 < a.end)
-                store_two(a.e, row + 8, column, sums[i][j][2], sums[i][j][3]);
-        }
-    }
+    store_sums<TILE>(a, sums, m0 + m, n0 + n);
 #endif
 }
 
