@@ -336,6 +336,16 @@ void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
         s->be->ops->attention(s, y, qkv, kv, layer, rows, rope);
 }
 
+int vibe_attention_weaves(const struct vibe_backend *be,
+                          const struct vibe_tensor *y,
+                          const struct vibe_tensor *qkv,
+                          const struct vibe_kv *kv)
+{
+    assert(y->is_for_products);
+    return be->ops->attention_weaves &&
+           be->ops->attention_weaves(be, y, qkv, kv);
+}
+
 static void check_window(const struct vibe_tensor *win,
                          const struct vibe_tensor *state,
                          const struct vibe_tensor *past,

@@ -239,9 +239,13 @@ struct vibe_ops {
     void (*beside)(struct vibe_stream *s, void (*body)(void *user), void *user);
     void (*meet)(struct vibe_stream *s);
 
-    /* see vibe_weaves; NULL: never */
+    /* see vibe_weaves and vibe_attention_weaves; NULL: never */
     int (*weaves)(const struct vibe_backend *be, const struct vibe_tensor *x,
                   const struct vibe_matrix *w);
+    int (*attention_weaves)(const struct vibe_backend *be,
+                            const struct vibe_tensor *y,
+                            const struct vibe_tensor *qkv,
+                            const struct vibe_kv *kv);
 
     /* ops; the calls below say what each one does */
     void (*linear)(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -375,8 +379,8 @@ void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
 /*
  * Whether products of w want x, which is_for_products, to be woven: kept as
  * they and vibe_copy alone read it.  Then a norm, vibe_add_silu, vibe_copy or a
- * product whose own x is woven may write it.  The bits of products are the
- * same.
+ * product whose own x is woven may write it, and vibe_attention where
+ * vibe_attention_weaves says so.  The bits of products are the same.
  */
 int vibe_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
                 const struct vibe_matrix *w);
@@ -436,6 +440,12 @@ void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
                     const struct vibe_tensor *qkv, const struct vibe_kv *kv,
                     size_t layer, const struct vibe_rows *rows,
                     const struct vibe_rope *rope);
+
+/* Whether its y, which is_for_products, may be woven. */
+int vibe_attention_weaves(const struct vibe_backend *be,
+                          const struct vibe_tensor *y,
+                          const struct vibe_tensor *qkv,
+                          const struct vibe_kv *kv);
 
 /*
  * Put a chunk behind its past: win = [past | x | zeros], and state = the last

@@ -42,6 +42,7 @@ static const struct attention contexts[] = {
     {2, 1, 28, 4, 128, 32, 127, VIBE_F8_E4M3},
     {2, 1, 7, 1, 128, 256, 2900, VIBE_F8_E4M3},
     {1, 1, 8, 1, 64, 256, 16900, VIBE_F8_E4M3},
+    {18, 1, 10, 2, 128, 64, 500, VIBE_F8_E4M3},
     {1, 64, 3, 1, 128, 256, 0, VIBE_F8_E4M3},
     {2, 70, 4, 2, 128, 256, 250, VIBE_F8_E4M3},
     {1, 2, 2, 2, 64, 32, 95, VIBE_F8_E4M3},
@@ -166,15 +167,21 @@ static void attend_alone(struct vibe_lab *lab, const struct attention *a,
                   "row alone of %zux%zu at %zu", a->B, a->T, a->first);
 }
 
-/* A product of y has the same bits where y is kept for products, but for narrow
- * rows, which are multiplied in floats. */
+/* A product of y has the same bits where y is kept for products, and woven
+ * where that is asked for, but for narrow rows, which are multiplied in floats.
+ */
 static void attend_kept(struct vibe_lab *lab, const struct attention *a,
                         struct cache *c, const struct vibe_tensor *y,
                         const struct vibe_tensor *qkv,
                         const struct vibe_rope *rope)
 {
     const struct vibe_lab_matrix spec = {
-        .dtype = VIBE_BF16, .N = 20, .K = y->C, .n_parts = 1, .n_scales = 1};
+        .dtype = a->dtype == VIBE_F8_E4M3 ? VIBE_F8_E4M3 : VIBE_BF16,
+        .N = 48,
+        .K = y->C,
+        .n_parts = 1,
+        .n_scales = 1,
+    };
     const struct vibe_rows rows = {c->seq[VIBE_TESTED], c->pos[VIBE_TESTED]};
     struct vibe_stream *s = &lab->s[VIBE_TESTED];
     struct vibe_tensor kept[VIBE_SIDES], of_y[VIBE_SIDES], of_kept[VIBE_SIDES];
@@ -189,6 +196,11 @@ static void attend_kept(struct vibe_lab *lab, const struct attention *a,
     if (lab->err.code)
         return;
     kept[VIBE_TESTED].is_for_products = 1;
+    kept[VIBE_TESTED].is_woven = vibe_attention_weaves(s->be,
+                                                       &kept[VIBE_TESTED], qkv,
+                                                       &c->kv[VIBE_TESTED]) &&
+                                 vibe_weaves(s->be, &kept[VIBE_TESTED],
+                                             w[VIBE_TESTED]);
     vibe_attention(s, &kept[VIBE_TESTED], qkv, &c->kv[VIBE_TESTED], 1, &rows,
                    rope);
     vibe_linear(s, &of_y[VIBE_TESTED], y, w[VIBE_TESTED], VIBE_STORE, NULL);

@@ -470,6 +470,8 @@ static void run_layer(struct vibe_qwen2 *lm, struct vibe_stream *s,
     struct vibe_tensor act = shaped(&pass->room->act, pass);
 
     multiply_normed(pass, s, &qkv, x, &attn, &w->qkv, VIBE_STORE);
+    normed.is_woven = vibe_attention_weaves(s->be, &normed, &qkv, pass->kv) &&
+                      vibe_weaves(s->be, &normed, &w->o);
     vibe_attention(s, &normed, &qkv, pass->kv, i, pass->rows, &rope);
     pass->multiply(s, x, &normed, &w->o, VIBE_ADD, NULL);
 

@@ -24,7 +24,7 @@ struct step {
     const float *qkv;
     float *y;
     size_t qkv_stride, y_stride; /* from row to row */
-    bool is_split;               /* of y, see split.cuh */
+    keeping how;                 /* of y, see split.cuh */
     const int32_t *seq, *pos;
     struct vibe_rope by;
     float scale; /* log2(e) / sqrt(head_dim), times UNIT */

@@ -333,11 +333,10 @@ __device__ static inline void finish(const struct step &a, const struct part &p,
                                      unsigned i, const quad &q)
 {
     const float f = UNIT<T> / q.weight;
-    float *y = a.y + p.row * a.y_stride + p.head * a.group * HD;
 
-    *(float4 *)(y + i * 4) = kept(
-        make_float4(q.sum.x * f, q.sum.y * f, q.sum.z * f, q.sum.w * f),
-        a.is_split);
+    keep_at(a.y + p.row * a.y_stride, p.head * a.group * HD + i * 4,
+            make_float4(q.sum.x * f, q.sum.y * f, q.sum.z * f, q.sum.w * f),
+            a.how);
 }
 
 /* Finish the row, or tell the other parts of its past what this one has
@@ -574,7 +573,7 @@ cudaError_t vibe_cuda_attend_step(const struct vibe_cuda *cuda,
                      (float *)y->data,
                      qkv->stride_b,
                      y->stride_b,
-                     y->is_for_products != 0,
+                     {y->is_for_products != 0, y->is_woven != 0},
                      rows->seq,
                      rows->pos,
                      *rope,

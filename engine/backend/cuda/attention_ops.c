@@ -26,6 +26,15 @@ static int suits_tensor_cores(const struct vibe_cuda *cuda,
            is_even(qkv);
 }
 
+/* As steps are. */
+int vibe_cuda_attention_weaves(const struct vibe_backend *be,
+                               const struct vibe_tensor *y,
+                               const struct vibe_tensor *qkv,
+                               const struct vibe_kv *kv)
+{
+    return qkv->T == 1 && suits_tensor_cores(vibe_cuda_of(be), y, qkv, kv);
+}
+
 void vibe_cuda_attention(struct vibe_stream *s, const struct vibe_tensor *y,
                          const struct vibe_tensor *qkv,
                          const struct vibe_kv *kv, size_t layer,

@@ -249,6 +249,7 @@ static void noise(struct vibe_stream *s, const struct vibe_tensor *x,
 void vibe_cuda_compute_init(struct vibe_ops *ops)
 {
     ops->weaves = vibe_cuda_weaves;
+    ops->attention_weaves = vibe_cuda_attention_weaves;
     ops->linear = vibe_cuda_linear;
     ops->gemm = vibe_cuda_gemm;
     ops->rmsnorm = rmsnorm;

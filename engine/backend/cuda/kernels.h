@@ -54,6 +54,10 @@ cudaError_t vibe_cuda_noise(cudaStream_t stream, const struct vibe_tensor *x,
                             const struct vibe_noise_key *keys);
 
 /* The op (attention_ops.c), by the kernels that follow. */
+int vibe_cuda_attention_weaves(const struct vibe_backend *be,
+                               const struct vibe_tensor *y,
+                               const struct vibe_tensor *qkv,
+                               const struct vibe_kv *kv);
 void vibe_cuda_attention(struct vibe_stream *s, const struct vibe_tensor *y,
                          const struct vibe_tensor *qkv,
                          const struct vibe_kv *kv, size_t layer,
