@@ -20,21 +20,7 @@ static float inverse_rms(const struct vibe_cpu_kernels *k, const float *x,
     return 1.0f / sqrtf(k->squares(x, n) / (float)n + eps);
 }
 
-static void rmsnorm(struct vibe_stream *s, const struct vibe_tensor *y,
-                    const struct vibe_tensor *x, const float *w, float eps)
-{
-    const struct vibe_cpu_kernels *k = vibe_cpu_of(s)->kernels;
-    size_t M = y->B * y->T;
-
-#pragma omp parallel for num_threads(team(s, M, y->C))
-    for (size_t m = 0; m < M; m++) {
-        const float *in = vibe_cpu_row(x, m);
-
-        k->normalise(vibe_cpu_row(y, m), in, inverse_rms(k, in, y->C, eps), w,
-                     NULL, NULL, y->C);
-    }
-}
-
+/* shift and scale may be NULL. */
 static void modulate(struct vibe_stream *s, const struct vibe_tensor *y,
                      const struct vibe_tensor *x, const float *w, float eps,
                      const struct vibe_tensor *shift,
@@ -48,8 +34,15 @@ static void modulate(struct vibe_stream *s, const struct vibe_tensor *y,
         const float *in = vibe_cpu_row(x, m);
 
         k->normalise(vibe_cpu_row(y, m), in, inverse_rms(k, in, y->C, eps), w,
-                     vibe_cpu_row(shift, m), vibe_cpu_row(scale, m), y->C);
+                     shift ? vibe_cpu_row(shift, m) : NULL,
+                     scale ? vibe_cpu_row(scale, m) : NULL, y->C);
     }
+}
+
+static void rmsnorm(struct vibe_stream *s, const struct vibe_tensor *y,
+                    const struct vibe_tensor *x, const float *w, float eps)
+{
+    modulate(s, y, x, w, eps, NULL, NULL);
 }
 
 static void add_silu(struct vibe_stream *s, const struct vibe_tensor *y,
