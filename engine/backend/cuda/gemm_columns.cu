@@ -21,6 +21,7 @@ template <int N_WARPS, int H, int G> struct tile {
         OUTPUTS = 16 * H,
         ROWS = 8 * G,
         STRIDE = OUTPUTS + PAD,
+        WARP_SUMS = ROWS * STRIDE,
         IS_LARGE = N_WARPS == MANY && H * G > 1,
         UNITS = G == 4   ? 1
                 : G == 3 ? 2
@@ -147,6 +148,80 @@ __device__ static inline void leave_sums(float *to, const float c[H][G][4])
                 to[(8 * g + i % 2) * STRIDE + 16 * h + i / 2 * 8] = c[h][g][i];
 }
 
+/* Two outputs of all warps, the sums of a group at a time. */
+template <int N_WARPS, int WARP_SUMS>
+__device__ static inline float2 add_warps(const float *from, unsigned of_group)
+{
+    float2 sum = make_float2(0.0f, 0.0f), group = sum;
+
+#pragma unroll
+    for (int s = 0; s < N_WARPS; s++) {
+        const float2 v = *(const float2 *)(from + s * WARP_SUMS);
+
+        group.x += v.x;
+        group.y += v.y;
+        if ((s + 1) & (of_group - 1))
+            continue;
+        sum.x += group.x;
+        sum.y += group.y;
+        group = make_float2(0.0f, 0.0f);
+    }
+    return sum;
+}
+
+/* This thread's pairs of the tile that begins with output n0 of row m0. */
+template <int N_WARPS, int H, int G> struct outputs {
+    typedef tile<N_WARPS, H, G> shape;
+    enum {
+        THREADS = 32 * N_WARPS,
+        ROW = shape::OUTPUTS / 2, /* of pairs */
+        PAIRS = shape::ROWS * ROW,
+        EACH = (PAIRS + THREADS - 1) / THREADS,
+    };
+
+    struct pair pairs[EACH];
+    unsigned m0, n0;
+
+    __device__ inline void read_early(const columns &a)
+    {
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            const unsigned p = i * THREADS + threadIdx.x;
+
+            pairs[i].read_early(a.e, p < PAIRS ? a.n_rows : 0, m0 + p / ROW,
+                                n0 + p % ROW * 2);
+        }
+    }
+
+    __device__ inline void read_late(const columns &a)
+    {
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            const unsigned p = i * THREADS + threadIdx.x;
+
+            pairs[i].read_late(a.e, m0 + p / ROW, n0 + p % ROW * 2);
+        }
+    }
+
+    __device__ inline void store(const columns &a, const float *sums) const
+    {
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            const unsigned p = i * THREADS + threadIdx.x;
+            const unsigned m = p / ROW;
+            const unsigned n = p % ROW * 2;
+
+            const float *from = sums + m * shape::STRIDE + n;
+
+            if (!pairs[i].is_there[0])
+                continue;
+            pairs[i].store(
+                a.e, n0 + n,
+                add_warps<N_WARPS, shape::WARP_SUMS>(from, a.of_group));
+        }
+    }
+};
+
 #endif
 
 /* bytes: x and weights from the caches, once a tile. */
@@ -156,13 +231,7 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
 {
 #if __CUDA_ARCH__ >= 800
     typedef tile<N_WARPS, H, G> shape;
-    enum {
-        THREADS = 32 * N_WARPS,
-        ROW = shape::OUTPUTS / 2, /* of pairs */
-        PAIRS = shape::ROWS * ROW,
-        EACH = (PAIRS + THREADS - 1) / THREADS,
-        WARP_SUMS = shape::ROWS * shape::STRIDE,
-    };
+    enum { THREADS = 32 * N_WARPS };
     extern __shared__ float sums[];
     const unsigned lane = threadIdx.x % 32;
     const unsigned warp = threadIdx.x / 32;
@@ -170,58 +239,26 @@ __global__ void __launch_bounds__(32 * N_WARPS, tile<N_WARPS, H, G>::BLOCKS)
     const unsigned m0 = blockIdx.y * shape::ROWS;
     const unsigned first = warp * a.slice;
     float c[H][G][4] = {};
-    struct pair pairs[EACH];
     hand<N_WARPS, H, G> at;
+    outputs<N_WARPS, H, G> to;
 
     at.end = min(first + a.slice, a.K);
     at.load_units(a, n0 + lane / 4, first);
     let_next_start();
     prefetch_past(a.from, blockIdx.x * THREADS + threadIdx.x);
     at.find_rows(a, m0 + lane / 4, first);
-#pragma unroll
-    for (int i = 0; i < EACH; i++) {
-        const unsigned p = i * THREADS + threadIdx.x;
-
-        pairs[i].read_early(a.e, p < PAIRS ? a.n_rows : 0, m0 + p / ROW,
-                            n0 + p % ROW * 2);
-    }
+    to.m0 = m0;
+    to.n0 = n0;
+    to.read_early(a);
     wait_for_inputs();
-#pragma unroll
-    for (int i = 0; i < EACH; i++) {
-        const unsigned p = i * THREADS + threadIdx.x;
-
-        pairs[i].read_late(a.e, m0 + p / ROW, n0 + p % ROW * 2);
-    }
+    to.read_late(a);
     if (a.x.is_split)
         at.template multiply_slice<true>(c, a, n0 + lane / 4, first);
     else
         at.template multiply_slice<false>(c, a, n0 + lane / 4, first);
-    leave_sums<shape::STRIDE, H, G>(sums + warp * WARP_SUMS, c);
+    leave_sums<shape::STRIDE, H, G>(sums + warp * shape::WARP_SUMS, c);
     __syncthreads();
-#pragma unroll
-    for (int i = 0; i < EACH; i++) {
-        const unsigned p = i * THREADS + threadIdx.x;
-        const unsigned m = p / ROW;
-        const unsigned n = p % ROW * 2;
-        const float *from = sums + m * shape::STRIDE + n;
-        float2 sum = make_float2(0.0f, 0.0f), group = sum;
-
-        if (!pairs[i].is_there[0])
-            continue;
-#pragma unroll
-        for (int s = 0; s < N_WARPS; s++) {
-            const float2 v = *(const float2 *)(from + s * WARP_SUMS);
-
-            group.x += v.x;
-            group.y += v.y;
-            if ((s + 1) & (a.of_group - 1))
-                continue;
-            sum.x += group.x;
-            sum.y += group.y;
-            group = make_float2(0.0f, 0.0f);
-        }
-        pairs[i].store(a.e, n0 + n, sum);
-    }
+    to.store(a, sums);
     leave_state<4>(
         a.from, (blockIdx.y * gridDim.x + blockIdx.x) * THREADS + threadIdx.x,
         gridDim.x * gridDim.y * THREADS);
@@ -233,7 +270,7 @@ static cudaError_t launch_tiles(const struct vibe_cuda *cuda, struct columns *a)
 {
     typedef tile<N_WARPS, H, G> shape;
     const void *kernel = (const void *)columns_kernel<N_WARPS, H, G>;
-    const size_t shared = sizeof(float) * N_WARPS * shape::ROWS * shape::STRIDE;
+    const size_t shared = sizeof(float) * N_WARPS * shape::WARP_SUMS;
     const dim3 grid((a->e.N + shape::OUTPUTS - 1) / shape::OUTPUTS,
                     (a->n_rows + shape::ROWS - 1) / shape::ROWS);
     cudaError_t rc = cudaFuncSetAttribute(
