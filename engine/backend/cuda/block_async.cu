@@ -181,14 +181,10 @@ __device__ static inline void mix_run(const struct mixer &a, unsigned b,
     find_factors<C, COLUMNS, 16, COLUMNS - 16>(of_column, column, a);
 #pragma unroll
     for (unsigned j = 0; j < COLUMNS; j++) {
-        const vec<4> x = column[j];
-
-        if (first + j >= PAST)
-            column[j] = scale<4>(x, of_column[j], w.norm);
+        mix_next(y, column, j, of_column[j], first, w);
         if (j >= PAST) {
             const unsigned i = j - PAST;
 
-            y[i] = mix<4>(x, *(const vec<4>(*)[TAPS])(column + i), w);
             write<4>((float *)(mixed + (run * RUN + i) * shape<C>::MIXED_ROW) +
                          four * 4,
                      y[i]);

@@ -106,14 +106,10 @@ __device__ static inline void mix_run(vec<4> (&y)[RUN], float (&factor)[RUN],
     add_lanes<C>(squares);
 #pragma unroll
     for (unsigned j = 0; j < COLUMNS; j++) {
-        const vec<4> x = column[j];
-
-        if (t0 + j >= PAST)
-            column[j] = scale<4>(x, factor_for<C>(squares[j], a), w.norm);
+        mix_next(y, column, j, factor_for<C>(squares[j], a), t0, w);
         if (j >= PAST) {
             const unsigned i = j - PAST;
 
-            y[i] = mix<4>(x, *(const vec<4>(*)[TAPS])(column + i), w);
             factor[i] = add_squares<4>(0.0f, y[i]);
             if (shape<C>::IS_APART)
                 write<4>(rows + four_at<C>(row + i, four) * 4, y[i]);

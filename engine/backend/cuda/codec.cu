@@ -166,12 +166,8 @@ __global__ __launch_bounds__(THREADS) void strip_kernel(
         squares[j] = add_squares<4>(0.0f, column[j]);
     sum_rows<STRIP + PAST, 0>(squares, a.width);
 #pragma unroll
-    for (unsigned j = 0; j < STRIP; j++)
-        y[j] = column[PAST + j];
-#pragma unroll
     for (unsigned j = 0; j < STRIP + PAST; j++)
-        if (t + j >= PAST)
-            column[j] = scale<4>(column[j], factor_of(squares[j], a), w.norm);
+        mix_next(y, column, j, factor_of(squares[j], a), t, w);
 #pragma unroll
     for (unsigned j = 0; j < STRIP; j++) {
         const unsigned kept = t + j + PAST; /* a row of the state, after T */
@@ -179,7 +175,6 @@ __global__ __launch_bounds__(THREADS) void strip_kernel(
         if (is_there && kept >= a.x.T)
             write_out<4>(row_at(a.state, b, kept - a.x.T) + c,
                          column[PAST + j]);
-        y[j] = mix<4>(y[j], *(const vec<4>(*)[TAPS])(column + j), w);
         sums[j] = add_squares<4>(0.0f, y[j]);
     }
     sum_rows<STRIP, 1>(sums, a.width);

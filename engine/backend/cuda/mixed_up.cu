@@ -170,17 +170,12 @@ __device__ static inline void mix_rows(memory<C> &shared, const struct mixer &a,
     }
     find_factors<C, STRIP + PAST>(factor, shared.squares[0], column, a);
 #pragma unroll
-    for (unsigned j = 0; j < STRIP; j++)
-        y[j] = column[PAST + j];
-#pragma unroll
     for (unsigned j = 0; j < STRIP + PAST; j++)
-        if (t + j >= PAST)
-            column[j] = scale<4>(column[j], factor[j], w.norm);
+        mix_next(y, column, j, factor[j], t, w);
 #pragma unroll
     for (unsigned j = 0; j < STRIP; j++) {
         const bool is_kept = t + j < a.x.T && (t + j) % KEEPERS == keeper;
 
-        y[j] = mix<4>(y[j], *(const vec<4>(*)[TAPS])(column + j), w);
         if (is_kept)
             write_out<4>(row_at(a.y, 0, t + j) + c, y[j]);
         if (is_kept && t + j + PAST >= a.x.T)

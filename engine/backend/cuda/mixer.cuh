@@ -153,6 +153,22 @@ __device__ static inline vec<V> mix(vec<V> x, const vec<V> (&column)[TAPS],
     return x;
 }
 
+/* Norm column j of those of ROWS rows from t on, unless it is of the past,
+ * and mix the row that it belongs to. */
+template <unsigned ROWS>
+__device__ static inline void mix_next(vec<4> (&y)[ROWS],
+                                       vec<4> (&column)[ROWS + PAST],
+                                       unsigned j, float factor, unsigned t,
+                                       const weights<4> &w)
+{
+    const vec<4> x = column[j];
+
+    if (t + j >= PAST)
+        column[j] = scale<4>(x, factor, w.norm);
+    if (j >= PAST)
+        y[j - PAST] = mix<4>(x, *(const vec<4>(*)[TAPS])(column + j - PAST), w);
+}
+
 /* The columns of row t of b, from channel c on. */
 template <unsigned V>
 __device__ static inline void load_columns(vec<V> (&column)[TAPS],
