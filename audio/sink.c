@@ -142,6 +142,15 @@ static char *part_name(const char *final)
     return part;
 }
 
+char *vibe_sink_part_of(const char *path)
+{
+    char *final = final_name(path);
+    char *part = final ? part_name(final) : NULL;
+
+    free(final);
+    return part;
+}
+
 static int open_stream(struct vibe_sink *sink, const char *path,
                        struct vibe_error *err)
 {

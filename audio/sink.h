@@ -72,6 +72,10 @@ int vibe_sink_status(const struct vibe_sink *sink, struct vibe_error *err);
 /* What messages call it: the path, or "standard output".  Borrowed. */
 const char *vibe_sink_name(const struct vibe_sink *sink);
 
+/* The name under which a file of this path grows: what is there goes when it is
+ * opened.  Owned by the caller; NULL without memory. */
+char *vibe_sink_part_of(const char *path);
+
 /* The name of the file while it grows; NULL for a stream.  Borrowed. */
 const char *vibe_sink_part(const struct vibe_sink *sink);
 

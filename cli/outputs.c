@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "audio/sink.h"
 #include "cli/failure.h"
 #include "cli/folder.h"
 #include "cli/options.h"
@@ -163,10 +164,10 @@ static enum vibe_exit name_job(struct vibe_job *job, const char *pattern,
 
 /* A file that is to be made. */
 struct named {
-    const char *path; /* borrowed */
-    const char *who;  /* makes it */
-    char *place;      /* where, see folder.h; owned */
-    size_t index;
+    char *path;      /* owned */
+    const char *who; /* makes it */
+    char *place;     /* where, see folder.h; owned */
+    size_t index;    /* odd: of a file while it grows */
 };
 
 static int by_place(const void *a, const void *b)
@@ -178,24 +179,41 @@ static int by_place(const void *a, const void *b)
     return order ? order : (x->index > y->index) - (x->index < y->index);
 }
 
-/* Add a file to a list that has room for it; path may be NULL. */
-static enum vibe_exit add_named(struct named *list, size_t *n, const char *path,
-                                const char *who, struct vibe_failure *why)
+/* Add a name to a list that has room for it. */
+static enum vibe_exit add_name(struct named *list, size_t *n, char *path,
+                               const char *who, struct vibe_failure *why)
 {
     struct named *named = &list[*n];
 
-    if (!path)
-        return VIBE_EXIT_OK;
     *named = (struct named){
         .path = path,
         .who = who,
-        .place = vibe_folder_place(path),
+        .place = path ? vibe_folder_place(path) : NULL,
         .index = *n,
     };
-    if (!named->place)
-        return vibe_cli_fail_memory(why, "a file name");
     ++*n;
-    return VIBE_EXIT_OK;
+    return named->place ? VIBE_EXIT_OK
+                        : vibe_cli_fail_memory(why, "a file name");
+}
+
+/* Add a file, which has a name while it grows, too; path may be NULL. */
+static enum vibe_exit add_file(struct named *list, size_t *n, const char *path,
+                               const char *who, struct vibe_failure *why)
+{
+    enum vibe_exit status = VIBE_EXIT_OK;
+
+    if (path)
+        status = add_name(list, n, strdup(path), who, why);
+    if (path && status == VIBE_EXIT_OK)
+        status = add_name(list, n, vibe_sink_part_of(path), who, why);
+    return status;
+}
+
+/* Whether two names are one: those of two files that grow are if the files'
+ * own are, which says it better. */
+static int is_same(const struct named *a, const struct named *b)
+{
+    return strcmp(a->place, b->place) == 0 && (a->index & b->index & 1) == 0;
 }
 
 /* The files of all jobs, and those of the options. */
@@ -203,28 +221,31 @@ static enum vibe_exit check_distinct(const struct vibe_jobs *jobs,
                                      const struct vibe_options *o,
                                      struct vibe_failure *why)
 {
-    struct named *named = calloc(jobs->n + 2, sizeof(*named));
+    struct named *named = calloc(2 * (jobs->n + 2), sizeof(*named));
     size_t n = 0;
     enum vibe_exit status = VIBE_EXIT_OK;
 
     if (!named)
         return vibe_cli_fail_memory(why, "a file name");
     for (size_t i = 0; i < jobs->n && status == VIBE_EXIT_OK; i++)
-        status = add_named(named, &n, jobs->items[i].output,
-                           jobs->items[i].source->name, why);
+        status = add_file(named, &n, jobs->items[i].output,
+                          jobs->items[i].source->name, why);
     if (status == VIBE_EXIT_OK)
-        status = add_named(named, &n, o->report, "--report", why);
+        status = add_file(named, &n, o->report, "--report", why);
     if (status == VIBE_EXIT_OK)
-        status = add_named(named, &n, o->trace, "--trace", why);
-    qsort(named, n, sizeof(*named), by_place);
+        status = add_file(named, &n, o->trace, "--trace", why);
+    if (status == VIBE_EXIT_OK)
+        qsort(named, n, sizeof(*named), by_place);
     for (size_t i = 1; i < n && status == VIBE_EXIT_OK; i++)
-        if (strcmp(named[i - 1].place, named[i].place) == 0)
+        if (is_same(&named[i - 1], &named[i]))
             status = vibe_cli_fail(why, VIBE_EXIT_USAGE, named[i].path,
                                    "%s and %s would both be written to %s",
                                    named[i - 1].who, named[i].who,
                                    named[i].path);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        free(named[i].path);
         free(named[i].place);
+    }
     free(named);
     return status;
 }

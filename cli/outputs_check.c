@@ -82,6 +82,35 @@ static enum vibe_exit check_input(const struct inputs *inputs,
                  : VIBE_EXIT_OK;
 }
 
+/* The same of what a job would write. */
+static enum vibe_exit check_job_input(const struct inputs *inputs,
+                                      const struct vibe_job *job,
+                                      const char *path, const struct stat *st,
+                                      struct vibe_failure *why)
+{
+    char option[VIBE_OUTPUTS_FIELD];
+
+    vibe_outputs_field(option, job);
+    return check_input(inputs, option, path, st, why);
+}
+
+/* Opening a job's file takes away what has the name under which it grows. */
+static enum vibe_exit check_part(const struct inputs *inputs,
+                                 const struct vibe_job *job,
+                                 struct vibe_failure *why)
+{
+    char *part = vibe_sink_part_of(job->output);
+    enum vibe_exit status = VIBE_EXIT_OK;
+    struct stat st;
+
+    if (!part)
+        return vibe_cli_fail_memory(why, "a file name");
+    if (lstat(part, &st) == 0)
+        status = check_job_input(inputs, job, part, &st, why);
+    free(part);
+    return status;
+}
+
 /* A file that is there: may it be replaced? */
 static enum vibe_exit check_existing(const struct inputs *inputs,
                                      struct vibe_job *job, struct vibe_cli *cli,
@@ -89,13 +118,11 @@ static enum vibe_exit check_existing(const struct inputs *inputs,
 {
     enum vibe_on_existing what = (enum vibe_on_existing)
                                      cli->options->on_existing;
-    char option[VIBE_OUTPUTS_FIELD];
     struct stat st;
 
     if (stat(job->output, &st) != 0 || !S_ISREG(st.st_mode))
         return VIBE_EXIT_OK;
-    vibe_outputs_field(option, job);
-    if (check_input(inputs, option, job->output, &st, why) != VIBE_EXIT_OK)
+    if (check_job_input(inputs, job, job->output, &st, why) != VIBE_EXIT_OK)
         return why->status;
     if (what == VIBE_EXISTING_RESUME && !is_batch)
         what = VIBE_EXISTING_SKIP; /* there is nothing else to go by */
@@ -165,6 +192,8 @@ static enum vibe_exit check_job(struct vibe_jobs *jobs, struct vibe_job *job,
         rc = vibe_writer_check(job->output, &jobs->writer, &why->err);
     if (rc != VIBE_OK)
         return fail_output(job, why);
+    if (check_part(inputs, job, why) != VIBE_EXIT_OK)
+        return why->status;
     return check_existing(inputs, job, cli, jobs->is_batch, why);
 }
 

@@ -259,8 +259,13 @@ static void part_goes_before_the_extension_of_the_last_component(void **state)
 
     assert_int_equal(mkdir("dir.d", 0700), 0);
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        char *part;
+
         open_sink(f, names[i][0]);
         assert_string_equal(vibe_sink_part(f->sink), names[i][1]);
+        part = vibe_sink_part_of(names[i][0]);
+        assert_string_equal(part, names[i][1]);
+        free(part);
         vibe_sink_free(f->sink);
         f->sink = NULL;
     }

@@ -100,6 +100,9 @@ for path in there/../same.wav nowhere/../same.wav "$PWD/same.wav" link/../same.w
     fails "same_output_as_${path/#$PWD/}" 2 "bad.jsonl:1 and bad.jsonl:2 would both be written to $path" \
         "${speak[@]}" --batch bad.jsonl
 done
+printf '{"text": "y", "output": "same.part.wav"}\n{"text": "z", "output": "link/../same.wav"}\n' >bad.jsonl
+fails grows_under_the_name_of_another 2 "bad.jsonl:1 and bad.jsonl:2 would both be written to link/../same.part.wav" \
+    "${speak[@]}" --batch bad.jsonl
 ok nothing_was_made test ! -e bad -a ! -e same.wav
 broken output_of_no_kind 'bad.jsonl:2: "output": x.xyz: unknown extension '"'.xyz' (have wav, flac, ogg, opus, mp3, raw)" \
     '{"text": "x", "output": "x.xyz"}'

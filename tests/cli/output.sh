@@ -47,6 +47,9 @@ fails output_is_a_script 2 "--output: ./a.wav is a script of this run" "${speak[
 cp q.wav voice.wav
 fails output_is_a_voice 2 "--output: voice.wav is a voice of this run" \
     "${speak[@]}" a.txt -r ./voice.wav -o voice.wav
+cp q.wav new.part.wav
+fails voice_is_an_older_part 2 "--output: new.part.wav is a voice of this run" \
+    "${speak[@]}" a.txt -r new.part.wav -o new.wav
 # what is written at the end is looked at before anything is spoken
 fails report_is_a_script 2 "--report: a.txt is a script of this run" "${speak[@]}" a.txt -o y.wav --report a.txt
 fails trace_is_a_voice 2 "--trace: voice.wav is a voice of this run" \
