@@ -20,8 +20,10 @@
 enum { MAX_DIMS = 4 };
 
 /* "[2,3]", for messages. */
-static void format_shape(char *out, size_t size, const size_t *shape, size_t n)
+void vibe_weights_say_shape(char out[VIBE_WEIGHTS_SHAPE_BYTES],
+                            const size_t *shape, size_t n)
 {
+    const size_t size = VIBE_WEIGHTS_SHAPE_BYTES;
     size_t at = (size_t)snprintf(out, size, "[");
 
     for (size_t i = 0; i < n && at < size; i++)
@@ -258,11 +260,11 @@ static const struct vibe_weights_entry *need(const struct vibe_weights *w,
 {
     const struct vibe_weights_entry *e = vibe_weights_find(w, name);
     const struct vibe_st_tensor *t = e ? e->tensor : NULL;
-    char expected[112];
-    char found[112];
+    char expected[VIBE_WEIGHTS_SHAPE_BYTES];
+    char found[VIBE_WEIGHTS_SHAPE_BYTES];
 
     assert(n_dims <= MAX_DIMS);
-    format_shape(expected, sizeof(expected), shape, n_dims);
+    vibe_weights_say_shape(expected, shape, n_dims);
     if (!e) {
         *rc = vibe_fail(err, VIBE_E_FORMAT,
                         "%s: no tensor %s, expected one of shape %s", w->path,
@@ -277,7 +279,7 @@ static const struct vibe_weights_entry *need(const struct vibe_weights *w,
         return NULL;
     }
     if (!has_shape(e, shape, n_dims)) {
-        format_shape(found, sizeof(found), e->shape, e->n_dims);
+        vibe_weights_say_shape(found, e->shape, e->n_dims);
         *rc = vibe_fail(
             err, VIBE_E_FORMAT, "%s: tensor %s has shape %s, expected %s",
             vibe_safetensors_path(e->file), t->name, found, expected);

@@ -119,6 +119,7 @@ static int attach_scale(struct vibe_weights *w,
     const struct vibe_st_tensor *t = scale->tensor;
     const char *file = vibe_safetensors_path(scale->file);
     char name[VIBE_WEIGHTS_NAME_BYTES];
+    char found[VIBE_WEIGHTS_SHAPE_BYTES];
     struct vibe_weights_entry *e = NULL;
     size_t rows;
     int rc;
@@ -140,12 +141,14 @@ static int attach_scale(struct vibe_weights *w,
         return attach_groups(w, scale, e, err);
     if (!is_float(t))
         return vibe_fail(err, VIBE_E_UNSUPPORTED,
-                         "%s: %.80s is %s, expected a float", file, t->name,
-                         t->dtype_name);
-    if (t->n != 1 && !(t->n == rows && t->n_dims && t->shape[0] == rows))
+                         "%s: %.80s is %s, expected F32, BF16, F16 or F8_E4M3",
+                         file, t->name, t->dtype_name);
+    if (t->n != 1 && !(t->n == rows && t->n_dims && t->shape[0] == rows)) {
+        vibe_weights_say_shape(found, t->shape, t->n_dims);
         return vibe_fail(err, VIBE_E_FORMAT,
-                         "%s: %.80s has %zu values, expected 1 or [%zu]", file,
-                         t->name, t->n, rows);
+                         "%s: %.80s has shape %s, expected one value or [%zu]",
+                         file, t->name, found, rows);
+    }
     e->n_scales = t->n;
     e->scale = read_scales(w, scale, &rc, err);
     return rc;

@@ -18,7 +18,11 @@
 
 struct vibe_error;
 
-enum { VIBE_WEIGHTS_NAME_BYTES = 512, VIBE_WEIGHTS_RULES = 8 };
+enum {
+    VIBE_WEIGHTS_NAME_BYTES = 512,
+    VIBE_WEIGHTS_SHAPE_BYTES = 112,
+    VIBE_WEIGHTS_RULES = 8,
+};
 
 /* A tensor of one of the files. */
 struct vibe_weights_entry {
@@ -63,6 +67,10 @@ struct vibe_weights {
     size_t n_rules;
     struct vibe_weights_owners *owners; /* owned */
 };
+
+/* "[480,64]", cut where there is no room. */
+void vibe_weights_say_shape(char out[VIBE_WEIGHTS_SHAPE_BYTES],
+                            const size_t *shape, size_t n);
 
 /* One sentence, and VIBE_E_NOMEM. */
 int vibe_weights_no_memory(const struct vibe_weights *w,

@@ -117,10 +117,12 @@ static void scale_of_another_shape_is_refused(void **state)
     weights_write_pair(
         f, weights_matrix("lin.scale_weight", 1, 2)); /* [1,2] is no [2,1] */
     weights_assert_refused(f, VIBE_E_FORMAT,
-                           "lin.scale_weight has 2 values, expected 1 or [2]");
+                           "lin.scale_weight has shape [1,2], expected one "
+                           "value or [2]");
     weights_write_pair(f, weights_matrix("lin.scale_weight", 3, 1));
     weights_assert_refused(f, VIBE_E_FORMAT,
-                           "lin.scale_weight has 3 values, expected 1 or [2]");
+                           "lin.scale_weight has shape [3,1], expected one "
+                           "value or [2]");
 }
 
 static void scale_must_be_finite(void **state)
@@ -146,7 +148,8 @@ static void scale_must_be_a_float(void **state)
         f, (struct vibe_safetensors_item){
                .name = "lin.scale_weight", .dtype = VIBE_I64, .data = &one});
     weights_assert_refused(f, VIBE_E_UNSUPPORTED,
-                           "lin.scale_weight is I64, expected a float");
+                           "lin.scale_weight is I64, expected F32, BF16, F16 "
+                           "or F8_E4M3");
 }
 
 static void scale_without_a_weight_is_ignored(void **state)
