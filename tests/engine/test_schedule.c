@@ -4,6 +4,7 @@
 
 #include "engine/engine.h"
 #include "engine/vibevoice.h"
+#include "engine/voice.h"
 #include "tests/support/vibe_test.h"
 
 enum { HOP = 3200, CAP = 12, N = 9, N_CLIP = HOP + 100 };
@@ -307,6 +308,23 @@ static void voices_prepared_are_the_same(void **state)
     vibe_engine_free(engine);
 }
 
+static void prepared_voices_need_no_encoder(void **state)
+{
+    struct fixture *f = *state;
+    struct vibe_engine *engine = open_engine(f, 3);
+    struct vibe_stream *const none = NULL; /* an encoder would need it */
+    const float *mean[2];
+
+    assert_int_equal(vibe_prepare_voices(engine, f->requests, N, &f->err),
+                     VIBE_OK);
+
+    assert_int_equal(vibe_voices_encode(engine->voices, &engine->models, none,
+                                        &engine->preprocessor, mean, f->voices,
+                                        2, &f->err),
+                     VIBE_OK);
+    vibe_engine_free(engine);
+}
+
 static void a_later_part_draws_other_noise(void **state)
 {
     struct fixture *f = *state;
@@ -334,6 +352,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(neither_does_their_order),
     VIBE_TEST(other_solver_steps_wait_their_turn),
     VIBE_TEST(voices_prepared_are_the_same),
+    VIBE_TEST(prepared_voices_need_no_encoder),
     VIBE_TEST(a_later_part_draws_other_noise),
 };
 
