@@ -223,8 +223,8 @@ struct raw_weights {
         for (unsigned i = 0; i < 2; i++) {
             unsigned u[2], v[2];
 
-            format<dtype>::expand4(u, low[FIRST + i]);
-            format<dtype>::expand4(v, high[FIRST + i]);
+            format<dtype>::expand4_small(u, low[FIRST + i]);
+            format<dtype>::expand4_small(v, high[FIRST + i]);
             pairs[i][0] = u[0];
             pairs[i][1] = v[0];
             pairs[i][2] = u[1];

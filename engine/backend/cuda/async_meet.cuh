@@ -106,6 +106,11 @@ struct four_operands {
     }
 };
 
+__device__ static inline float4 times(const float4 &v, float factor)
+{
+    return make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor);
+}
+
 /* Finish outputs n .. n + 3 of row m. */
 __device__ static inline void finish(const struct epilogue &e, unsigned m,
                                      unsigned n, const four_operands &o,
@@ -137,12 +142,14 @@ struct finish_line {
     unsigned first_m, first_n;
     float4 *inbox; /* [parts][share], of a cluster */
     unsigned mail; /* the gate there */
+    float of_sums;
     four_operands o;
 
-    __device__ inline void open(const desk &of, const decode &a)
+    __device__ inline void open(const desk &of, const decode &a, float factor)
     {
         const unsigned part = blockIdx.y % a.parts;
 
+        of_sums = factor;
         first_n = blockIdx.y / a.parts * a.outputs;
         first_m = blockIdx.x * ASYNC_ROWS;
         of_row = a.outputs / 4;
@@ -212,7 +219,7 @@ struct finish_line {
             i += blockDim.x;
             read(a);
             if (n < a.e.N)
-                finish(a.e, m, n, had, z);
+                finish(a.e, m, n, had, times(z, of_sums));
         }
     }
 };

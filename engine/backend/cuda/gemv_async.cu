@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(MOST_ASYNC_THREADS, 1)
         fetcher.run(at.team);
     if (a.parts > 1)
         reach_cluster();
-    line.open(of, a);
+    line.open(of, a, growth<dtype>::OF_WOVEN);
     __syncthreads();
     if (!at.fetches)
         meeting.put(sums, at);

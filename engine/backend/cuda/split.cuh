@@ -8,7 +8,8 @@
  *
  * One that is woven, for gemv_async.cu, has in the place of every WEAVE words
  * their high parts, then their low ones, sixteen for each of four products
- * (decode.cuh) in the order in which lanes have weights.
+ * (decode.cuh) in the order in which lanes have weights; all of them have grown
+ * as float8 wants it (weights.cuh).
  */
 #ifndef VIBE_CUDA_SPLIT_CUH
 #define VIBE_CUDA_SPLIT_CUH
@@ -21,6 +22,15 @@ __device__ static inline unsigned pack(float lo, float hi)
     unsigned u;
 
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(hi), "f"(lo));
+    return u;
+}
+
+/* a * b + c of two bf16 each. */
+__device__ static inline unsigned fma_pairs(unsigned a, unsigned b, unsigned c)
+{
+    unsigned u;
+
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(u) : "r"(a), "r"(b), "r"(c));
     return u;
 }
 
@@ -67,7 +77,20 @@ __device__ static inline float4 kept(float4 v, bool is_split)
                        kept(v.z, is_split), kept(v.w, is_split));
 }
 
-enum { WEAVE = 64 };
+enum {
+    WEAVE = 64,
+    GROWTH = 0x6780, /* 2^80 as bf16 */
+};
+
+/* Two parts that have grown. */
+__device__ static inline unsigned grown(unsigned parts)
+{
+#if __CUDA_ARCH__ >= 800
+    return fma_pairs(parts, GROWTH * 0x10001u, 0x80008000u);
+#else
+    return parts;
+#endif
+}
 
 /* How a tensor keeps numbers: split, and then maybe woven. */
 struct keeping {
@@ -85,14 +108,16 @@ __device__ static inline unsigned woven_at(unsigned c)
 __device__ static inline void keep_at(float *row, unsigned c, float v,
                                       keeping how)
 {
-    const unsigned word = __float_as_uint(kept(v, how.is_split));
+    const float word = kept(v, how.is_split);
     unsigned short *to = (unsigned short *)(row + woven_at(c)) + c % 2;
 
     if (how.is_woven) {
-        to[0] = (unsigned short)(word >> 16);
-        to[WEAVE] = (unsigned short)word;
+        const unsigned parts = grown(__float_as_uint(word));
+
+        to[0] = (unsigned short)(parts >> 16);
+        to[WEAVE] = (unsigned short)parts;
     } else {
-        row[c] = __uint_as_float(word);
+        row[c] = word;
     }
 }
 
@@ -108,8 +133,8 @@ __device__ static inline void keep_at(float *row, unsigned c, float2 v,
         const unsigned x = __float_as_uint(words.x);
         const unsigned y = __float_as_uint(words.y);
 
-        to[0] = __byte_perm(x, y, 0x7632);
-        to[WEAVE / 2] = __byte_perm(x, y, 0x5410);
+        to[0] = grown(__byte_perm(x, y, 0x7632));
+        to[WEAVE / 2] = grown(__byte_perm(x, y, 0x5410));
     } else {
         *(float2 *)(row + c) = words;
     }
@@ -158,8 +183,9 @@ __device__ static inline float meant_at(const float *row, unsigned c,
                                  c % 2;
 
     return how.is_woven
-               ? meant(__uint_as_float((unsigned)from[0] << 16 | from[WEAVE]),
-                       true)
+               ? 0x1p-80f * meant(__uint_as_float((unsigned)from[0] << 16 |
+                                                  from[WEAVE]),
+                                  true)
                : meant(row[c], how.is_split);
 }
 

@@ -74,15 +74,6 @@ __device__ static inline void multiply_bytes(int c[4], const unsigned a[4],
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-/* a * b + c of two bf16 each. */
-__device__ static inline unsigned fma_pairs(unsigned a, unsigned b, unsigned c)
-{
-    unsigned u;
-
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(u) : "r"(a), "r"(b), "r"(c));
-    return u;
-}
-
 #endif
 
 #endif /* VIBE_CUDA_TENSOR_CUH */

@@ -240,10 +240,12 @@ template <> struct format<VIBE_BF16> {
 template <int dtype> struct growth {
     enum { OF_X = 0 }; /* bf16; 0: none is needed */
     static constexpr float OF_SUMS = 1.0f;
+    static constexpr float OF_WOVEN = 0x1p-80f; /* of sums, x always grown */
 };
 template <> struct growth<VIBE_F8_E4M3> {
-    enum { OF_X = 0x6780 }; /* 2^80 */
+    enum { OF_X = GROWTH };
     static constexpr float OF_SUMS = 0x1p40f;
+    static constexpr float OF_WOVEN = OF_SUMS;
 };
 
 /* What formats of a byte share. */
