@@ -27,8 +27,9 @@ enum {
     ATOM_BYTES = 1024, /* of eight rows, as wgmma takes them; so is aligned what
                           a team has */
     GATES_BYTES = 8 * MOST_ASYNC_DEPTH, /* of one kind */
+    PLACES_AT = ATOM_BYTES / 2,         /* of rows, behind gates */
     TABLE_PAD = 4, /* floats, so that lanes meet in no bank */
-    SUM_BYTES = ASYNC_ROWS * COLUMN_OUTPUTS * (int)sizeof(float),
+    SUM_BYTES = ASYNC_ROWS * (int)sizeof(float), /* of an output */
 };
 
 /* How the work is shared out. */
@@ -71,18 +72,17 @@ __host__ __device__ static inline unsigned stage_bytes_of(unsigned outputs)
     return X_STAGE_BYTES + outputs * TILE_K;
 }
 
-/* Of shared memory.  Sums of teams, then of a cluster, meet where stages
- * were. */
+/* Of shared memory.  Sums of teams meet where stages were; those of other
+ * blocks have room of their own. */
 static inline size_t async_shared(const struct async_shares *s)
 {
     const unsigned outputs = s->columns * COLUMN_OUTPUTS;
-    const size_t sums = (size_t)s->columns * SUM_BYTES;
+    const size_t sums = (size_t)outputs * SUM_BYTES;
     const size_t stages = (size_t)s->teams * s->depth * stage_bytes_of(outputs);
-    const size_t meeting = s->teams * table_bytes(outputs) +
-                           (s->parts > 1 ? sums : 0);
+    const size_t tables = (size_t)s->teams * table_bytes(outputs);
 
-    return ATOM_BYTES + (stages > meeting ? stages : meeting) +
-           s->teams * s->levels * sums;
+    return ATOM_BYTES + (stages > tables ? stages : tables) +
+           s->teams * s->levels * sums + sums / s->parts * (s->parts - 1);
 }
 
 /*

@@ -38,6 +38,11 @@ struct seat {
     }
 };
 
+/* Where a row of y lies, and of its gates. */
+struct place {
+    size_t y, gate;
+};
+
 /* A team's share of shared memory: stages, each x and then weights, where they
  * begin and how large they are; and a gate for each that is filled, behind
  * those one for each that is free. */
@@ -45,22 +50,33 @@ struct desk {
     unsigned stages, stage_bytes, gates;
     unsigned mail;           /* the gate for what others send */
     float4 *shelves, *inbox; /* of the block */
+    place *places;           /* of its rows */
 
     __device__ inline void open(unsigned char *memory, const decode &a,
                                 unsigned team)
     {
         const unsigned tables = a.teams * table_bytes(a.outputs);
-        const unsigned sums = a.parts > 1 ? a.outputs * ASYNC_ROWS * 4 : 0;
+        const unsigned sums = a.outputs * SUM_BYTES;
         unsigned char *all = memory + ATOM_BYTES;
         unsigned of_team;
 
         stage_bytes = stage_bytes_of(a.outputs);
         of_team = a.depth * stage_bytes;
         stages = shared_address(all + team * of_team);
-        shelves = (float4 *)(all + max(a.teams * of_team, tables + sums));
-        inbox = (float4 *)(all + tables);
+        all += max(a.teams * of_team, tables);
+        shelves = (float4 *)all;
+        inbox = (float4 *)(all + a.teams * a.levels * sums);
+        places = (place *)(memory + PLACES_AT);
         mail = shared_address(memory);
         gates = mail + 8 + team * 2 * GATES_BYTES;
+    }
+
+    /* By a thread for each row. */
+    __device__ inline void find(const decode &a, unsigned i) const
+    {
+        const unsigned m = min(blockIdx.x * ASYNC_ROWS + i, a.n_rows - 1);
+
+        places[i] = {row_at(a.e.y, a.e.T, m), row_at(a.e.gate, a.e.T, m)};
     }
 
     /* By one thread of the team.  Two have a stage filled. */

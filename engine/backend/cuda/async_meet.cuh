@@ -53,11 +53,10 @@ __device__ static inline float4 add_from(unsigned n, unsigned first,
         return read(first);
 }
 
-/* Let the cluster know that this thread is done with its stages; and wait until
- * all are. */
+/* Let the cluster know that this block's gates are open; and wait until all
+ * are. */
 __device__ static inline void reach_cluster(void)
 {
-    __syncwarp();
     asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
 
@@ -92,17 +91,16 @@ __device__ static inline float4 four(const float *p, float other, size_t n)
 struct four_operands {
     float4 scale, bias, mul, old;
 
-    __device__ inline void read(const struct epilogue &e, unsigned m,
+    __device__ inline void read(const struct epilogue &e, const place &at,
                                 unsigned n)
     {
         scale = four(e.scale, 1.0f, n);
         bias = four(e.bias, 0.0f, n);
         if (e.kind != VIBE_ADD && e.kind != VIBE_GATE_ADD)
             return;
-        old = four(e.y.data + row_at(e.y, e.T, m), 0.0f, n);
-        mul = four(e.kind == VIBE_ADD ? e.gamma
-                                      : e.gate.data + row_at(e.gate, e.T, m),
-                   1.0f, n);
+        old = four(e.y.data + at.y, 0.0f, n);
+        mul = four(e.kind == VIBE_ADD ? e.gamma : e.gate.data + at.gate, 1.0f,
+                   n);
     }
 };
 
@@ -111,13 +109,12 @@ __device__ static inline float4 times(const float4 &v, float factor)
     return make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor);
 }
 
-/* Finish outputs n .. n + 3 of row m. */
-__device__ static inline void finish(const struct epilogue &e, unsigned m,
+/* Finish outputs n .. n + 3 of a row. */
+__device__ static inline void finish(const struct epilogue &e, float *y,
                                      unsigned n, const four_operands &o,
                                      const float4 &sums)
 {
     const keeping how = {e.y.is_split, e.y.is_woven};
-    float *y = e.y.data + row_at(e.y, e.T, m);
     float4 z = make_float4(
         sums.x * o.scale.x + o.bias.x, sums.y * o.scale.y + o.bias.y,
         sums.z * o.scale.z + o.bias.z, sums.w * o.scale.w + o.bias.w);
@@ -134,50 +131,64 @@ __device__ static inline void finish(const struct epilogue &e, unsigned m,
     keep_at(y, n, z, how);
 }
 
-/* How a block finishes outputs, in fours: those that it has made, or of a
- * cluster's its share. */
+/*
+ * How a block finishes outputs, in fours: those that it has made, or of a
+ * cluster's its share, the same number of rows for each.  16 threads have a
+ * column's of a row, those of the next rows follow, then other columns.
+ */
 struct finish_line {
-    unsigned of_row, n, share; /* fours */
-    unsigned i, end;           /* this thread's next one */
-    unsigned first_m, first_n;
-    float4 *inbox; /* [parts][share], of a cluster */
+    unsigned part, rows, shift; /* rows of a part, and their logarithm */
+    unsigned share, i;          /* fours; this thread's next one */
+    unsigned n_rows, first_n;
+    const place *places;
+    float4 *inbox; /* [parts - 1][share], from the others of a cluster */
     unsigned mail; /* the gate there */
     float of_sums;
     four_operands o;
 
     __device__ inline void open(const desk &of, const decode &a, float factor)
     {
-        const unsigned part = blockIdx.y % a.parts;
-
-        of_sums = factor;
+        part = blockIdx.y % a.parts;
+        rows = ASYNC_ROWS / a.parts;
+        shift = __ffs(rows) - 1;
+        share = rows * a.outputs / 4;
+        i = threadIdx.x;
+        n_rows = min((unsigned)ASYNC_ROWS, a.n_rows - blockIdx.x * ASYNC_ROWS);
         first_n = blockIdx.y / a.parts * a.outputs;
-        first_m = blockIdx.x * ASYNC_ROWS;
-        of_row = a.outputs / 4;
-        n = min((unsigned)ASYNC_ROWS, a.n_rows - first_m) * of_row;
-        share = (n + a.parts - 1) / a.parts;
-        i = part * share + threadIdx.x;
-        end = min(n, (part + 1) * share);
+        places = of.places;
         inbox = of.inbox;
         mail = of.mail;
+        of_sums = factor;
         if (a.parts > 1 && threadIdx.x == 0)
-            expect(mail, a.parts * (end - part * share) * 16);
+            expect(mail, (a.parts - 1) * rows_here() * a.outputs * 4);
         read(a);
+    }
+
+    __device__ inline unsigned rows_here(void) const
+    {
+        return min(max(n_rows, part * rows) - part * rows, rows);
     }
 
     __device__ inline unsigned row(void) const
     {
-        return first_m + i / of_row;
+        return part * rows + (i >> 4 & (rows - 1));
     }
 
     __device__ inline unsigned output(void) const
     {
-        return first_n + i % of_row * 4;
+        return (i >> 4 >> shift) * COLUMN_OUTPUTS + i % 16 * 4;
+    }
+
+    /* Whether this thread's next one is there. */
+    __device__ inline bool is_there(const decode &a) const
+    {
+        return row() < n_rows && first_n + output() < a.e.N;
     }
 
     __device__ inline void read(const decode &a)
     {
-        if (i < end && output() < a.e.N)
-            o.read(a.e, row(), output());
+        if (i < share && is_there(a))
+            o.read(a.e, places[row()], first_n + output());
     }
 
     __device__ static inline float4 of_teams(const table &from, const decode &a,
@@ -187,23 +198,33 @@ struct finish_line {
             a.teams, 0, [&](unsigned s) { return from.at(s, m, n); });
     }
 
-    /* Leave sums with the blocks that finish them. */
+    /* Where a block has what another sends. */
+    __device__ inline float4 *inbox_of(unsigned to, unsigned from) const
+    {
+        return inbox + (from - (from > to)) * share;
+    }
+
+    /* Leave sums with the other blocks that finish them. */
     __device__ inline void send_all(const table &from, const decode &a) const
     {
-        const unsigned part = blockIdx.y % a.parts;
-
 #pragma unroll 1
-        for (unsigned j = threadIdx.x; j < n; j += blockDim.x)
-            send(inbox + part * share + j % share, mail, j / share,
-                 of_teams(from, a, j / of_row, j % of_row * 4));
+        for (unsigned j = threadIdx.x; j < share * a.parts; j += blockDim.x) {
+            const unsigned lane = j % 16, m = j / 16 % ASYNC_ROWS;
+            const unsigned column = j / 16 / ASYNC_ROWS, to = m >> shift;
+            const unsigned at = (column << shift | (m & (rows - 1))) * 16 +
+                                lane;
+
+            if (to != part && m < n_rows)
+                send(inbox_of(to, part) + at, mail, to,
+                     of_teams(from, a, m, column * COLUMN_OUTPUTS + lane * 4));
+        }
     }
 
     __device__ inline float4 sums(const table &from, const decode &a) const
     {
-        if (a.parts == 1)
-            return of_teams(from, a, i / of_row, i % of_row * 4);
-        return add_from<1, MOST_PARTS>(a.parts, 0, [&](unsigned part) {
-            return inbox[part * share + i % share];
+        return add_from<1, MOST_PARTS>(a.parts, 0, [&](unsigned p) {
+            return p == part ? of_teams(from, a, row(), output())
+                             : inbox_of(part, p)[i];
         });
     }
 
@@ -211,15 +232,17 @@ struct finish_line {
     __device__ inline void run(const table &from, const decode &a)
     {
 #pragma unroll 1
-        while (i < end) {
+        while (i < share) {
             const four_operands had = o;
-            const unsigned m = row(), n = output();
+            const bool is_mine = is_there(a);
+            const unsigned n = first_n + output();
+            float *y = a.e.y.data + places[row()].y;
             const float4 z = sums(from, a);
 
             i += blockDim.x;
             read(a);
-            if (n < a.e.N)
-                finish(a.e, m, n, had, times(z, of_sums));
+            if (is_mine)
+                finish(a.e, y, n, had, times(z, of_sums));
         }
     }
 };

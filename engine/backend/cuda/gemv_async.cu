@@ -196,15 +196,17 @@ __global__ void __launch_bounds__(MOST_ASYNC_THREADS, 1)
     } else if (at.fetches && at.team == 0) {
         bring_constants(a, at.thread - 1);
     }
+    if (threadIdx.x < ASYNC_ROWS)
+        of.find(a, threadIdx.x);
     let_next_start();
     __syncthreads();
+    if (a.parts > 1)
+        reach_cluster();
     wait_for_inputs();
     if (!at.fetches)
         add_up<dtype>(sums, of, at, a);
     else if (at.thread == 0)
         fetcher.run(at.team);
-    if (a.parts > 1)
-        reach_cluster();
     line.open(of, a, growth<dtype>::OF_WOVEN);
     __syncthreads();
     if (!at.fetches)
