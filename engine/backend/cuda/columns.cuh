@@ -43,6 +43,12 @@ struct columns {
     unsigned *done;
 };
 
+/* Of 64 rows and outputs. */
+static inline size_t tiles_of(const struct columns *a)
+{
+    return (size_t)((a->n_rows + 63) / 64) * ((a->e.N + 63) / 64);
+}
+
 static inline struct columns columns_of(const struct vibe_cuda *cuda,
                                         const struct vibe_cuda_product *p)
 {
@@ -60,7 +66,8 @@ static inline struct columns columns_of(const struct vibe_cuda *cuda,
     a.groups = K > SHORT_K ? GROUPS : 1;
     a.of_group = n / a.groups;
     a.n_rows = (unsigned)(p->x->B * p->x->T);
-    a.parts = K > LONG_K ? GROUPS : 1;
+    a.parts = K > LONG_K && tiles_of(&a) * 8 < (size_t)cuda->n_sm * 3 ? GROUPS
+                                                                      : 1;
     a.done = cuda->done;
     return a;
 }

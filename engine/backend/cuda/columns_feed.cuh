@@ -16,6 +16,8 @@ enum {
     W_ROW = 2 * UNIT,
 };
 
+static const unsigned NOWHERE = ~0u;
+
 #if __CUDA_ARCH__ >= 800
 
 /* A team's way along K, by turns that teams take one after the other. */
@@ -56,8 +58,9 @@ __device__ static inline unsigned x_at(unsigned m, unsigned piece)
     return m * X_ROW + (piece ^ (m & 1)) * 16;
 }
 
-/* What a thread copies: the same piece of several rows, of each. */
-template <class S> struct feeder {
+/* What a thread copies: the same piece of several rows, of each.  HAS_PAST: the
+ * first of a dialogue may begin in the past of its window. */
+template <class S, bool HAS_PAST> struct feeder {
     enum {
         X_STEP = S::THREADS / 8, /* rows between those of a thread */
         W_STEP = S::THREADS / 4,
@@ -66,7 +69,8 @@ template <class S> struct feeder {
     };
     unsigned x[N_X], w[N_W]; /* where its rows begin; past the last it is that
                                 again */
-    unsigned x_to, w_to;     /* in a stage */
+    unsigned past[HAS_PAST ? N_X : 1]; /* or NOWHERE */
+    unsigned x_to, w_to;               /* in a stage */
 
     __device__ inline void open_w(const columns &a, unsigned n0)
     {
@@ -91,10 +95,14 @@ template <class S> struct feeder {
         keep(x_to);
 #pragma unroll
         for (int i = 0; i < N_X; i++) {
-            x[i] = (unsigned)row_at(a.x, a.e.T,
-                                    min(m0 + row + i * X_STEP, a.n_rows - 1)) +
-                   piece * 4;
+            const unsigned m = min(m0 + row + i * X_STEP, a.n_rows - 1);
+
+            x[i] = (unsigned)row_at(a.x, a.e.T, m) + piece * 4;
             keep(x[i]);
+            if (HAS_PAST)
+                past[i] = m % a.e.T ? NOWHERE
+                                    : m / a.e.T * (unsigned)a.from.past_stride +
+                                          piece * 4;
         }
     }
 
@@ -116,9 +124,13 @@ template <class S> struct feeder {
         const bool is_in = k + threadIdx.x % 8 * 4 < a.K;
 
 #pragma unroll
-        for (int i = 0; i < N_X; i++)
-            copy_to_shared(stage + x_to + i * X_STEP * X_ROW,
-                           a.x.data + (x[i] + k), is_in);
+        for (int i = 0; i < N_X; i++) {
+            const float *from = a.x.data + (x[i] + k);
+
+            if (HAS_PAST && k < a.from.edge && past[i] != NOWHERE)
+                from = a.from.past + (past[i] + k);
+            copy_to_shared(stage + x_to + i * X_STEP * X_ROW, from, is_in);
+        }
     }
 };
 

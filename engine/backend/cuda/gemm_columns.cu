@@ -310,9 +310,10 @@ int vibe_cuda_columns_read_window(const struct vibe_cuda *cuda,
 {
     const struct columns a = columns_of(cuda, p);
 
+    if (vibe_cuda_is_tiles(cuda, &a))
+        return a.from.edge % UNIT == 0 && a.x.stride_t >= a.from.edge;
     return a.from.edge % a.slice == 0 &&
-           (a.x.stride_t % a.slice == 0 || a.x.stride_t >= a.from.edge) &&
-           !vibe_cuda_is_tiles(cuda, &a);
+           (a.x.stride_t % a.slice == 0 || a.x.stride_t >= a.from.edge);
 }
 
 static size_t bytes_of_parts(const struct columns *a)

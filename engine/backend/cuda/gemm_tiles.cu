@@ -50,7 +50,7 @@ template <class S> __device__ static inline void meet_team(unsigned team)
 
 /* A warp's part of a tile. */
 template <bool IS_SPLIT, class S> struct worker {
-    feeder<S> from;
+    feeder<S, !IS_SPLIT> from;
     reader at;
     walk here, ahead;
     unsigned ring, ring_bytes, slot;
@@ -204,6 +204,8 @@ __global__ void __launch_bounds__(S::ALL, S::BLOCKS)
         take_turns<worker<IS_SPLIT, S>, S>(me, a, team, left, m, n);
     else
         me.add_turn(a, team, blockIdx.z * S::TEAMS);
+    if (!IS_SPLIT)
+        leave_state_by_all(a.from);
     if (is_direct) {
         store_sums<S>(a, me.totals, *(const ends<S> *)behind, m, n);
         return;
@@ -249,8 +251,7 @@ static cudaError_t launch_tiles(const struct vibe_cuda *cuda, struct columns *a)
 
 bool vibe_cuda_is_tiles(const struct vibe_cuda *cuda, const struct columns *a)
 {
-    const size_t n_blocks = (size_t)((a->n_rows + 63) / 64) *
-                            ((a->e.N + 63) / 64) * a->parts;
+    const size_t n_blocks = tiles_of(a) * a->parts;
 
     return a->n_rows >= 64 &&
            n_blocks * 8 >= (size_t)cuda->n_sm * (a->groups > 1 ? 3 : 5);

@@ -98,26 +98,56 @@ struct feeder {
 };
 
 /* Four neighbours of K of every eighth row of a tile, on their way to shared
- * memory. */
-template <unsigned N> struct weaver {
+ * memory.  HAS_PAST: the first row of a dialogue may begin in the past of its
+ * window. */
+template <unsigned N, bool HAS_PAST> struct weaver {
     enum { EACH = shape<N>::EACH };
 
     const float *from[EACH]; /* past the last row it is that again */
+    unsigned firsts;         /* of rows, by bits: they are in the past */
     unsigned to;
     float4 v[EACH];
 
+    __device__ static inline unsigned row_of(const columns &a, unsigned i)
+    {
+        return min(blockIdx.y * N + threadIdx.x / FOURS + 8 * i, a.n_rows - 1);
+    }
+
+    __device__ static inline const float *place_of(const columns &a, unsigned m)
+    {
+        return a.x.data + row_at(a.x, a.e.T, m) + threadIdx.x % FOURS * 4;
+    }
+
     __device__ inline void open(const columns &a, unsigned memory)
     {
-        const unsigned four = threadIdx.x % FOURS, row = threadIdx.x / FOURS;
+        const unsigned four = threadIdx.x % FOURS;
         const unsigned step = four / 8 * 2 + four % 2;
 
+        firsts = 0;
+#pragma unroll
+        for (unsigned i = 0; i < EACH; i++) {
+            const unsigned m = row_of(a, i);
+
+            from[i] = place_of(a, m);
+            if (HAS_PAST && a.from.edge > 0 && m % a.e.T == 0) {
+                from[i] = a.from.past + m / a.e.T * a.from.past_stride +
+                          four * 4;
+                firsts |= 1u << i;
+            }
+        }
+        to = memory + step * shape<N>::HALF_STEP + threadIdx.x / FOURS * 16 +
+             four % 8 / 2 * 4;
+    }
+
+    /* Turn from the past to the chunk, before k is loaded. */
+    __device__ inline void pass_edge(const columns &a, unsigned k)
+    {
+        if (k != a.from.edge)
+            return;
 #pragma unroll
         for (unsigned i = 0; i < EACH; i++)
-            from[i] = a.x.data +
-                      row_at(a.x, a.e.T,
-                             min(blockIdx.y * N + row + 8 * i, a.n_rows - 1)) +
-                      four * 4;
-        to = memory + step * shape<N>::HALF_STEP + row * 16 + four % 8 / 2 * 4;
+            if (HAS_PAST && firsts >> i & 1)
+                from[i] = place_of(a, row_of(a, i));
     }
 
     __device__ inline void load(unsigned k)
@@ -204,8 +234,8 @@ template <unsigned N, bool IS_GROUPED> struct adder {
 /* All products of a tile. */
 template <unsigned N, bool IS_SPLIT, bool IS_GROUPED>
 __device__ static inline void multiply(adder<N, IS_GROUPED> &sums, feeder &from,
-                                       weaver<N> &x, const columns &a,
-                                       unsigned memory)
+                                       weaver<N, !IS_SPLIT> &x,
+                                       const columns &a, unsigned memory)
 {
     typedef shape<N> S;
     const unsigned of_slice = a.slice / UNIT;
@@ -216,6 +246,8 @@ __device__ static inline void multiply(adder<N, IS_GROUPED> &sums, feeder &from,
     for (unsigned i = 0; i < N / 2; i++)
         c[i] = 0.0f;
     x.load(0);
+    if (!IS_SPLIT)
+        leave_state_by_all(a.from);
     x.template leave<IS_SPLIT>(0);
     show_stores();
     __syncthreads();
@@ -230,8 +262,10 @@ __device__ static inline void multiply(adder<N, IS_GROUPED> &sums, feeder &from,
             from.take(w);
             start_unit<N>(c, w, memory + stage + 2 * u * S::HALF_STEP,
                           sums.units == 0);
-            if (u == 0 && k + CHUNK < a.K)
+            if (u == 0 && k + CHUNK < a.K) {
+                x.pass_edge(a, k + CHUNK);
                 x.load(k + CHUNK);
+            }
             if (u + 1 == CHUNK_UNITS && k + CHUNK < a.K)
                 x.template leave<IS_SPLIT>(next);
             if (++sums.units == of_slice) {
@@ -297,10 +331,13 @@ __global__ __launch_bounds__(THREADS, 1) void tiles_async_kernel(
     extern __shared__ __align__(128) unsigned char memory[];
     const unsigned at = shared_address(memory);
     adder<N, IS_GROUPED> sums;
-    weaver<N> x;
+    weaver<N, !IS_SPLIT> x;
     feeder from;
 
     let_next_start();
+    if (!IS_SPLIT)
+        prefetch_pasts(a.from, a.e.T, blockIdx.y * N,
+                       min(blockIdx.y * N + N, a.n_rows));
     from.open(a, at + 2 * shape<N>::STAGE);
     x.open(a, at);
     wait_for_inputs();
@@ -332,7 +369,7 @@ bool vibe_cuda_can_tiles_async(const struct vibe_cuda *cuda,
     const struct epilogue *e = &a->e;
 
     return e->N % OUTPUTS == 0 && e->N > OUTPUTS && a->K % CHUNK == 0 &&
-           a->stride == a->K &&
+           a->stride == a->K && a->from.edge % CHUNK == 0 &&
            (e->kind == VIBE_STORE || e->kind == VIBE_GELU ||
             e->kind == VIBE_ADD) &&
            (size_t)e->y.data % 8 == 0 && e->y.stride_b % 2 == 0 &&

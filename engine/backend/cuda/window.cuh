@@ -102,6 +102,16 @@ __device__ static inline void prefetch_past(const struct source &a, unsigned i)
         prefetch(a.past + i * 32);
 }
 
+/* The same for the dialogues whose first rows are among those from m to end; a
+ * dialogue has T. */
+__device__ static inline void prefetch_pasts(const source &a, unsigned T,
+                                             unsigned m, unsigned end)
+{
+    for (unsigned b = (m + T - 1) / T; b * T < end; b++)
+        for (unsigned i = threadIdx.x; i * 32 < a.edge; i += blockDim.x)
+            prefetch(a.past + b * a.past_stride + i * 32);
+}
+
 /* Leave the state, each of n threads its part. */
 template <unsigned V>
 __device__ static inline void leave_state(const struct source &a, unsigned i,
@@ -109,6 +119,16 @@ __device__ static inline void leave_state(const struct source &a, unsigned i,
 {
     for (; i < a.window.n; i += n)
         write_window<V>(a.window, i);
+}
+
+/* The same of all threads of a grid. */
+__device__ static inline void leave_state_by_all(const struct source &a)
+{
+    const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x +
+                           blockIdx.x;
+
+    leave_state<4>(a, block * blockDim.x + threadIdx.x,
+                   gridDim.x * gridDim.y * gridDim.z * blockDim.x);
 }
 
 #endif /* VIBE_CUDA_WINDOW_CUH */
