@@ -6,9 +6,10 @@
 
 enum {
     THREADS = 256,
-    LANES = 8,   /* that make a row of few outputs */
-    CHUNK = 256, /* of K, whose weights are in shared memory */
-    HEIGHT = 4,  /* rows of few inputs that a thread makes */
+    LANES = 8,        /* that make a row of few outputs */
+    CHUNK = 256,      /* of K, whose weights are in shared memory */
+    STEP = 4 * LANES, /* of K, that they read at once */
+    HEIGHT = 4,       /* rows that a thread makes, or LANES do */
 };
 
 struct few {
@@ -86,7 +87,7 @@ __device__ static inline void add_chunk(float (&sums)[VIBE_CUDA_FEW],
                                         const few &a, const sourced_row &x,
                                         unsigned k0)
 {
-    enum { FOURS = 4, STEP = 4 * LANES };
+    enum { FOURS = 4 };
 
 #pragma unroll 1
     for (unsigned first = threadIdx.x % LANES * 4; first < CHUNK;
@@ -118,6 +119,16 @@ __device__ static inline void add_chunk(float (&sums)[VIBE_CUDA_FEW],
     }
 }
 
+/* Add up what the lanes of a row have. */
+__device__ static inline void add_lanes(float (&sums)[VIBE_CUDA_FEW],
+                                        const few &a)
+{
+#pragma unroll
+    for (unsigned n = 0; n < VIBE_CUDA_FEW; n++)
+        for (int offset = LANES / 2; offset > 0 && n < a.e.N; offset /= 2)
+            sums[n] += __shfl_xor_sync(0xFFFFFFFFu, sums[n], offset);
+}
+
 /* LANES of a warp make the few outputs of one row; x is read once, from the
  * first cache where rows overlap. */
 template <int dtype>
@@ -145,16 +156,69 @@ __global__ void __launch_bounds__(THREADS)
         __syncthreads();
         add_chunk(sums, w, a, x, k0);
     }
-#pragma unroll
-    for (unsigned n = 0; n < VIBE_CUDA_FEW; n++)
-        for (int offset = LANES / 2; offset > 0 && n < a.e.N; offset /= 2)
-            sums[n] += __shfl_xor_sync(0xFFFFFFFFu, sums[n], offset);
+    add_lanes(sums, a);
 #pragma unroll
     for (unsigned n = 0; n < VIBE_CUDA_FEW; n += 2)
         if (lane == n / 2 && to.is_there[0])
             to.store(a.e, n, make_float2(sums[n], sums[n + 1]));
     leave_state<1>(a.from, blockIdx.x * THREADS + threadIdx.x,
                    gridDim.x * THREADS);
+}
+
+/* The same for HEIGHT rows of a dialogue together, each STEP elements further,
+ * of which a lane reads all that it needs once. */
+template <int dtype>
+__global__ void __launch_bounds__(THREADS)
+    few_sliding_kernel(const __grid_constant__ struct few a)
+{
+    enum { FOURS = CHUNK / STEP };
+    __shared__ __align__(16) float w[VIBE_CUDA_FEW][CHUNK];
+    const unsigned i = blockIdx.x * THREADS + threadIdx.x;
+    const unsigned lane = threadIdx.x % LANES, mine = lane / 2;
+    const unsigned m0 = i / LANES * HEIGHT, n_fours = a.K / STEP;
+    const sourced_row x = row_of(a, min(m0, a.n_rows - HEIGHT));
+    float4 v[FOURS + HEIGHT - 1];
+    float sums[HEIGHT][VIBE_CUDA_FEW] = {};
+    struct pair to;
+
+    let_next_start();
+    prefetch_past(a.from, i);
+    load_chunk<dtype>(w, a, 0);
+    to.read_early(a.e, a.n_rows, m0 + mine, lane % 2 * 2);
+    wait_for_inputs();
+    to.read_late(a.e, m0 + mine, lane % 2 * 2);
+#pragma unroll
+    for (unsigned j = 0; j < FOURS + HEIGHT - 1; j++)
+        if (j < n_fours + HEIGHT - 1)
+            v[j] = *(const float4 *)x.from(j * STEP + lane * 4);
+    __syncthreads();
+#pragma unroll
+    for (unsigned j = 0; j < FOURS; j++)
+#pragma unroll
+        for (unsigned n = 0; n < VIBE_CUDA_FEW; n++) {
+            const float4 by = *(const float4 *)&w[n][j * STEP + lane * 4];
+
+            if (j >= n_fours || n >= a.e.N)
+                break;
+#pragma unroll
+            for (unsigned h = 0; h < HEIGHT; h++) {
+                float &sum = sums[h][n];
+
+                sum = fmaf(v[j + h].x, by.x, sum);
+                sum = fmaf(v[j + h].y, by.y, sum);
+                sum = fmaf(v[j + h].z, by.z, sum);
+                sum = fmaf(v[j + h].w, by.w, sum);
+            }
+        }
+#pragma unroll
+    for (unsigned h = 0; h < HEIGHT; h++) {
+        add_lanes(sums[h], a);
+#pragma unroll
+        for (unsigned n = 0; n < VIBE_CUDA_FEW; n += 2)
+            if (lane == (h * VIBE_CUDA_FEW + n) / 2 && to.is_there[0])
+                to.store(a.e, n, make_float2(sums[h][n], sums[h][n + 1]));
+    }
+    leave_state<1>(a.from, i, gridDim.x * THREADS);
 }
 
 /* x of rows m0, ..., m0 + HEIGHT - 1, zeros past K.  SLIDES: they are of one
@@ -227,13 +291,14 @@ __global__ void __launch_bounds__(THREADS, SLIDES ? 3 : 1)
 }
 
 /* Which of the kernels. */
-enum kind { FEW, THIN, THIN_SLIDING };
+enum kind { FEW, FEW_SLIDING, THIN, THIN_SLIDING };
 
 template <int dtype> static const void *kernel_of(enum kind kind)
 {
-    return kind == FEW    ? (const void *)few_kernel<dtype>
-           : kind == THIN ? (const void *)thin_kernel<dtype, false>
-                          : (const void *)thin_kernel<dtype, true>;
+    return kind == FEW           ? (const void *)few_kernel<dtype>
+           : kind == FEW_SLIDING ? (const void *)few_sliding_kernel<dtype>
+           : kind == THIN        ? (const void *)thin_kernel<dtype, false>
+                                 : (const void *)thin_kernel<dtype, true>;
 }
 
 static const void *kernel_for(enum vibe_dtype dtype, enum kind kind)
@@ -262,19 +327,29 @@ static cudaError_t launch_few(const struct vibe_cuda *cuda,
                               const struct vibe_cuda_product *p, enum kind kind)
 {
     struct few a = few_of(p);
-    const unsigned n = kind == FEW ? a.n_rows * LANES
-                                   : (a.n_rows + HEIGHT - 1) / HEIGHT *
-                                         ((a.e.N + 1) / 2);
+    const unsigned by_height = (a.n_rows + HEIGHT - 1) / HEIGHT;
+    const unsigned n = kind == FEW           ? a.n_rows * LANES
+                       : kind == FEW_SLIDING ? by_height * LANES
+                                             : by_height * ((a.e.N + 1) / 2);
 
     return launch_waiting(kernel_for(p->w->part[0].dtype, kind),
                           dim3((n + THREADS - 1) / THREADS), THREADS, 0,
                           cuda->compute, &a);
 }
 
+/* Rows that slide are made together where there are enough of them for all
+ * multiprocessors. */
 cudaError_t vibe_cuda_few(const struct vibe_cuda *cuda,
                           const struct vibe_cuda_product *p)
 {
-    return launch_few(cuda, p, FEW);
+    const struct few a = few_of(p);
+    const bool slides = a.is_even && !a.x.is_split && a.x.stride_t == STEP &&
+                        a.K % STEP == 0 && a.K <= CHUNK &&
+                        p->x->T % HEIGHT == 0 &&
+                        a.n_rows / HEIGHT * LANES / THREADS >=
+                            (unsigned)cuda->n_sm;
+
+    return launch_few(cuda, p, slides ? FEW_SLIDING : FEW);
 }
 
 cudaError_t vibe_cuda_thin(const struct vibe_cuda *cuda,
