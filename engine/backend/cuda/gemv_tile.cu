@@ -1,6 +1,6 @@
 /*
- * gemv_tile.cu - products of one tile of K: what is latent, made as wide as a
- * hidden state.
+ * gemv_tile.cu - products of one tile of K or two: what is latent or semantic,
+ * made as wide as a hidden state.
  *
  * A warp makes 16 outputs of eight rows and needs nobody else: no ring, no
  * sums that meet.  x is the 16-row operand of mma.m16n8k16, eight rows of high
@@ -16,19 +16,22 @@
 enum {
     WARPS = 4,
     ROWS = 8, /* of x */
+    MOST_TILES = 2,
 };
 
 #if __CUDA_ARCH__ >= 800
 
-/* Sixteen neighbours of a row of weights, as they are stored. */
+/* Sixteen neighbours of a tile of a row of weights, as they are stored. */
 template <int dtype> struct strip {
     enum { BYTES = format<dtype>::ROW_BYTES / 4, WORDS = BYTES / 4 };
 
     unsigned u[WORDS];
 
-    __device__ inline void load(const decode &a, unsigned n, unsigned q)
+    __device__ inline void load(const decode &a, unsigned n, unsigned tile,
+                                unsigned q)
     {
-        const char *row = (const char *)a.w + (size_t)n * a.row_bytes;
+        const char *row = (const char *)a.w + (size_t)n * a.row_bytes +
+                          tile * format<dtype>::ROW_BYTES;
 
 #pragma unroll
         for (unsigned i = 0; i < WORDS; i += 4)
@@ -52,9 +55,10 @@ template <int dtype> struct strip {
 
 /* The same neighbours of row m of x. */
 __device__ static inline void load_x(float4 x[4], const decode &a, unsigned m,
-                                     unsigned q)
+                                     unsigned tile, unsigned q)
 {
-    const float *row = a.x.data + row_at(a.x, a.e.T, m) + q * 16;
+    const float *row = a.x.data + row_at(a.x, a.e.T, m) + tile * TILE_K +
+                       q * 16;
 
 #pragma unroll
     for (unsigned i = 0; i < 4; i++)
@@ -73,7 +77,7 @@ __device__ static inline void rows_of_x(unsigned rows[4], const float4 &x,
 #endif
 
 /* bytes: y, and little else. */
-template <int dtype>
+template <int dtype, unsigned TILES>
 __global__ void __launch_bounds__(32 * WARPS)
     gemv_tile_kernel(const __grid_constant__ struct decode a)
 {
@@ -82,42 +86,56 @@ __global__ void __launch_bounds__(32 * WARPS)
     const unsigned q = threadIdx.x % 4;
     const unsigned first = (blockIdx.x * WARPS + threadIdx.x / 32) * TILE_N;
     const unsigned m = blockIdx.y * ROWS + r;
-    strip<dtype> w[2];
-    float4 x[4];
-    float c[2][4] = {};
+    strip<dtype> w[TILES][2];
+    float4 x[TILES][4];
+    float sums[2][2] = {};
     pair to[2];
 
     let_next_start();
 #pragma unroll
     for (unsigned half = 0; half < 2; half++) {
-        w[half].load(a, first + 8 * half + r, q);
+#pragma unroll
+        for (unsigned t = 0; t < TILES; t++)
+            w[t][half].load(a, first + 8 * half + r, t, q);
         to[half].read_early(a.e, a.n_rows, m, first + 8 * half + 2 * q);
     }
     wait_for_inputs();
-    load_x(x, a, m, q);
+#pragma unroll
+    for (unsigned t = 0; t < TILES; t++)
+        load_x(x[t], a, m, t, q);
 #pragma unroll
     for (unsigned half = 0; half < 2; half++)
         to[half].read_late(a.e, m, first + 8 * half + 2 * q);
 #pragma unroll
-    for (unsigned i = 0; i < 4; i++) {
-        unsigned rows[4];
+    for (unsigned t = 0; t < TILES; t++) {
+        float c[2][4] = {};
 
-        rows_of_x(rows, x[i], a.x.is_split);
 #pragma unroll
-        for (unsigned half = 0; half < 2; half++) {
-            unsigned pairs[2];
+        for (unsigned i = 0; i < 4; i++) {
+            unsigned rows[4];
 
-            w[half].expand(pairs, i);
-            multiply(c[half], rows, pairs);
+            rows_of_x(rows, x[t][i], a.x.is_split);
+#pragma unroll
+            for (unsigned half = 0; half < 2; half++) {
+                unsigned pairs[2];
+
+                w[t][half].expand(pairs, i);
+                multiply(c[half], rows, pairs);
+            }
         }
+        /* a tile is a slice, and the others are zeros, which make no negative
+         * one */
+#pragma unroll
+        for (unsigned half = 0; half < 2; half++)
+#pragma unroll
+            for (unsigned i = 0; i < 2; i++)
+                sums[half][i] += c[half][i] + c[half][2 + i];
     }
-    /* the other slices of K are zeros, which make no negative one */
 #pragma unroll
     for (unsigned half = 0; half < 2; half++)
         if (to[half].is_there[0])
             to[half].store(a.e, first + 8 * half + 2 * q,
-                           make_float2(c[half][0] + c[half][2] + 0.0f,
-                                       c[half][1] + c[half][3] + 0.0f));
+                           make_float2(sums[half][0], sums[half][1]));
 #endif
 }
 
@@ -125,19 +143,24 @@ int vibe_cuda_is_tile(const struct vibe_cuda_product *p)
 {
     const enum vibe_dtype dtype = p->w->part[0].dtype;
 
-    return p->w->K == TILE_K &&
+    return (p->w->K == TILE_K || p->w->K == MOST_TILES * TILE_K) &&
            (dtype == VIBE_BF16 || dtype == VIBE_F8_E4M3 || dtype == VIBE_I8);
+}
+
+template <unsigned TILES> static const void *kernel_for(enum vibe_dtype dtype)
+{
+    return dtype == VIBE_BF16 ? (const void *)gemv_tile_kernel<VIBE_BF16, TILES>
+           : dtype == VIBE_I8
+               ? (const void *)gemv_tile_kernel<VIBE_I8, TILES>
+               : (const void *)gemv_tile_kernel<VIBE_F8_E4M3, TILES>;
 }
 
 cudaError_t vibe_cuda_gemv_tile(const struct vibe_cuda *cuda,
                                 const struct vibe_cuda_product *p)
 {
     const enum vibe_dtype dtype = p->w->part[0].dtype;
-    const void *kernel = dtype == VIBE_BF16
-                             ? (const void *)gemv_tile_kernel<VIBE_BF16>
-                         : dtype == VIBE_I8
-                             ? (const void *)gemv_tile_kernel<VIBE_I8>
-                             : (const void *)gemv_tile_kernel<VIBE_F8_E4M3>;
+    const void *kernel = p->w->K == TILE_K ? kernel_for<1>(dtype)
+                                           : kernel_for<MOST_TILES>(dtype);
     struct decode a = decode_of(p, 0, p->x->B * p->x->T);
 
     return launch_waiting(

@@ -110,7 +110,7 @@ void vibe_cuda_multiply_expanded(struct vibe_stream *s,
  * a row the same bits; gemv_wide has the sums of slices of K meet in partial,
  * vibe_cuda_gemv_wide_bytes large.  gemv_async does the same for 17 rows or
  * more of 8-bit weights on sm_90a, where vibe_cuda_can_async says so, and
- * gemv_tile for all rows of a K that is one tile, where vibe_cuda_is_tile does.
+ * gemv_tile for all rows where K is one tile or two, as vibe_cuda_is_tile says.
  * gemv_plain is for every dtype and GPU.  gemv_rows, for all rows of bf16
  * weights, packed or not, has an order of sums of its own.
  */
