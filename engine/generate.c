@@ -349,23 +349,26 @@ static void feed(struct vibe_generator *g, const struct vibe_tensor *x)
     vibe_copy(g->s, &both, &next);
 }
 
-void vibe_generator_run_lm(struct vibe_generator *g)
+/* Over rows that are placed. */
+static void run_lm(struct vibe_generator *g)
 {
     const struct vibe_rows rows = {.seq = g->seq.data, .pos = g->pos.data};
     const struct vibe_tensor x = vibe_tensor_batch(&g->x, 0, 2 * g->n);
     const struct vibe_tensor hidden = vibe_tensor_batch(&g->hidden, 0,
                                                         2 * g->n);
-    const struct vibe_tensor positive = vibe_tensor_batch(&hidden, 0, g->n);
-    const struct vibe_tensor logits = vibe_tensor_batch(&g->logits, 0, g->n);
 
     feed(g, &x);
     vibe_qwen2_step(g->models->lm, g->s, &hidden, &x, vibe_kvcache_kv(g->cache),
                     &rows);
-    vibe_qwen2_logits(g->models->lm, g->s, &logits, &positive);
 }
 
+/* What the positive rows say comes next. */
 static void read_logits(struct vibe_generator *g)
 {
+    const struct vibe_tensor positive = vibe_tensor_batch(&g->hidden, 0, g->n);
+    const struct vibe_tensor logits = vibe_tensor_batch(&g->logits, 0, g->n);
+
+    vibe_qwen2_logits(g->models->lm, g->s, &logits, &positive);
     vibe_read(g->s, g->host_logits, g->logits.data,
               g->n * VIBE_N_CONTROL * sizeof(float));
 }
@@ -375,7 +378,7 @@ int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err)
     const int rc = place_rows(g, err);
 
     if (rc == VIBE_OK) {
-        vibe_generator_run_lm(g);
+        run_lm(g);
         read_logits(g);
     }
     return rc;
@@ -384,7 +387,7 @@ int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err)
 /* What a step does once its rows are placed and its noise is drawn. */
 static void run_first(struct vibe_generator *g)
 {
-    vibe_generator_run_lm(g);
+    run_lm(g);
     vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_LM);
 }
 
@@ -393,10 +396,10 @@ static void run_beside(void *user)
 {
     struct vibe_generator *g = user;
 
+    vibe_frame_connect_latent(&g->frame, g->s);
     read_logits(g);
     vibe_read(g->s, g->host_pcm, g->frame.pcm.data,
               g->n * g->models->config.hop * sizeof(float));
-    vibe_frame_connect_latent(&g->frame, g->s);
 }
 
 /* The stages of a frame, with marks (timeline.h) after each.  A copy to the

@@ -167,9 +167,6 @@ int vibe_generator_make_room(struct vibe_generator *g, size_t d,
  */
 int vibe_generator_lm(struct vibe_generator *g, struct vibe_error *err);
 
-/* The same over rows that are already placed, without reading logits back. */
-void vibe_generator_run_lm(struct vibe_generator *g);
-
 /*
  * Make one step of every dialogue and wait for it: host_logits and host_pcm
  * hold what came out.  Each dialogue must then be told its token.

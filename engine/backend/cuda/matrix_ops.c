@@ -115,7 +115,9 @@ static void multiply_few_rows(struct vibe_stream *s,
         vibe_cuda_latch(s, vibe_cuda_gemv_tile(cuda, p), "linear");
         return;
     }
-    if (M <= VIBE_CUDA_GEMV_ROWS || cuda->compute == cuda->beside) {
+    /* scratch is not for what runs beside others */
+    if (M <= VIBE_CUDA_GEMV_ROWS ||
+        (cuda->compute == cuda->beside && vibe_cuda_gemv_wide_bytes(cuda, p))) {
         multiply_in_groups(s, p, VIBE_CUDA_GEMV_ROWS, vibe_cuda_gemv);
         return;
     }
