@@ -8,9 +8,8 @@
 #ifndef VIBE_CUDA_ASYNC_FEED_CUH
 #define VIBE_CUDA_ASYNC_FEED_CUH
 
-#include <cuda.h>
-
 #include "engine/backend/cuda/async.cuh"
+#include "engine/backend/cuda/boxes.cuh"
 #include "engine/backend/cuda/shared.cuh"
 #include "engine/backend/cuda/walk.cuh"
 
@@ -88,46 +87,9 @@ struct desk {
             open_gate(gates + i * 8, 2);
             open_gate(gates + GATES_BYTES + i * 8, a.outputs / TILE_N);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    }
-
-    __device__ static inline void open_gate(unsigned gate, unsigned n)
-    {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(gate),
-                     "r"(n)
-                     : "memory");
+        show_gates();
     }
 };
-
-/* By one lane for its warp. */
-__device__ static inline void arrive_at(unsigned gate)
-{
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(gate)
-                 : "memory");
-}
-
-__device__ static inline void wait_at(unsigned gate, unsigned parity)
-{
-    unsigned is_open;
-
-    do
-        asm volatile("{.reg .pred is_open; "
-                     "mbarrier.try_wait.parity.shared::cta.b64 is_open, [%1], "
-                     "%2; selp.u32 %0, 1, 0, is_open;}"
-                     : "=r"(is_open)
-                     : "r"(gate), "r"(parity)
-                     : "memory");
-    while (!is_open);
-}
-
-/* By one thread: so many bytes are to come. */
-__device__ static inline void expect(unsigned gate, unsigned bytes)
-{
-    asm volatile(
-        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(gate),
-        "r"(bytes)
-        : "memory");
-}
 
 /* A stage, its gate, and the parity of that. */
 struct turn {
@@ -148,18 +110,6 @@ struct turn {
             open(of, parity ^ 1);
     }
 };
-
-/* Copy a box of a map, which begins at column and row. */
-__device__ static inline void copy_box(unsigned to, const CUtensorMap *map,
-                                       unsigned column, unsigned row,
-                                       unsigned gate)
-{
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile."
-                 "mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
-                 "[%4];" ::"r"(to),
-                 "l"(map), "r"(column), "r"(row), "r"(gate)
-                 : "memory");
-}
 
 /* Tiles of a team on their way, by one thread. */
 struct fetcher {

@@ -53,33 +53,6 @@ __device__ static inline float4 add_from(unsigned n, unsigned first,
         return read(first);
 }
 
-/* Let the cluster know that this block's gates are open; and wait until all
- * are. */
-__device__ static inline void reach_cluster(void)
-{
-    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-}
-
-__device__ static inline void join_cluster(void)
-{
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-
-/* Put v where another block of the cluster has what this one has at p, and
- * count its bytes at the gate there. */
-__device__ static inline void send(const float4 *p, unsigned gate,
-                                   unsigned block, const float4 &v)
-{
-    asm volatile(
-        "{.reg .u32 far, counts; mapa.shared::cluster.u32 far, %4, %6; "
-        "mapa.shared::cluster.u32 counts, %5, %6; "
-        "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 "
-        "[far], {%0, %1, %2, %3}, [counts];}" ::"f"(v.x),
-        "f"(v.y), "f"(v.z), "f"(v.w), "r"(shared_address(p)), "r"(gate),
-        "r"(block)
-        : "memory");
-}
-
 /* Four neighbours of p, or of other where there is none. */
 __device__ static inline float4 four(const float *p, float other, size_t n)
 {

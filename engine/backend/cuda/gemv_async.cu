@@ -13,8 +13,6 @@
  * same outputs over different slices, blocks of a cluster likewise, and leave
  * their sums with each other (async_meet.cuh).
  */
-#include <cudaTypedefs.h>
-
 #include "engine/backend/cuda/async_feed.cuh"
 #include "engine/backend/cuda/async_meet.cuh"
 #include "engine/backend/cuda/products.cuh"
@@ -251,39 +249,6 @@ int vibe_cuda_can_async(const struct vibe_cuda_product *p)
            w->K / TILE_K >= slices_of(w->K) && is_even(p->x) && is_even(p->y) &&
            is_even(p->gate) && is_even(w->part[0].scale) && is_even(w->bias) &&
            is_even(w->gamma) && has_products(kernel_for(dtype));
-}
-
-/* The driver's cuTensorMapEncodeTiled, or NULL. */
-static PFN_cuTensorMapEncodeTiled_v12000 encoder(void)
-{
-    void *found = NULL;
-    enum cudaDriverEntryPointQueryResult status;
-
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
-                                         12000, cudaEnableDefault,
-                                         &status) != cudaSuccess)
-        return NULL;
-    return (PFN_cuTensorMapEncodeTiled_v12000)found;
-}
-
-/* Rows of so many elements as boxes of TILE_K neighbours by n rows. */
-static cudaError_t map_rows(CUtensorMap *map, CUtensorMapDataType type,
-                            const void *data, size_t n_rows, size_t row_bytes,
-                            size_t n_elements, unsigned n,
-                            CUtensorMapSwizzle swizzle)
-{
-    const cuuint64_t sizes[] = {n_elements, n_rows};
-    const cuuint64_t stride = row_bytes;
-    const cuuint32_t box[] = {TILE_K, n};
-    const cuuint32_t steps[] = {1, 1};
-    const PFN_cuTensorMapEncodeTiled_v12000 encode = encoder();
-
-    if (!encode || encode(map, type, 2, (void *)data, sizes, &stride, box,
-                          steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
-                          CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-                          CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) != CUDA_SUCCESS)
-        return cudaErrorInvalidValue;
-    return cudaSuccess;
 }
 
 static cudaError_t map_weights(CUtensorMap *map, const struct decode *a)
