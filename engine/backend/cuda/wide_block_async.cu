@@ -3,48 +3,23 @@
  * the products of sm_90a that work beside a warp.
  *
  * As block_async.cu: weights are the 64-row operand of wgmma, from registers;
- * rows are its columns, a strip of them in shared memory, and hidden channels
- * never leave it.  All weights are read for each strip, so it is as long as
- * keeps all multiprocessors at work.  Two groups of four warps make 128 hidden
- * channels each in a round, and have 128 channels of y.
+ * rows are its columns, in shared memory, and hidden channels never leave it.
+ * What the second cache gives of weights is what they are bound by, so two
+ * blocks of threads, a cluster, each mix a strip of rows, have half of the
+ * hidden channels for both, and finish their own.  Two groups of four warps
+ * make 128 hidden channels each in a round, and then have 128 channels of y.
  *
  * Sums have the order of columns.cuh, and so the bits of mixed_up.cu,
  * gemm_columns.cu and gemm_tiles.cu: K of W1 has slices of 32, that of W2
  * slices of 128 in groups of two.
  */
 #include "engine/backend/cuda/block_rows.cuh"
-#include "engine/backend/cuda/products.cuh"
-
-enum {
-    C = 256,
-    GROUP = 128,         /* threads that multiply together */
-    THREADS = 2 * GROUP, /* of a block */
-    STRIP = 32,          /* rows, as columns of products */
-    WIDTH = C / 4,       /* threads that mix a row */
-    WARPS_OF_ROW = WIDTH / 32,
-    RUN = 7, /* rows that they mix */
-    ROWS = RUN * THREADS / WIDTH,
-    COLUMNS = RUN + PAST,
-    ROUNDS = 4, /* of C hidden channels */
-    STEPS = C / 16,
-    STEP_UNITS = C / UNITS, /* of a round */
-    SLICE_UNITS = 4,        /* of a slice of W2 */
-    HALVES = 2,             /* 64 outputs of a group, one after the other */
-    AHEAD = 4,              /* units whose weights are in registers */
-    EIGHT_ROWS = 16,        /* bytes of 8 channels of a row, or of 8 rows */
-    HALF_STEP = STRIP * EIGHT_ROWS, /* bytes of 8 channels */
-    NORMED = HALF_STEP + 16, /* of normed rows: lanes write to other banks */
-    NORMED_BYTES = 4 * STEPS * NORMED,
-    HIDDEN_BYTES = 4 * STEPS * HALF_STEP,
-    MIXED_ROW = 4 * C + 16, /* bytes: lanes read other banks */
-    MIXED_BYTES = ROWS * MIXED_ROW,
-    SHARED = NORMED_BYTES + ROUNDS * HIDDEN_BYTES + MIXED_BYTES,
-    SUMS = STRIP / 2, /* of a lane, of 64 outputs */
-};
+#include "engine/backend/cuda/wide_pair.cuh"
 
 struct strips {
     struct block block;
     unsigned of_dialogue, rows; /* rows of a strip */
+    unsigned n_dialogues;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -144,15 +119,16 @@ struct feeder {
 
     /* Rows i and 8 + i of an operand are hidden channels that are two apart,
      * each eight of them those of half a step, or neighbours of y. */
-    __device__ inline void open(const struct block &a)
+    __device__ inline void open(const struct block &a, unsigned hidden)
     {
         const unsigned lane = threadIdx.x % 32, i = lane / 4;
         const unsigned warp = threadIdx.x % GROUP / 32;
         const unsigned first = threadIdx.x / GROUP * HALVES * 64;
 
         up = a.up + lane % 4 * 8 +
-             (first + hidden_of_step(warp) + i / 2 * 8 + i % 2) * C;
-        down = a.down + lane % 4 * 8 + (first + warp * 16 + 2 * i) * 4 * C;
+             (hidden + first + hidden_of_step(warp) + i / 2 * 8 + i % 2) * C;
+        down = a.down + hidden + lane % 4 * 8 +
+               (first + warp * 16 + 2 * i) * 4 * C;
     }
 
     __device__ inline void load_up(unsigned unit, unsigned round)
@@ -244,19 +220,21 @@ struct worker {
     unsigned normed, hidden, place; /* place: of this lane's hidden channels */
     const float *bias;
 
-    __device__ inline void open(const struct block &a, unsigned memory)
+    __device__ inline void open(const struct block &a, const struct pair &at)
     {
+        const unsigned first = at.rank * ROUNDS * C; /* hidden channel */
         const unsigned lane = threadIdx.x % 32;
         const unsigned warp = threadIdx.x % GROUP / 32;
         unsigned step;
 
         group = __shfl_sync(0xFFFFFFFFu, threadIdx.x / GROUP, 0);
         step = group * HALVES * 4 + warp;
-        normed = memory;
-        hidden = normed + NORMED_BYTES;
+        normed = at.memory + NORMED_AT;
+        hidden = at.memory + HIDDEN_AT;
         place = hidden + hidden_at(step, 0) + lane * 4;
-        bias = a.up_bias + hidden_of_step(step) + lane / 8 * 8 + lane / 4 % 2;
-        from.open(a);
+        bias = a.up_bias + first + hidden_of_step(step) + lane / 8 * 8 +
+               lane / 4 % 2;
+        from.open(a, first);
 #pragma unroll
         for (unsigned u = 0; u < AHEAD; u++)
             from.load_up(u, 0);
@@ -323,9 +301,7 @@ struct worker {
             });
             if (u + AHEAD < STEP_UNITS)
                 from.load_down(u + AHEAD, round);
-            else if (round + 2 < ROUNDS)
-                from.load_up(u + AHEAD - STEP_UNITS, round + 2);
-            else if (round + 2 == ROUNDS)
+            else if (round + 1 < ROUNDS)
                 from.load_down(u + AHEAD - STEP_UNITS, round + 1);
         }
         add(sums[0], both[0]);
@@ -361,45 +337,78 @@ struct worker {
         await(GROUP_OF + group, GROUP);
     }
 
-    /* The hidden channels of a round are made before those of the last are
-     * used, so that groups hardly wait for each other. */
-    __device__ inline void multiply(float (&sums)[HALVES][SUMS])
+    /* All hidden channels are made, of which each round gives a sum. */
+    __device__ inline void multiply(float (&sums)[ROUNDS][HALVES][SUMS],
+                                    const struct pair &at)
     {
         float c[HALVES][SUMS];
 
-        clear(sums);
         make_hidden<true>(c, 0);
         leave(c, 0);
-#pragma unroll 1
-        for (unsigned round = 1; round < ROUNDS; round++) {
-            make_hidden<false>(c, round);
-            leave(c, round);
-            add_round(sums, round - 1);
+        make_hidden<false>(c, 1);
+        leave(c, 1);
+        if (threadIdx.x % GROUP == 0) /* normed rows are of no more use */
+            arrive_across(at.may_send(), at.rank ^ 1);
+        clear(sums[0]);
+        add_round(sums[0], 0);
+        if (at.rank == 1)
+            at.send_sum<0>(sums[0], 0);
+        clear(sums[1]);
+        add_round(sums[1], 1);
+        if (at.rank == 1) {
+            at.send_sum<0>(sums[1], 1);
+        } else {
+            add(sums[0][0], sums[1][0]);
+            add(sums[0][1], sums[1][1]);
+            at.send_sum<STRIP / 8 - EIGHTS>(sums[0], 0);
         }
-        add_round(sums, ROUNDS - 1);
     }
 };
 
-/* Finish the sums of a strip: of two neighbouring channels c, rows 2 q and one
- * more of every eight. */
-__device__ static inline void finish(const struct block &a,
-                                     const unsigned char *mixed,
-                                     const float (&sums)[SUMS], unsigned b,
-                                     unsigned t0, unsigned end, unsigned c)
+/* Finish the sums of a strip, whose columns are among eights FIRST on: of two
+ * neighbouring channels c, of every eight columns 2 q and one more. */
+template <unsigned FIRST>
+__device__ static inline void finish(const struct block &a, const pair &at,
+                                     const unsigned char *memory,
+                                     const float (&sums)[ROUNDS][HALVES][SUMS],
+                                     unsigned b, unsigned t0, unsigned end)
 {
-    const unsigned row = threadIdx.x % 4 * 2;
-    float *y = row_at(a.mixer.y, b, t0 + row) + c;
-    ending w;
+    const int row = (int)(FIRST * 8 + threadIdx.x % 4 * 2 - at.rank * ROWS);
 
-    w.load(a, c);
-    mixed += row * MIXED_ROW + c * 4;
 #pragma unroll
-    for (unsigned i = 0; i < STRIP / 4; i++) {
-        const unsigned m = i / 2 * 8 + i % 2, j = i / 2 * 4 + i % 2;
+    for (unsigned half = 0; half < HALVES; half++) {
+        const unsigned c = (threadIdx.x / GROUP * HALVES + half) * 64 +
+                           threadIdx.x % GROUP / 32 * 16 +
+                           threadIdx.x % 32 / 4 * 2;
+        ending w;
 
-        if (t0 + row + m < end)
-            *(float2 *)(y + m * a.mixer.y.stride_t) = w.finish(
-                *(const float2 *)(mixed + m * MIXED_ROW), sums[j], sums[j + 2]);
+        w.load(a, c);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHTS; i++) {
+            const unsigned j = (FIRST + i) * 4;
+            float4 v = *at.inbox(half, i, 0);
+            float z[4] = {v.x, v.y, v.z, v.w};
+
+            if (at.rank == 0)
+                v = *at.inbox(half, i, 1);
+            const float more[4] = {v.x, v.y, v.z, v.w};
+
+#pragma unroll
+            for (unsigned k = 0; k < 4; k++)
+                z[k] = at.rank == 0
+                           ? sums[0][half][j + k] + z[k] + more[k]
+                           : z[k] + sums[0][half][j + k] + sums[1][half][j + k];
+#pragma unroll
+            for (unsigned k = 0; k < 2; k++) {
+                const int m = row + (int)(i * 8 + k);
+
+                if (m >= 0 && m < ROWS && t0 + m < end)
+                    *(float2 *)(row_at(a.mixer.y, b, t0 + m) + c) = w.finish(
+                        *(const float2 *)(memory + MIXED_AT + m * MIXED_ROW +
+                                          c * 4),
+                        z[k], z[k + 2]);
+            }
+        }
     }
 }
 
@@ -410,13 +419,14 @@ __global__ __launch_bounds__(THREADS, 1) void wide_block_async_kernel(
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     extern __shared__ __align__(128) unsigned char memory[];
-    unsigned char *mixed = memory + NORMED_BYTES + ROUNDS * HIDDEN_BYTES;
-    const unsigned b = blockIdx.x / a.of_dialogue;
-    const unsigned t0 = blockIdx.x % a.of_dialogue * a.rows;
+    const unsigned b = min(blockIdx.x / a.of_dialogue, a.n_dialogues - 1);
+    const unsigned t0 = (blockIdx.x - b * a.of_dialogue) * a.rows;
     const unsigned end = min(t0 + a.rows, a.block.mixer.x.T);
-    float sums[HALVES][SUMS];
+    float sums[ROUNDS][HALVES][SUMS];
     worker me;
+    pair at;
 
+    at.open(memory);
     let_next_start();
     prefetch_weights<C, THREADS>(a.block);
     {
@@ -424,17 +434,17 @@ __global__ __launch_bounds__(THREADS, 1) void wide_block_async_kernel(
                                              threadIdx.x % WIDTH * 4);
 
         wait_for_inputs();
-        mix_strip(a.block.mixer, b, t0, end, mixed, shared_address(memory), w);
+        mix_strip(a.block.mixer, b, t0, end, memory + MIXED_AT,
+                  at.normed(at.rank), w);
     }
-    me.open(a.block, shared_address(memory));
-    show_stores();
-    __syncthreads();
-    me.multiply(sums);
-#pragma unroll
-    for (unsigned half = 0; half < HALVES; half++)
-        finish(a.block, mixed, sums[half], b, t0, end,
-               (threadIdx.x / GROUP * HALVES + half) * 64 +
-                   threadIdx.x % GROUP / 32 * 16 + threadIdx.x % 32 / 4 * 2);
+    me.open(a.block, at);
+    at.share_normed();
+    me.multiply(sums, at);
+    at.receive();
+    if (at.rank == 0)
+        finish<0>(a.block, at, memory, sums, b, t0, end);
+    else
+        finish<STRIP / 8 - EIGHTS>(a.block, at, memory, sums, b, t0, end);
 #endif
 }
 
@@ -450,6 +460,28 @@ int vibe_cuda_can_wide_block(const struct vibe_cuda *cuda,
            has_products((const void *)wide_block_async_kernel);
 }
 
+/* Launch early, two blocks each as a cluster. */
+static cudaError_t launch_pairs(const void *kernel, unsigned n,
+                                cudaStream_t stream, struct strips *a)
+{
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attributes[2] = {};
+    void *list[] = {a};
+
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim.x = CLUSTER;
+    attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+    config.gridDim = dim3((n + CLUSTER - 1) / CLUSTER * CLUSTER);
+    config.blockDim = dim3(THREADS);
+    config.dynamicSmemBytes = SHARED;
+    config.stream = stream;
+    config.attrs = attributes;
+    config.numAttrs = 2;
+    return cudaLaunchKernelExC(&config, kernel, list);
+}
+
 cudaError_t vibe_cuda_wide_block(const struct vibe_cuda *cuda,
                                  const struct vibe_block_call *call)
 {
@@ -457,7 +489,7 @@ cudaError_t vibe_cuda_wide_block(const struct vibe_cuda *cuda,
     const unsigned T = (unsigned)call->x.T, B = (unsigned)call->x.B;
     const unsigned n_sm = (unsigned)cuda->n_sm;
     const unsigned n = (B * ((T + ROWS - 1) / ROWS) + n_sm - 1) / n_sm;
-    struct strips a = {block_of(call, &call->y), n_sm * n / B, 0};
+    struct strips a = {block_of(call, &call->y), n_sm * n / B, 0, B};
     cudaError_t rc = cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED);
 
@@ -465,6 +497,5 @@ cudaError_t vibe_cuda_wide_block(const struct vibe_cuda *cuda,
         return rc;
     a.rows = max((T + a.of_dialogue - 1) / a.of_dialogue, (unsigned)PAST);
     a.of_dialogue = (T + a.rows - 1) / a.rows;
-    return launch_waiting(kernel, dim3(B * a.of_dialogue), THREADS, SHARED,
-                          cuda->compute, &a);
+    return launch_pairs(kernel, B * a.of_dialogue, cuda->compute, &a);
 }
