@@ -26,8 +26,8 @@ static void count(size_t *n, const float *logits, struct vibe_sampling how)
 
 static void tokens_come_as_often_as_they_are_probable(void **state)
 {
-    /* e^0 : e^-1 : e^-2 : e^-3 at temperature 1 */
-    const float logits[VIBE_N_CONTROL] = {-1.0f, 0.0f, -3.0f, -2.0f};
+    /* e^0 : e^-1 : e^-2 : e^-3 at temperature 1; e^1000 is too large */
+    const float logits[VIBE_N_CONTROL] = {999.0f, 1000.0f, 997.0f, 998.0f};
     const double p[VIBE_N_CONTROL] = {0.2369, 0.6439, 0.0321, 0.0871};
     size_t n[VIBE_N_CONTROL] = {0};
 
