@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/base/worst.h"
 #include "engine/model/dpm_solver.h"
 
 /*
@@ -40,10 +41,8 @@ void vibe_verify_compare(struct vibe_verify *v, const char *name,
     double max_ref = 0.0;
 
     for (size_t i = 0; i < n; i++) {
-        const double error = fabs((double)got[i] - (double)want[i]);
-
-        if (!(error <= max_error)) /* keeps a NaN */
-            max_error = error;
+        max_error = vibe_worst(max_error,
+                               fabs((double)got[i] - (double)want[i]));
         max_ref = fmax(max_ref, fabs((double)want[i]));
     }
     vibe_verify_report(v, name, max_error, max_ref, BOUND * fmax(1.0, max_ref),
@@ -121,7 +120,7 @@ static int verify_table(struct vibe_verify *v, size_t n)
         const double error = fabs((double)solver.sigmas[i] - (double)sigma[i]);
 
         worst_t = fmax(worst_t, fabs((double)(solver.timesteps[i] - t[i])));
-        worst_sigma = fmax(worst_sigma, error / (double)sigma[i]);
+        worst_sigma = vibe_worst(worst_sigma, error / (double)sigma[i]);
     }
     if (rc == VIBE_OK) {
         vibe_verify_report(v, times, worst_t, 999.0, 0.0, 0);

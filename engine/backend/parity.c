@@ -10,6 +10,7 @@
 
 #include "engine/backend/cpu/cpu.h"
 #include "engine/backend/parity_lab.h"
+#include "engine/base/worst.h"
 #include "engine/format/pack.h"
 #include "engine/format/quant.h"
 
@@ -324,13 +325,8 @@ static double largest_error(const float *a, const float *b, size_t n)
 {
     double worst = 0.0;
 
-    for (size_t i = 0; i < n; i++) {
-        double e = fabs((double)a[i] - b[i]);
-
-        if (isnan(e))
-            return NAN;
-        worst = fmax(worst, e);
-    }
+    for (size_t i = 0; i < n; i++)
+        worst = vibe_worst(worst, fabs((double)a[i] - b[i]));
     return worst;
 }
 

@@ -6,6 +6,7 @@
 #include "audio/resample.h"
 #include "audio/wav.h"
 #include "engine/base/error.h"
+#include "engine/base/worst.h"
 #include "tests/support/vibe_test.h"
 
 #define FIXTURES "tests/fixtures/audio/"
@@ -111,7 +112,7 @@ static double tone_error(const struct vibe_audio *got, double hz)
     for (size_t i = 2400; i < got->n - 2400; i++) {
         double want = sin(2 * pi * hz * (double)i / 24000.0);
 
-        worst = fmax(worst, fabs((double)got->samples[i] - want));
+        worst = vibe_worst(worst, fabs((double)got->samples[i] - want));
     }
     return worst;
 }

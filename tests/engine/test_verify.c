@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/verify.h"
 #include "engine/vibevoice.h"
 #include "tests/support/scratch.h"
 #include "tests/support/vibe_test.h"
@@ -77,6 +78,20 @@ static void every_stage_of_the_float8_model_meets_the_record(void **state)
     verify(*state, "tests/golden/tiny_fp8", N_ONCE + N_FRAME * 25);
 }
 
+static void a_nan_among_right_numbers_fails(void **state)
+{
+    struct fixture *f = *state;
+    const float want[] = {1.0f, 2.0f, 3.0f};
+    const float got[] = {1.0f, NAN, 3.0f};
+    struct vibe_verify v = {.summary = &f->summary};
+
+    vibe_verify_compare(&v, "right", want, want, 3, 0);
+    assert_int_equal(f->summary.n_failed, 0);
+    vibe_verify_compare(&v, "half right", got, want, 3, 0);
+
+    assert_int_equal(f->summary.n_failed, 1);
+}
+
 static void a_record_of_another_model_fails(void **state)
 {
     struct fixture *f = *state;
@@ -105,6 +120,7 @@ static void a_file_without_records_is_refused(void **state)
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(every_stage_of_the_tied_model_meets_the_record),
     VIBE_TEST(every_stage_of_the_float8_model_meets_the_record),
+    VIBE_TEST(a_nan_among_right_numbers_fails),
     VIBE_TEST(a_record_of_another_model_fails),
     VIBE_TEST(a_file_without_records_is_refused),
 };

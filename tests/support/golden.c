@@ -10,6 +10,7 @@
 
 #include "engine/backend/ops.h"
 #include "engine/base/error.h"
+#include "engine/base/worst.h"
 #include "engine/format/safetensors.h"
 #include "engine/format/weights.h"
 #include "tests/support/vibe_test.h"
@@ -103,13 +104,8 @@ double golden_error(const float *got, const float *want, size_t n)
 {
     double worst = 0.0;
 
-    for (size_t i = 0; i < n; i++) {
-        double error = fabs((double)got[i] - (double)want[i]);
-
-        if (isnan(error))
-            return INFINITY;
-        worst = fmax(worst, error);
-    }
+    for (size_t i = 0; i < n; i++)
+        worst = vibe_worst(worst, fabs((double)got[i] - (double)want[i]));
     return worst;
 }
 
