@@ -102,6 +102,31 @@ static void every_byte_of_a_plan_is_somewhere(void **state)
     }
 }
 
+static void what_is_fixed_is_every_part_once(void **state)
+{
+    struct vibe_plan_model m = model_of(&small);
+    const struct vibe_plan_device d = card(24 * GIB);
+    struct vibe_plan_request r = request_of(VIBE_PLAN_WHOLE);
+    size_t fixed;
+
+    (void)state;
+    m.head_prepared = 3 * MIB;
+    m.mail = 5 * MIB;
+    r.has_voices_first = 1;
+    r.positive = 257; /* two blocks of 256, and one */
+    r.negative = 256;
+    fixed = m.lm + m.head + m.head_prepared + m.codec + m.connectors +
+            m.states + m.mail + m.prompt + m.scratch;
+    assert_int_equal(made(&m, &d, &r).fixed, fixed + 3 * m.kv_block);
+    r.has_kv_on_host = 1;
+    assert_int_equal(made(&m, &d, &r).fixed, fixed);
+    r.has_head_on_host = 1;
+    fixed -= m.head_frame_reads + m.head_step_reads;
+    assert_int_equal(made(&m, &d, &r).fixed, fixed);
+    r.mode = VIBE_MEMORY_LIGHTWEIGHT;
+    assert_int_equal(made(&m, &d, &r).fixed, fixed - m.codec_reads);
+}
+
 static void the_large_model_in_12_gib_keeps_what_arithmetic_says(void **state)
 {
     const struct vibe_plan_model m = model_of(&large);
@@ -162,6 +187,9 @@ static void layers_are_shares_of_the_rows(void **state)
         assert_int_equal(p.resident,
                          (p.rows / 28 * n) / 256 * 256); /* 28 divides them */
         assert_int_equal(p.streamed == 0, n == 28);
+        if (n == 8)
+            assert_string_equal(
+                p.why, "8 of 28 layers stay, as asked; the rest is streamed");
     }
 }
 
@@ -462,6 +490,8 @@ static void a_frame_takes_as_long_as_its_bytes(void **state)
     p = made(&m, &d, &r);
     /* 20 layers of 466 MB at 55.3 GB/s: the ring has them come all the time */
     assert_float_equal(frame_ms(&p, &m, &probed), 168.6f, 0.5f);
+    assert_float_equal(
+        frame_ms(&p, &m, &(struct vibe_plan_rates){.read = 4.47e12}), 0, 0);
     r.ring_slots = 1;
     p = made(&m, &d, &r);
     /* and 2.5 ms of head and codec, in which one slot is filled */
@@ -475,6 +505,7 @@ static void a_frame_takes_as_long_as_its_bytes(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_byte_of_a_plan_is_somewhere),
+    cmocka_unit_test(what_is_fixed_is_every_part_once),
     cmocka_unit_test(the_large_model_in_12_gib_keeps_what_arithmetic_says),
     cmocka_unit_test(the_small_model_fits_without_a_ring),
     cmocka_unit_test(auto_uses_the_share_of_free_memory),

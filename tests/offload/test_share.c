@@ -54,8 +54,8 @@ static void a_share_that_is_asked_for_is_no_slower_than_none(void **state)
         .alone = 24e9, .link = 15e9, .host = 9.5e9};
 
     (void)state;
-    assert_float_equal(vibe_share_allow(&rates, 0.1), 0.1f, 0);
-    assert_float_equal(vibe_share_allow(&rates, 0.79), 0.79f, 0);
+    assert_float_equal(vibe_share_allow(&rates, 0.1), 0.1, 0);
+    assert_float_equal(vibe_share_allow(&rates, 0.79), 0.79, 0);
     /* 0.8 of 24 GB in a second is more than the 19 that the host can do */
     assert_float_equal(vibe_share_allow(&rates, 0.8), vibe_share_choose(&rates),
                        0);

@@ -8,6 +8,7 @@
 #define VIBE_TEST_H
 
 /* cmocka.h does not include what it uses: these come first. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,6 +16,20 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+
+/* cmocka's own takes NaN and infinity for equal to anything. */
+#undef assert_float_equal
+#define assert_float_equal(got, want, most) \
+    vibe_assert_near((got), (want), (most), __FILE__, __LINE__)
+
+static inline void vibe_assert_near(double got, double want, double most,
+                                    const char *file, int line)
+{
+    if (fabs(got - want) <= most)
+        return;
+    print_error("%.9g is not within %g of %.9g\n", got, most, want);
+    _fail(file, line);
+}
 
 /* One test run between setup() and teardown() of its own file. */
 #define VIBE_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
