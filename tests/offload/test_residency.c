@@ -150,6 +150,18 @@ static void a_share_of_what_streams_is_lent(void **state)
     }
 }
 
+static void blocks_beside_lent_rows_are_of_one_size(void **state)
+{
+    struct fixture *f = *state;
+
+    /* of 33 units 9 are not lent, of which a chunk holds 4 */
+    f->in.lent = 24.0 / 33;
+    make(f, 0);
+    for (size_t i = 0; i < f->r.n_pieces; i++)
+        if (f->r.pieces[i].matrix == 1 && !f->r.pieces[i].is_lent)
+            assert_int_equal(f->r.pieces[i].n, 3 * 64);
+}
+
 static void nothing_is_lent_of_what_stays(void **state)
 {
     struct fixture *f = *state;
@@ -265,6 +277,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(every_budget_is_kept_and_used),
     VIBE_TEST(allocations_are_rounded_in_the_budget),
     VIBE_TEST(a_share_of_what_streams_is_lent),
+    VIBE_TEST(blocks_beside_lent_rows_are_of_one_size),
     VIBE_TEST(nothing_is_lent_of_what_stays),
     VIBE_TEST(lent_rows_are_the_last_of_their_matrix),
     VIBE_TEST(kept_matrices_stream_last),
