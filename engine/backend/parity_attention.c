@@ -168,15 +168,16 @@ static void attend_alone(struct vibe_lab *lab, const struct attention *a,
 }
 
 /* A product of y has the same bits where y is kept for products, and woven
- * where that is asked for, but for narrow rows, which are multiplied in floats.
- */
+ * where that is asked for, but for narrow rows and for bytes of no whole tiles,
+ * which are multiplied in floats. */
 static void attend_kept(struct vibe_lab *lab, const struct attention *a,
                         struct cache *c, const struct vibe_tensor *y,
                         const struct vibe_tensor *qkv,
                         const struct vibe_rope *rope)
 {
     const struct vibe_lab_matrix spec = {
-        .dtype = a->dtype == VIBE_F8_E4M3 ? VIBE_F8_E4M3 : VIBE_BF16,
+        .dtype = a->dtype == VIBE_F8_E4M3 && y->C % 64 == 0 ? VIBE_F8_E4M3
+                                                            : VIBE_BF16,
         .N = 48,
         .K = y->C,
         .n_parts = 1,

@@ -10,6 +10,7 @@
 
 #include "engine/backend/ops.h"
 #include "engine/backend/parity.h"
+#include "engine/base/size.h"
 
 enum vibe_side { VIBE_REFERENCE, VIBE_TESTED, VIBE_SIDES };
 enum { VIBE_LAB_TENSORS = 24, VIBE_LAB_BUFFERS = 24, VIBE_LAB_MATRICES = 4 };
@@ -69,6 +70,13 @@ struct vibe_lab_matrix {
     int n_scales; /* 0, 1: per part, 2: per row */
     int has_bias, has_gamma;
 };
+
+/* Round up so that a GPU has bytes in whole tiles, and int4 whole groups. */
+static inline void vibe_lab_whole(struct vibe_lab_matrix *w)
+{
+    w->N = vibe_size_round(w->N, 16);
+    w->K = vibe_size_round(w->K, 64);
+}
 
 /* Make a matrix of random weights in (-2, 2), zeros and subnormals among them;
  * scales are about 1 / sqrt(K). */

@@ -174,6 +174,8 @@ static void pieces(struct vibe_lab *lab)
             p.w.is_wild = dtypes[d] == VIBE_BF16_PACKED && i % 2;
             if (dtypes[d] == VIBE_I4)
                 p.w.K = vibe_size_round(p.w.K, 64);
+            if (dtypes[d] == VIBE_F8_E4M3)
+                vibe_lab_whole(&p.w);
             for (size_t rows = 64; rows <= 192 && !lab->err.code; rows += 128)
                 run_split(lab, &p, rows);
         }

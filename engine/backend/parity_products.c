@@ -172,6 +172,8 @@ static void every_product(struct vibe_lab *lab, int is_gemm)
             p.w.is_wild = dtypes[d] == VIBE_BF16_PACKED && i % 4;
             if (dtypes[d] == VIBE_I4) /* whole groups, of either size */
                 p.w.K = vibe_size_round(p.w.K, 64);
+            if ((dtypes[d] == VIBE_F8_E4M3 || dtypes[d] == VIBE_I8) && i % 3)
+                vibe_lab_whole(&p.w);
             p.w.is_pair = p.epilogue == VIBE_SWIGLU;
             if (!p.w.n_parts)
                 p.w.n_parts = p.w.is_pair ? 2 : 1;
@@ -201,7 +203,7 @@ static void every_row_count(struct vibe_lab *lab)
         const enum vibe_dtype dtype = dtypes[M / 2 % 2 * 2 + i % 2];
         const size_t K = widths[M % n_widths];
         const int is_pair = epilogue == VIBE_SWIGLU;
-        const struct product p = {
+        struct product p = {
             .B = M % 3 == 0 ? 3 : 1,
             .T = M % 3 == 0 ? M / 3 : M,
             .epilogue = epilogue,
@@ -215,6 +217,8 @@ static void every_row_count(struct vibe_lab *lab)
                   .has_gamma = epilogue == VIBE_ADD},
         };
 
+        if (dtype == VIBE_F8_E4M3 && M % 8)
+            vibe_lab_whole(&p.w);
         run_product(lab, &p, 0);
     }
 }
@@ -408,7 +412,7 @@ static void linear_norm(struct vibe_lab *lab)
         {.B = 2,
          .T = 2,
          .w = {.dtype = VIBE_F8_E4M3,
-               .N = 50,
+               .N = 48,
                .K = 3584,
                .n_parts = 1,
                .n_scales = 2}},
@@ -461,7 +465,7 @@ static void convolution(struct vibe_lab *lab)
          3,
          VIBE_STORE,
          DENSE,
-         {VIBE_F8_E4M3, VIBE_LAYOUT_CONV, .N = 24, .K = 48, .in = 12,
+         {VIBE_F8_E4M3, VIBE_LAYOUT_CONV, .N = 32, .K = 64, .in = 16,
           .n_parts = 1, .n_scales = 2}},
         {2,
          4,

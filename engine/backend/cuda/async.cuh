@@ -20,7 +20,8 @@ enum {
     MOST_ASYNC_TEAMS = 2, /* of a block */
     MOST_PARTS = 8,       /* blocks of a cluster */
     MOST_ASYNC_THREADS = 32 + 128 * MOST_COLUMNS,
-    MOST_ASYNC_DEPTH = 4,     /* stages */
+    MOST_ASYNC_DEPTH = 4,             /* stages */
+    BAND_WORDS = TILE_N * TILE_K / 4, /* of weights, of a tile */
     X_ROW_BYTES = 2 * TILE_K, /* of high or low parts of a row in a stage */
     X_PART_BYTES = ASYNC_ROWS * X_ROW_BYTES,
     X_STAGE_BYTES = 2 * X_PART_BYTES,

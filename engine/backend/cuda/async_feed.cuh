@@ -124,8 +124,8 @@ struct fetcher {
 
         expect(to.gate, a.outputs * TILE_K);
         for (unsigned n = 0; n < a.outputs; n += rows)
-            copy_box(to.at + X_STAGE_BYTES + n * TILE_K, w, tile * TILE_K,
-                     first_n + n, to.gate);
+            copy_box(to.at + X_STAGE_BYTES + n * TILE_K, w, tile * BAND_WORDS,
+                     (first_n + n) / TILE_N, to.gate);
     }
 
     __device__ inline void fetch_x(const turn &to, unsigned tile) const

@@ -136,15 +136,15 @@ static inline PFN_cuTensorMapEncodeTiled_v12000 encoder(void)
     return (PFN_cuTensorMapEncodeTiled_v12000)found;
 }
 
-/* Rows of so many elements as boxes of TILE_K neighbours by n rows. */
+/* Rows of so many elements as boxes of neighbours by rows. */
 static inline cudaError_t map_rows(CUtensorMap *map, CUtensorMapDataType type,
                                    const void *data, size_t n_rows,
                                    size_t row_bytes, size_t n_elements,
-                                   unsigned n, CUtensorMapSwizzle swizzle)
+                                   const cuuint32_t box[2],
+                                   CUtensorMapSwizzle swizzle)
 {
     const cuuint64_t sizes[] = {n_elements, n_rows};
     const cuuint64_t stride = row_bytes;
-    const cuuint32_t box[] = {TILE_K, n};
     const cuuint32_t steps[] = {1, 1};
     const PFN_cuTensorMapEncodeTiled_v12000 encode = encoder();
 

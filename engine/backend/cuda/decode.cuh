@@ -172,10 +172,6 @@ template <int N, class T> __device__ static inline void add_halves(T v[N])
     }
 }
 
-/* Whether tiles of a dtype lie in memory as a whole, not by rows. */
-template <int dtype>
-constexpr bool is_whole = dtype == VIBE_I4 || dtype == VIBE_BF16_PACKED;
-
 /* A warp's way through tiles: this lane's 16-byte piece of a row of each of
  * several goes. */
 template <int dtype> struct feed {
@@ -268,6 +264,10 @@ template <int dtype> struct tile_feed {
 template <> struct feed<VIBE_I4> : tile_feed<VIBE_I4> {
 };
 template <> struct feed<VIBE_BF16_PACKED> : tile_feed<VIBE_BF16_PACKED> {
+};
+template <> struct feed<VIBE_F8_E4M3> : tile_feed<VIBE_F8_E4M3> {
+};
+template <> struct feed<VIBE_I8> : tile_feed<VIBE_I8> {
 };
 
 /* What there is to know of a group beside its tiles. */

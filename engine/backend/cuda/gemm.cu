@@ -29,6 +29,7 @@ struct gemm {
     unsigned first, end; /* rows of this launch */
     unsigned slices, steps_per_slice;
     int is_aligned;
+    bool is_banded; /* see matrix.h */
     float *partial;
     unsigned *done; /* per tile, zero before and after */
 };
@@ -107,7 +108,9 @@ __device__ static inline void fetch_w(stages<dtype, TILE, STAGES> &s,
     for (unsigned i = 0; i < TILE / 32; i++) {
         const unsigned n = n0 + w_row + i * 32;
         const bool is_there = n < a.e.N && w_k < a.stride;
-        const size_t at = is_there ? (size_t)n * a.stride + w_k : 0;
+        const size_t at = is_there
+                              ? element_at<dtype>(n, w_k, a.stride, a.is_banded)
+                              : 0;
 
         copy_async<8 * WEIGHT>(&s.w[stage][w_row + i * 32][w_column * WEIGHT],
                                (const char *)a.w + at * WEIGHT, is_there);
@@ -314,8 +317,9 @@ __global__ void __launch_bounds__(FFMA_THREADS)
                 x = meant(a.x.data[row_at(a.x, a.e.T, m0 + row) + k0 + k],
                           a.x.is_split);
             if (n0 + row < a.e.N && k0 + k < a.K)
-                w = weight_at<dtype>(a.w,
-                                     (size_t)(n0 + row) * a.stride + k0 + k);
+                w = weight_at<dtype>(
+                    a.w,
+                    element_at<dtype>(n0 + row, k0 + k, a.stride, a.is_banded));
             xs[k][row] = x;
             ws[k][row] = w;
         }
@@ -366,6 +370,7 @@ static struct gemm args_of(const struct vibe_cuda_product *p, size_t first,
     a.slices = 1;
     a.steps_per_slice = (a.K + BK - 1) / BK;
     a.is_aligned = a.K % 4 == 0 && is_aligned(p->x);
+    a.is_banded = vibe_cuda_is_banded(p->w);
     a.partial = NULL;
     a.done = NULL;
     return a;

@@ -233,6 +233,21 @@ static unsigned height_of(const struct vibe_cuda *cuda,
     return 2 * w->N >= (size_t)(3 * TILE_N * cuda->n_sm) ? 2 : 1;
 }
 
+/* Have slots for all of a block's tiles, where those are few and there is room:
+ * the next kernel's weights then have none and do not come before these. */
+static void take_all(const struct vibe_cuda *cuda, const struct vibe_matrix *w,
+                     struct shares *s)
+{
+    const size_t n_tiles = (w->K + TILE_K - 1) / TILE_K;
+    struct shares all = *s;
+
+    all.depth = (unsigned)((n_tiles + s->warps - 1) / s->warps);
+    if (w->N <= (size_t)cuda->n_sm * s->height * TILE_N &&
+        all.depth > s->depth && all.depth <= MOST_SLOTS &&
+        shared_bytes(&all) <= room_of(cuda, &all))
+        *s = all;
+}
+
 static struct shares shares_of(const struct vibe_cuda *cuda,
                                const struct vibe_matrix *w, size_t n_rows)
 {
@@ -259,6 +274,8 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
     s.slot_bytes += even(n_rows) * X_BYTES;
     if (w->part[0].dtype != VIBE_I4 && !is_busy(cuda, &s))
         s.depth--; /* another block is worth more than a slot */
+    if (vibe_cuda_is_banded(w))
+        take_all(cuda, w, &s);
     if (shared_bytes(&s) > room_of(cuda, &s))
         s.depth = SHORT;
     return s;
@@ -274,29 +291,22 @@ static unsigned even_outputs(const struct vibe_matrix *w, size_t n_turns,
 
 /*
  * Outputs of a block at a time: as many as there is room for.  Where that takes
- * some blocks a turn more than others and rows can be shared out freely, all
- * take as many turns with fewer outputs.  Two groups at once are as much work
- * when they are not full: there it must be few outputs that are missing.  And
- * with long rows, or one more turn of a few, blocks had better end early, where
- * those of the next kernel begin to copy: after q|k|v of the 7B it is
- * attention, with all of a long past.  Where none is followed it helps nobody
- * to end early, and three groups are for one block of each multiprocessor.
+ * some blocks a turn more than others and rows can be shared out freely, those
+ * of bf16, all take as many turns with fewer outputs.  But with long rows, or
+ * one more turn of a few, blocks had better end early, where those of the next
+ * kernel begin to copy: after q|k|v of the 7B it is attention, with all of a
+ * long past.  Where none is followed it helps nobody to end early.
  */
-static unsigned outputs_of(const struct vibe_cuda *cuda, const struct shares *s,
-                           const struct vibe_matrix *w, unsigned n_blocks)
+static unsigned outputs_of(const struct shares *s, const struct vibe_matrix *w,
+                           unsigned n_blocks)
 {
     const size_t room = (size_t)s->height * TILE_N;
     const size_t n_turns = (w->N + room * n_blocks - 1) / (room * n_blocks);
-    const size_t few_turns = s->height == 1 ? 2 : FEW_TURNS;
     const bool is_long = s->warps > SLICES;
 
-    if (w->part[0].is_tiled)
+    if (w->part[0].dtype != VIBE_BF16)
         return (unsigned)room;
-    if (!is_followed() && n_turns == 1 && s->height == 3)
-        return even_outputs(w, 1, (size_t)cuda->n_sm);
-    if (!is_followed() && n_turns > 1 && (is_long || s->height == 2))
-        return even_outputs(w, n_turns, n_blocks);
-    if (n_turns <= few_turns || is_long)
+    if (is_long ? n_turns == 1 || is_followed() : n_turns <= FEW_TURNS)
         return (unsigned)room;
     return even_outputs(w, n_turns, n_blocks);
 }
@@ -352,7 +362,7 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
                    : rc;
     }
     a.depth = s.depth;
-    a.outputs = outputs_of(cuda, &s, p->w, most);
+    a.outputs = outputs_of(&s, p->w, most);
     a.n_rounds = (a.e.N + a.outputs - 1) / a.outputs;
     return launch_large(cuda, kernel, a.n_rounds < most ? a.n_rounds : most,
                         32 * s.warps, shared, &a);

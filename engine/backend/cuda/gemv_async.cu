@@ -242,10 +242,9 @@ int vibe_cuda_can_async(const struct vibe_cuda_product *p)
     const struct vibe_matrix *w = p->w;
     const enum vibe_dtype dtype = w->part[0].dtype;
 
-    return (dtype == VIBE_F8_E4M3 || dtype == VIBE_I8) &&
+    return vibe_cuda_is_banded(w) &&
            p->x->B * p->x->T > VIBE_CUDA_WIDE_ROWS / 2 &&
            vibe_cuda_is_regular(p->x) && p->x->is_for_products &&
-           w->N % TILE_N == 0 && w->K % TILE_K == 0 &&
            w->K / TILE_K >= slices_of(w->K) && is_even(p->x) && is_even(p->y) &&
            is_even(p->gate) && is_even(w->part[0].scale) && is_even(w->bias) &&
            is_even(w->gamma) && has_products(kernel_for(dtype));
@@ -253,15 +252,20 @@ int vibe_cuda_can_async(const struct vibe_cuda_product *p)
 
 static cudaError_t map_weights(CUtensorMap *map, const struct decode *a)
 {
-    return map_rows(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, a->w, a->e.N,
-                    a->row_bytes, a->row_bytes, rows_of_go(a->outputs),
+    const size_t band_bytes = (size_t)a->n_tiles * BAND_WORDS * 4;
+    const cuuint32_t box[] = {BAND_WORDS, rows_of_go(a->outputs) / TILE_N};
+
+    return map_rows(map, CU_TENSOR_MAP_DATA_TYPE_UINT32, a->w, a->n_groups,
+                    band_bytes, band_bytes / 4, box,
                     CU_TENSOR_MAP_SWIZZLE_NONE);
 }
 
 static cudaError_t map_x(CUtensorMap *map, const struct decode *a)
 {
+    const cuuint32_t box[] = {TILE_K, ASYNC_ROWS};
+
     return map_rows(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, a->x.data, a->n_rows,
-                    a->x_step * sizeof(float), (size_t)2 * a->K, ASYNC_ROWS,
+                    a->x_step * sizeof(float), (size_t)2 * a->K, box,
                     CU_TENSOR_MAP_SWIZZLE_128B);
 }
 

@@ -19,7 +19,7 @@ enum {
     SHORT = 2,       /* slots where there is not */
     BUSY_WARPS = 16, /* that keep a multiprocessor's memory busy */
     AT_ONCE = 4,     /* tiles of x that become digits */
-    FEW_TURNS = 4,   /* of a block */
+    FEW_TURNS = 2,   /* of a block */
     SHORT_K = 2048,  /* rows so short that a turn costs more than its tiles */
     LINE = 128,      /* of shared memory: copies are faster into whole ones */
 };
@@ -405,7 +405,7 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     {
         enum { MORE = dtype == VIBE_I4 && !KEEPS };
 
-        if (KEEPS || a.depth == FULL)
+        if (KEEPS || a.depth >= FULL)
             copies_wait<FULL - 1 - MORE>();
         else if (dtype != VIBE_I4 && a.depth == FULL - 1)
             copies_wait<FULL - 2>();

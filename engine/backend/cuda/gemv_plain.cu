@@ -33,6 +33,7 @@ struct gemv {
     size_t x_at[MAX_ROWS], y_at[MAX_ROWS], gate_at[MAX_ROWS];
     unsigned K, stride, n_rows, slices, n_units;
     int is_aligned; /* x can be read by 16 bytes */
+    bool is_banded; /* see matrix.h */
 };
 
 /* What a warp loads at once: 2 KB or more, where registers allow. */
@@ -55,7 +56,8 @@ __device__ static inline void load_batch(batch<dtype, M> &b, const gemv &a,
         for (int r = 0; r < OUTPUTS; r++) {
             const size_t n = min(first + r, a.e.N - 1);
             const char *p = (const char *)a.w +
-                            weight_bytes<dtype>(n * a.stride + k);
+                            weight_bytes<dtype>(
+                                element_at<dtype>(n, k, a.stride, a.is_banded));
 
             if (k < a.K)
                 load8(b.w[u][r], p);
@@ -287,6 +289,7 @@ static void fill(struct gemv *a, const struct vibe_cuda_product *p,
     }
     a->K = (unsigned)p->w->K;
     a->stride = (unsigned)vibe_cuda_stride(p->w->K);
+    a->is_banded = vibe_cuda_is_banded(p->w);
     a->n_rows = (unsigned)n_rows;
     a->slices = slices_of(p->w->whole_N, p->w->K);
     a->n_units = (unsigned)((p->w->N * a->slices + WARPS * OUTPUTS - 1) /

@@ -30,13 +30,15 @@ template <int dtype> struct strip {
     __device__ inline void load(const decode &a, unsigned n, unsigned tile,
                                 unsigned q)
     {
-        const char *row = (const char *)a.w + (size_t)n * a.row_bytes +
-                          tile * format<dtype>::ROW_BYTES;
+        const unsigned stride = a.row_bytes / (BYTES / 16);
+        const size_t at = element_at<dtype>(n, tile * TILE_K + 16 * q, stride,
+                                            is_byte<dtype>);
+        const char *from = (const char *)a.w + weight_bytes<dtype>(at);
 
 #pragma unroll
         for (unsigned i = 0; i < WORDS; i += 4)
             if (n < a.e.N)
-                load_v4(u + i, row + q * BYTES + i * 4);
+                load_v4(u + i, from + i * 4);
             else
                 u[i] = u[i + 1] = u[i + 2] = u[i + 3] = 0;
     }

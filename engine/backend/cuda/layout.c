@@ -45,12 +45,13 @@ int vibe_cuda_layout_make(struct vibe_cuda_layout *l,
         .src = src,
         .dtype = dtype,
         .size = vibe_dtype_size(dtype),
-        .unit = tile ? VIBE_TILE_ROWS : 1,
+        .is_banded = vibe_cuda_makes_bands(dtype, src->N, src->K),
     };
+    l->unit = tile || l->is_banded ? VIBE_TILE_ROWS : 1;
     if (vibe_size_mul(&l->unit_bytes,
                       tile ? vibe_tiles_across(src->K)
                            : vibe_cuda_stride(src->K),
-                      tile ? tile : l->size) ||
+                      tile ? tile : l->unit * l->size) ||
         vibe_size_mul(&l->rows_bytes, l->unit_bytes,
                       vibe_cuda_layout_units(l, src->N)) ||
         l->unit_bytes > VIBE_CUDA_UNIT_BYTES || l->rows_bytes > SIZE_MAX / 2 ||
@@ -161,25 +162,34 @@ static void find_group(struct vibe_tile_row row[VIBE_TILE_ROWS],
     }
 }
 
+/* Where column k of a row is that begins at out. */
+static char *column_at(char *out, const struct vibe_cuda_layout *l, size_t k)
+{
+    const size_t tile = k / VIBE_TILE_COLUMNS * VIBE_TILE_COLUMNS;
+
+    return out +
+           (l->is_banded ? tile * VIBE_TILE_ROWS + k - tile : k * l->size);
+}
+
 static void lay_linear(char *out, const struct vibe_cuda_layout *l, size_t i)
 {
     const struct vibe_tile_row row = find_row(l->src, i);
     const struct vibe_matrix_part *part = row.part;
     const size_t n = row.n;
-    size_t K = l->src->K;
-    const char *in;
+    const size_t K = l->src->K;
+    const size_t step = l->is_banded ? VIBE_TILE_COLUMNS : K;
+    const size_t size = vibe_dtype_size(part->dtype);
 
     for (size_t k = 0; part->dtype > VIBE_I8 && k < K; k += VIBE_PACK_COLUMNS) {
         size_t n_k = K - k < VIBE_PACK_COLUMNS ? K - k : VIBE_PACK_COLUMNS;
         uint16_t halves[VIBE_PACK_COLUMNS];
 
         expand(halves, part, K, n, k, n_k);
-        widen(out + k * l->size, l->dtype, halves, VIBE_BF16, n_k);
+        widen(column_at(out, l, k), l->dtype, halves, VIBE_BF16, n_k);
     }
-    if (part->dtype > VIBE_I8)
-        return;
-    in = (const char *)part->data + n * K * vibe_dtype_size(part->dtype);
-    widen(out, l->dtype, in, part->dtype, K);
+    for (size_t k = 0; part->dtype <= VIBE_I8 && k < K; k += step)
+        widen(column_at(out, l, k), l->dtype,
+              (const char *)part->data + (n * K + k) * size, part->dtype, step);
 }
 
 /* [in][taps] of row n to [taps][in]. */
@@ -192,7 +202,7 @@ static void lay_conv(char *out, const struct vibe_cuda_layout *l, size_t n)
 
     for (size_t tap = 0; tap < taps; tap++)
         for (size_t i = 0; i < src->in; i++)
-            memcpy(out + (tap * src->in + i) * size,
+            memcpy(column_at(out, l, tap * src->in + i),
                    in + (i * taps + tap) * size, size);
 }
 
@@ -209,8 +219,8 @@ static void lay_transposed(char *out, const struct vibe_cuda_layout *l,
                      (n % src->out * 2 * stride + phase) * size;
 
     for (size_t i = 0; i < src->in; i++) {
-        memcpy(out + i * size, in + stride * size, size);
-        memcpy(out + (src->in + i) * size, in, size);
+        memcpy(column_at(out, l, i), in + stride * size, size);
+        memcpy(column_at(out, l, src->in + i), in, size);
         in += src->out * 2 * stride * size;
     }
 }
@@ -241,10 +251,10 @@ static uint32_t braid(uint32_t v)
     return out | (left_of(p, out) << 8 & 0x70007000);
 }
 
-/* Give a row of bytes the form in which they are multiplied. */
-static void lay_bytes(char *row, const struct vibe_cuda_layout *l)
+/* Give the bytes of a unit the form in which they are multiplied. */
+static void lay_bytes(char *unit, const struct vibe_cuda_layout *l)
 {
-    uint32_t *words = (uint32_t *)(void *)row;
+    uint32_t *words = (uint32_t *)(void *)unit;
 
     if (l->dtype == VIBE_F8_E4M3)
         for (size_t i = 0; i < l->unit_bytes / 4; i++)
@@ -271,15 +281,16 @@ static void lay_elements(char *out, const struct vibe_cuda_layout *l, size_t n)
 
 void vibe_cuda_layout_lay(void *out, const struct vibe_cuda_layout *l, size_t i)
 {
-    const size_t used = l->src->K * l->size;
+    const size_t used = l->src->K * l->size * l->unit;
     struct vibe_tile_row row[VIBE_TILE_ROWS];
 
-    if (l->unit > 1) {
+    if (vibe_tile_bytes(l->dtype)) {
         find_group(row, l->src, i);
         vibe_tiles_lay(out, l->dtype, row, l->src->K);
         return;
     }
-    lay_elements(out, l, i);
+    for (size_t r = 0; r < l->unit; r++)
+        lay_elements((char *)out + r * VIBE_TILE_COLUMNS, l, i * l->unit + r);
     memset((char *)out + used, 0, l->unit_bytes - used);
     lay_bytes(out, l);
 }

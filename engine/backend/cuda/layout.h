@@ -17,6 +17,7 @@ struct vibe_cuda_layout {
     enum vibe_dtype dtype; /* all parts widened to this */
     size_t size;           /* of an element; 0 in tiles */
     size_t unit;           /* rows that lie together: 1, or those of a tile */
+    int is_banded;         /* see matrix.h */
     size_t unit_bytes;
     size_t rows_bytes; /* of all rows */
     /* the small arrays: where they begin, in bytes, and whether they exist */

@@ -7,7 +7,9 @@
  * vibe_cuda_stride(K) elements of which those past K are zero.  Convolutions
  * are [N][taps][in] as on the CPU.  Four neighbours of float8 or int8 are a
  * word that is cheap to expand (lay_bytes in layout.c, byte_weights in
- * weights.cuh).  int4 and packed bf16 are in the tiles of backend/tiles.h, the
+ * weights.cuh).  Bytes that can be cut into tiles of 16 rows and 64 columns
+ * are in bands: tile by tile, row by row, so that few rows of x find them in
+ * long pieces.  int4 and packed bf16 are in the tiles of backend/tiles.h, the
  * rows of pairs taking turns in them likewise.  bias, gamma and part[0].scale
  * are [N] in the order of rows; int8 and int4 always have
  * scales, 64 and 2^19 times those of the file: kernels multiply by as little.
@@ -19,6 +21,7 @@
 
 #include "engine/backend/cuda/device.h"
 #include "engine/backend/ops.h"
+#include "engine/backend/tiles.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -30,8 +33,21 @@ static inline size_t vibe_cuda_stride(size_t K)
     return (K + 15) & ~(size_t)15;
 }
 
-/* Rows first .. first + n - 1 of a matrix or piece; of tiles, first begins a
- * group. */
+/* Whether a matrix of that shape is in bands; whether one is. */
+static inline int vibe_cuda_makes_bands(enum vibe_dtype dtype, size_t N,
+                                        size_t K)
+{
+    return (dtype == VIBE_F8_E4M3 || dtype == VIBE_I8) &&
+           N % VIBE_TILE_ROWS == 0 && K % VIBE_TILE_COLUMNS == 0;
+}
+
+static inline int vibe_cuda_is_banded(const struct vibe_matrix *w)
+{
+    return vibe_cuda_makes_bands(w->part[0].dtype, w->whole_N, w->K);
+}
+
+/* Rows first .. first + n - 1 of a matrix or piece; of tiles and bands, first
+ * begins a group. */
 struct vibe_matrix vibe_cuda_rows(const struct vibe_matrix *m, size_t first,
                                   size_t n);
 

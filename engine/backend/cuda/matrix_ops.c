@@ -39,6 +39,17 @@ static int has_tensor_cores(const struct vibe_cuda *cuda, enum vibe_dtype dtype)
            vibe_cuda_compiled_for() >= 80;
 }
 
+/* The same for a few rows: bytes must be in bands. */
+static int has_few_rows(const struct vibe_cuda *cuda,
+                        const struct vibe_matrix *w)
+{
+    const enum vibe_dtype dtype = w->part[0].dtype;
+
+    return has_tensor_cores(cuda, dtype) &&
+           (vibe_cuda_is_banded(w) ||
+            (dtype != VIBE_F8_E4M3 && dtype != VIBE_I8));
+}
+
 /* By a kernel for so many rows at most; each of its calls reads all weights. */
 static void multiply_in_groups(
     struct vibe_stream *s, const struct vibe_cuda_product *p, size_t most,
@@ -104,7 +115,7 @@ static void multiply_few_rows(struct vibe_stream *s,
         vibe_cuda_latch(s, vibe_cuda_gemv_async(cuda, p), "linear");
         return;
     }
-    if (!has_tensor_cores(cuda, p->w->part[0].dtype) || !is_even(p->x)) {
+    if (!has_few_rows(cuda, p->w) || !is_even(p->x)) {
         if (p->w->part[0].is_tiled)
             vibe_cuda_multiply_expanded(s, p, vibe_cuda_linear);
         else
@@ -259,8 +270,7 @@ static int is_rows(const struct vibe_cuda *cuda,
         w->whole_N * w->K <= COLUMNS_WEIGHTS)
         return 0;
     return p->x->T <= LT_T && w->whole_N > VIBE_CUDA_FEW &&
-           w->K > VIBE_CUDA_THIN && is_even(p->x) &&
-           has_tensor_cores(cuda, w->part[0].dtype);
+           w->K > VIBE_CUDA_THIN && is_even(p->x) && has_few_rows(cuda, w);
 }
 
 /* Weights of fewer bits are quick to read and slow to widen: there more warps

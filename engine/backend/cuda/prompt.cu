@@ -52,21 +52,44 @@ __global__ void __launch_bounds__(THREADS)
         bf16_pair(v[6], v[7]));
 }
 
-/* A thread makes eight neighbours of a row bf16. */
+/* Bytes to bf16, by eight neighbours of a row. */
+struct expansion {
+    uint4 *out;
+    const char *w;
+    unsigned n, of_row; /* eights */
+    bool is_banded;     /* see matrix.h */
+};
+
+/* Where in rows those eight are that lie in w as number i. */
+__device__ static inline unsigned in_rows(const expansion &a, unsigned i)
+{
+    enum {
+        OF_TILE_ROW = VIBE_TILE_COLUMNS / 8,
+        OF_TILE = VIBE_TILE_ROWS * OF_TILE_ROW,
+    };
+    const unsigned at = i % (VIBE_TILE_ROWS * a.of_row);
+
+    return a.is_banded ? i - at + at % OF_TILE / OF_TILE_ROW * a.of_row +
+                             at / OF_TILE * OF_TILE_ROW + at % OF_TILE_ROW
+                       : i;
+}
+
+/* A thread does eight. */
 template <int dtype>
 __global__ void __launch_bounds__(THREADS)
-    expand_kernel(uint4 *out, const void *w, size_t n_eights)
+    expand_kernel(const __grid_constant__ struct expansion a)
 {
-    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    const unsigned i = blockIdx.x * THREADS + threadIdx.x;
     weights8<dtype> u;
     float f[8];
 
-    if (i >= n_eights)
+    if (i >= a.n)
         return;
-    load8(u, (const char *)w + weight_bytes<dtype>(8 * i));
+    load8(u, a.w + (size_t)8 * i);
     widen8<dtype>(f, u);
-    out[i] = make_uint4(bf16_pair(f[0], f[1]), bf16_pair(f[2], f[3]),
-                        bf16_pair(f[4], f[5]), bf16_pair(f[6], f[7]));
+    a.out[in_rows(a, i)] = make_uint4(
+        bf16_pair(f[0], f[1]), bf16_pair(f[2], f[3]), bf16_pair(f[4], f[5]),
+        bf16_pair(f[6], f[7]));
 }
 
 struct finishing {
@@ -156,19 +179,18 @@ cudaError_t vibe_cuda_round(const struct vibe_cuda *cuda, void *out,
 cudaError_t vibe_cuda_expand(const struct vibe_cuda *cuda, void *out,
                              const struct vibe_matrix *w)
 {
-    const size_t n_eights = w->N * vibe_cuda_stride(w->K) / 8;
-    const unsigned blocks = (unsigned)((n_eights + THREADS - 1) / THREADS);
-    const void *data = w->part[0].data;
-    uint4 *to = (uint4 *)out;
+    const size_t of_row = vibe_cuda_stride(w->K) / 8;
+    const struct expansion a = {(uint4 *)out, (const char *)w->part[0].data,
+                                (unsigned)(w->N * of_row), (unsigned)of_row,
+                                vibe_cuda_is_banded(w) != 0};
+    const unsigned blocks = (a.n + THREADS - 1) / THREADS;
 
     if (w->part[0].is_tiled)
         return vibe_cuda_expand_tiles(cuda, out, w);
     if (w->part[0].dtype == VIBE_I8)
-        expand_kernel<VIBE_I8>
-            <<<blocks, THREADS, 0, cuda->compute>>>(to, data, n_eights);
+        expand_kernel<VIBE_I8><<<blocks, THREADS, 0, cuda->compute>>>(a);
     else if (w->part[0].dtype == VIBE_F8_E4M3)
-        expand_kernel<VIBE_F8_E4M3>
-            <<<blocks, THREADS, 0, cuda->compute>>>(to, data, n_eights);
+        expand_kernel<VIBE_F8_E4M3><<<blocks, THREADS, 0, cuda->compute>>>(a);
     else
         return cudaErrorInvalidValue;
     return cudaGetLastError();

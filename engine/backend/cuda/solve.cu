@@ -55,6 +55,7 @@ struct solve {
     float eps;
     unsigned K, stride, C; /* stride: elements of a row of w */
     unsigned of_block;     /* channels */
+    bool is_banded;        /* w, see matrix.h */
 };
 
 /* Where four neighbours of a normed row from c on are kept. */
@@ -180,9 +181,9 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
     for (unsigned i = 0; i < PASSES; i++)
         if (is_there && first + i * PASS < a.stride)
-            load8(w[i],
-                  (const char *)a.w + weight_bytes<dtype>((size_t)c * a.stride +
-                                                          first + i * PASS));
+            load8(w[i], (const char *)a.w +
+                            weight_bytes<dtype>(element_at<dtype>(
+                                c, first + i * PASS, a.stride, a.is_banded)));
     if (is_there && a.w_scale)
         scale = a.w_scale[c];
     wait_for_inputs();
@@ -266,7 +267,8 @@ cudaError_t vibe_cuda_solve(cudaStream_t stream,
                       (unsigned)w->K,
                       (unsigned)vibe_cuda_stride(w->K),
                       (unsigned)w->N,
-                      (unsigned)(solver->x->B <= FEW ? WARPS / 2 : WARPS)};
+                      (unsigned)(solver->x->B <= FEW ? WARPS / 2 : WARPS),
+                      vibe_cuda_is_banded(w) != 0};
     const enum vibe_dtype dtype = w->part[0].dtype;
     const void *kernel = dtype == VIBE_BF16 ? kernel_for<VIBE_BF16>(w->K)
                          : dtype == VIBE_I8 ? kernel_for<VIBE_I8>(w->K)

@@ -155,6 +155,24 @@ __device__ static inline void widen8(float f[8], const weights8<dtype> &w)
     }
 }
 
+template <int dtype>
+constexpr bool is_byte = dtype == VIBE_F8_E4M3 || dtype == VIBE_I8;
+
+/* Where column k of row n is, in elements, in a matrix that has so many from row
+ * to row; bytes may lie in bands (matrix.h). */
+template <int dtype>
+__device__ static inline size_t element_at(size_t n, unsigned k,
+                                           unsigned stride, bool is_banded)
+{
+    const unsigned r = n % VIBE_TILE_ROWS;
+
+    if (is_byte<dtype> && is_banded)
+        return (n - r) * stride +
+               k / VIBE_TILE_COLUMNS * (VIBE_TILE_COLUMNS * VIBE_TILE_ROWS) +
+               r * VIBE_TILE_COLUMNS + k % VIBE_TILE_COLUMNS;
+    return n * stride + k;
+}
+
 /* One weight. */
 template <int dtype>
 __device__ static inline float weight_at(const void *w, size_t i)
@@ -189,8 +207,8 @@ __device__ static inline float weight_at(const void *w, size_t i)
  *
  * and, where lanes would meet in a bank, in what order the 16-byte pieces of
  * a row lie in shared memory: piece i of row r is at place(i, r).  Formats of
- * whole tiles (backend/tiles.h) say how many bytes of one there are in memory,
- * STORED_BYTES, and are read in decode.cuh.
+ * tiles that lie whole in memory, too (backend/tiles.h, and bands of bytes),
+ * say how many bytes of one there are, STORED_BYTES.
  */
 enum { TILE_N = 16, TILE_K = 64 };
 
@@ -250,7 +268,11 @@ template <> struct growth<VIBE_F8_E4M3> {
 
 /* What formats of a byte share. */
 template <int dtype> struct byte_format {
-    enum { ROW_BYTES = TILE_K, TILE_BYTES = TILE_N * ROW_BYTES };
+    enum {
+        ROW_BYTES = TILE_K,
+        STORED_BYTES = TILE_N * ROW_BYTES,
+        TILE_BYTES = STORED_BYTES,
+    };
 
     __device__ static inline unsigned place(unsigned piece, unsigned)
     {

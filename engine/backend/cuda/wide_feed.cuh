@@ -297,6 +297,51 @@ template <int dtype> struct tiles_feed {
     }
 };
 
+/* Of tiles of bytes, a quarter of a stage at a time. */
+template <int dtype> struct bands_feed {
+    enum {
+        PIECE = 512, /* of one go */
+        OF_TILE = format<dtype>::TILE_BYTES / PIECE,
+        AT_ONCE = (HEIGHT * OF_TILE + 3) / 4,
+    };
+
+    const unsigned char *from;     /* this lane's bytes of the first tile */
+    unsigned to, of_group, n_left; /* n_left: groups that there are */
+
+    __device__ inline void open(const decode &a, unsigned stage, unsigned group)
+    {
+        const unsigned at = threadIdx.x % 32 * 16;
+
+        of_group = a.n_tiles * format<dtype>::TILE_BYTES;
+        from = (const unsigned char *)a.w + (size_t)group * of_group + at;
+        to = stage + at;
+        n_left = group < a.n_groups ? a.n_groups - group : 0;
+        keep(from);
+        keep(to);
+        keep(of_group);
+        keep(n_left);
+    }
+
+    __device__ inline void fetch(unsigned slot, const decode &, unsigned tile,
+                                 bool is_in, unsigned i) const
+    {
+        const unsigned left = is_in ? n_left : 0;
+        const unsigned char *p = from +
+                                 (size_t)tile * format<dtype>::TILE_BYTES;
+
+#pragma unroll
+        for (unsigned go = i * AT_ONCE; go < (i + 1) * AT_ONCE; go++)
+            copy_to_shared(to + slot + go * PIECE,
+                           p + (size_t)(go / OF_TILE * of_group) +
+                               go % OF_TILE * PIECE,
+                           go / OF_TILE < left);
+    }
+};
+
+template <> struct w_feed<VIBE_F8_E4M3> : bands_feed<VIBE_F8_E4M3> {
+};
+template <> struct w_feed<VIBE_I8> : bands_feed<VIBE_I8> {
+};
 template <> struct w_feed<VIBE_I4> : tiles_feed<VIBE_I4> {
 };
 template <> struct w_feed<VIBE_BF16_PACKED> : tiles_feed<VIBE_BF16_PACKED> {

@@ -126,11 +126,34 @@ static void int8_are_stored_128_larger(void **state)
                          (int8_t)bytes[i] + 128);
 }
 
+static void bytes_of_tiles_lie_together(void **state)
+{
+    enum { N = 48, K = 128, TILE = 16 * 64 };
+    static uint8_t bytes[N * K], laid[2 * 16 * K];
+    struct vibe_matrix_source src = source_of(VIBE_I8, N, K);
+    struct vibe_ops cuda = {0};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i * 37 + i / 256);
+    src.part[0].data = bytes;
+    vibe_cuda_memory_init(&cuda);
+    assert_int_equal(cuda.piece_bytes(NULL, &src, 16, 32), sizeof(laid));
+    cuda.matrix_lay(NULL, &src, 16, 32, laid);
+
+    for (size_t n = 0; n < 32; n++)
+        for (size_t k = 0; k < K; k++)
+            assert_int_equal(
+                laid[n / 16 * 16 * K + k / 64 * TILE + n % 16 * 64 + k % 64],
+                bytes[(16 + n) * K + k] ^ 0x80);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(plain_matrices_are_counted_alike),
     cmocka_unit_test(parts_of_two_kinds_are_counted_alike),
     cmocka_unit_test(float8_come_out_of_a_word_in_pairs),
     cmocka_unit_test(int8_are_stored_128_larger),
+    cmocka_unit_test(bytes_of_tiles_lie_together),
 };
 
 VIBE_TEST_MAIN(tests)
