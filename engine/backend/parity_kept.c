@@ -158,6 +158,9 @@ static void kept(struct vibe_lab *lab)
         {NORM, 0, 3, 1, 32, 320, VIBE_I8},
         {NORM, 0, 13, 1, 37, 300, VIBE_BF16},
         {NORM, 0, 1, 3, 20, 515, VIBE_F32},
+        {NORM, 0, 2, 1, 48, 3584, VIBE_F8_E4M3},
+        {COPY, 0, 3, 1, 80, 576, VIBE_F8_E4M3},
+        {ADD_SILU, 0, 2, 2, 64, 4672, VIBE_I8},
         {NORM, 0, 20, 1, 48, 1536, VIBE_F8_E4M3},
         {NORM, 0, 4, 17, 656, 576, VIBE_I8},
         {ADD_SILU, 1, 3, 10, 80, 1536, VIBE_F8_E4M3},
@@ -185,9 +188,9 @@ static void kept(struct vibe_lab *lab)
 }
 
 /* A product whose x is woven writes what the next one reads. */
-static void kept_woven(struct vibe_lab *lab)
+static void run_woven(struct vibe_lab *lab, size_t n_rows)
 {
-    enum { ROWS = 20, C = 576, N = 48 };
+    enum { C = 576, N = 48 };
     const struct vibe_lab_matrix of_pair = {.dtype = VIBE_F8_E4M3,
                                             .N = (size_t)2 * C,
                                             .K = C,
@@ -200,11 +203,11 @@ static void kept_woven(struct vibe_lab *lab)
     struct vibe_tensor y[2][VIBE_SIDES];
     struct vibe_matrix *up[VIBE_SIDES], *down[VIBE_SIDES];
 
-    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, ROWS, 1, C);
-    vibe_lab_tensor(lab, kept, VIBE_FILL_POISON, ROWS, 1, C);
-    vibe_lab_tensor(lab, act, VIBE_FILL_POISON, ROWS, 1, C);
-    vibe_lab_tensor(lab, y[0], VIBE_FILL_POISON, ROWS, 1, N);
-    vibe_lab_tensor(lab, y[1], VIBE_FILL_POISON, ROWS, 1, N);
+    vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, n_rows, 1, C);
+    vibe_lab_tensor(lab, kept, VIBE_FILL_POISON, n_rows, 1, C);
+    vibe_lab_tensor(lab, act, VIBE_FILL_POISON, n_rows, 1, C);
+    vibe_lab_tensor(lab, y[0], VIBE_FILL_POISON, n_rows, 1, N);
+    vibe_lab_tensor(lab, y[1], VIBE_FILL_POISON, n_rows, 1, N);
     vibe_lab_matrix(lab, up, &of_pair);
     vibe_lab_matrix(lab, down, &of_y);
     for (int i = 0; i < 2 * VIBE_SIDES && !lab->err.code; i++) {
@@ -223,8 +226,14 @@ static void kept_woven(struct vibe_lab *lab)
     }
     if (!lab->err.code)
         vibe_lab_same(lab, "kept", &y[0][VIBE_TESTED], &y[1][VIBE_TESTED],
-                      "woven M=%d K=%d", ROWS, C);
+                      "woven M=%zu K=%d", n_rows, C);
     vibe_lab_clear(lab);
+}
+
+static void kept_woven(struct vibe_lab *lab)
+{
+    run_woven(lab, 20);
+    run_woven(lab, 3);
 }
 
 /* Products large enough to take x rounded. */

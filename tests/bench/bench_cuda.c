@@ -105,6 +105,8 @@ static void multiply(void *user)
             .is_pair = p->is_pair,
         };
 
+        x.is_woven = x.is_for_products && !p->is_gemm &&
+                     vibe_weaves(b->be, &x, &w);
         if (p->is_normed)
             vibe_linear_norm(&b->s, &y, &x, &norm, &w, epilogue, NULL);
         else if (p->is_gemm)

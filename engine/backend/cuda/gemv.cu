@@ -32,12 +32,21 @@ __device__ static inline target target_of(const decode &a, unsigned n_outputs)
     return t;
 }
 
+/* What sums of x and weights lack, as both were made for the products. */
+template <int dtype> __device__ static inline float growth_of(const decode &a)
+{
+    return is_byte<dtype> && a.x.is_woven ? growth<dtype>::OF_WOVEN
+                                          : growth<dtype>::OF_SUMS;
+}
+
 /* Add up the slices of a block's outputs, finish and store. */
 template <int dtype, int WARPS, int OUTPUTS>
 __device__ static inline void finish_outputs(
     const float parts[WARPS][ROWS][OUTPUTS], const decode &a, const target &t,
     const struct operands &o, unsigned n)
 {
+    const keeping how = {a.e.y.is_split, a.e.y.is_woven};
+    float *y = a.e.y.data + t.y_at;
     float sums[WARPS];
     float z, up;
 
@@ -45,14 +54,14 @@ __device__ static inline void finish_outputs(
     for (unsigned s = 0; s < WARPS; s++)
         sums[s] = parts[s][t.m][t.r];
     add_halves<WARPS>(sums);
-    z = sums[0] * (o.scale * growth<dtype>::OF_SUMS) + o.bias;
+    z = sums[0] * (o.scale * growth_of<dtype>(a)) + o.bias;
     up = __shfl_xor_sync(0xFFFFFFFFu, z, 1);
     if (!t.is_there || n >= a.e.N)
         return;
     if (a.e.kind != VIBE_SWIGLU)
-        put(a.e.y, t.y_at + n, finished(a.e.kind, o, z));
+        keep_at(y, n, finished(a.e.kind, o, z), how);
     else if (n % 2 == 0)
-        put(a.e.y, t.y_at + n / 2, silu(z) * up);
+        keep_at(y, n / 2, silu(z) * up, how);
 }
 
 /* What is known of the groups of a round. */

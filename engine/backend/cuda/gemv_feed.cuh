@@ -70,7 +70,8 @@ __device__ static inline size_t row_of(const decode &a, const struct view &v,
 /*
  * x on its way through the ring: 16 neighbours of up to four rows.  Quads of
  * channels are pieces of 16 bytes; those of the upper half of a row swap
- * places so that lanes meet in no bank.
+ * places so that lanes meet in no bank, and so do those of each half of woven
+ * rows.
  */
 struct x_feed {
     const float *from[ROWS / 2]; /* this lane's quad of every other row */
@@ -85,17 +86,21 @@ struct x_feed {
         const unsigned lane = threadIdx.x % 32;
         const unsigned quad = lane % 16;
         const unsigned m = min(lane / 8, a.n_rows - 1);
+        const unsigned half = lane / 4 % 2;
 
 #pragma unroll
         for (unsigned i = 0; i < ROWS / 2; i++) {
             from[i] = a.x.data + row_of(a, a.x, 2 * i + lane / 16) + 4 * quad;
             keep(from[i]);
         }
-        to = lane / 16 * X_BYTES + (quad ^ (quad / 8 * 2)) * 16;
+        to = a.x.is_woven ? lane / 16 * 2 + quad / 8 : quad / 8;
+        to = lane / 16 * X_BYTES + (quad ^ to * 2) * 16;
         part = part_of_lane();
         keep(to);
         keep(part);
-        at = m * X_BYTES + lane % 4 * 64 + lane % 4 / 2 * 32;
+        at = a.x.is_woven ? half * 128 + (m % 2 * 2 + half) * 32 + lane % 4 * 4
+                          : lane % 4 * 64 + lane % 4 / 2 * 32;
+        at += m * X_BYTES;
         digits = m * DIGIT_ROW + digits_at(m, lane / 4 % 2) + lane % 4 * 16;
         units = even(a.n_rows) * DIGIT_ROW;
         unit = units + 4 * min(lane % 4, a.n_rows - 1);
@@ -117,19 +122,37 @@ struct x_feed {
      * of this dtype. */
     template <int dtype>
     __device__ inline void read(unsigned pairs[8], const unsigned char *tile_at,
-                                bool is_split) const
+                                const view &of) const
     {
         float4 x[4];
+
+        if (is_byte<dtype> && of.is_woven) {
+            read_woven(pairs, tile_at);
+            return;
+        }
 
 #pragma unroll
         for (unsigned i = 0; i < 4; i++)
             x[i] = *(const float4 *)(tile_at + (at ^ i / 2 * 32) + i % 2 * 16);
-        part_of_x(pairs, x, part, is_split);
+        part_of_x(pairs, x, part, of.is_split);
         if (growth<dtype>::OF_X)
 #pragma unroll
             for (unsigned i = 0; i < 8; i++)
                 pairs[i] = fma_pairs(pairs[i], growth<dtype>::OF_X * 0x10001u,
                                      0x80008000u);
+    }
+
+    /* The same of woven ones, which have grown already. */
+    __device__ inline void read_woven(unsigned pairs[8],
+                                      const unsigned char *tile_at) const
+    {
+#pragma unroll
+        for (unsigned i = 0; i < 4; i++) {
+            const unsigned *p = (const unsigned *)(tile_at + (at ^ i * 32));
+
+            pairs[2 * i] = p[0];
+            pairs[2 * i + 1] = p[4];
+        }
     }
 
     /* Make digits of a tile from the ring, what this lane has copied. */
@@ -440,7 +463,7 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
 #pragma unroll
         for (int h = 0; h < HEIGHT; h++)
             w[h].read(here + h * TILE_BYTES, groups[h]);
-        x.template read<dtype>(pairs, here + X_AT, a.x.is_split);
+        x.template read<dtype>(pairs, here + X_AT, a.x);
 #pragma unroll
         for (int h = 0; h < HEIGHT; h++)
             groups[h].put(w[h], tile, a, n + h);

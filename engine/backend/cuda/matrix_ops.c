@@ -112,7 +112,10 @@ static void multiply_few_rows(struct vibe_stream *s,
     size_t bytes;
 
     if (p->x->is_woven) {
-        vibe_cuda_latch(s, vibe_cuda_gemv_async(cuda, p), "linear");
+        vibe_cuda_latch(s,
+                        M > VIBE_CUDA_GEMV_ROWS ? vibe_cuda_gemv_async(cuda, p)
+                                                : vibe_cuda_gemv(cuda, p, 0, M),
+                        "linear");
         return;
     }
     if (!has_few_rows(cuda, p->w) || !is_even(p->x)) {
@@ -143,6 +146,13 @@ static void multiply_few_rows(struct vibe_stream *s,
         vibe_cuda_latch(s, vibe_cuda_gemv_wide(cuda, p, partial), "linear");
 }
 
+/* Whether gemv takes x woven. */
+static int is_woven_for_few(const struct vibe_cuda_product *p)
+{
+    return p->x->B * p->x->T <= VIBE_CUDA_GEMV_ROWS &&
+           vibe_cuda_is_banded(p->w) && is_even(p->x) && !vibe_cuda_is_tile(p);
+}
+
 /* Of what would otherwise be a few rows, too: they have the same bits. */
 int vibe_cuda_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
                      const struct vibe_matrix *w)
@@ -152,7 +162,7 @@ int vibe_cuda_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
     return x->T <= LT_T && w->whole_N > VIBE_CUDA_FEW &&
            w->K > VIBE_CUDA_THIN &&
            has_tensor_cores(vibe_cuda_of(be), w->part[0].dtype) &&
-           vibe_cuda_can_async(&p);
+           (is_woven_for_few(&p) || vibe_cuda_can_async(&p));
 }
 
 void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,

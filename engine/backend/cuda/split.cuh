@@ -6,10 +6,10 @@
  * upper half of each word is the high part, the lower half the low one.  GPUs
  * without bf16 keep floats.
  *
- * One that is woven, for gemv_async.cu, has in the place of every WEAVE words
- * their high parts, then their low ones, sixteen for each of four products
- * (decode.cuh) in the order in which lanes have weights; all of them have grown
- * as float8 wants it (weights.cuh).
+ * One that is woven, for weights of a byte, has in the place of every WEAVE
+ * words their high parts, then their low ones, sixteen for each of four
+ * products (decode.cuh) in the order in which lanes have weights; all of them
+ * have grown as float8 wants it (weights.cuh).
  */
 #ifndef VIBE_CUDA_SPLIT_CUH
 #define VIBE_CUDA_SPLIT_CUH
