@@ -76,6 +76,35 @@ __device__ static inline void rows_of_x(unsigned rows[4], const float4 &x,
     read_split(rows[0], rows[1], make_float2(x.x, x.y), is_split);
     read_split(rows[2], rows[3], make_float2(x.z, x.w), is_split);
 }
+
+/* Add what a tile gives: it is a slice, and the others are zeros, which make no
+ * negative one. */
+template <int dtype>
+__device__ static inline void add_tile(float sums[2][2],
+                                       const strip<dtype> w[2],
+                                       const float4 x[4], bool is_split)
+{
+    float c[2][4] = {};
+
+#pragma unroll
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned rows[4];
+
+        rows_of_x(rows, x[i], is_split);
+#pragma unroll
+        for (unsigned half = 0; half < 2; half++) {
+            unsigned pairs[2];
+
+            w[half].expand(pairs, i);
+            multiply(c[half], rows, pairs);
+        }
+    }
+#pragma unroll
+    for (unsigned half = 0; half < 2; half++)
+#pragma unroll
+        for (unsigned i = 0; i < 2; i++)
+            sums[half][i] += c[half][i] + c[half][2 + i];
+}
 #endif
 
 /* bytes: y, and little else. */
@@ -109,30 +138,8 @@ __global__ void __launch_bounds__(32 * WARPS)
     for (unsigned half = 0; half < 2; half++)
         to[half].read_late(a.e, m, first + 8 * half + 2 * q);
 #pragma unroll
-    for (unsigned t = 0; t < TILES; t++) {
-        float c[2][4] = {};
-
-#pragma unroll
-        for (unsigned i = 0; i < 4; i++) {
-            unsigned rows[4];
-
-            rows_of_x(rows, x[t][i], a.x.is_split);
-#pragma unroll
-            for (unsigned half = 0; half < 2; half++) {
-                unsigned pairs[2];
-
-                w[t][half].expand(pairs, i);
-                multiply(c[half], rows, pairs);
-            }
-        }
-        /* a tile is a slice, and the others are zeros, which make no negative
-         * one */
-#pragma unroll
-        for (unsigned half = 0; half < 2; half++)
-#pragma unroll
-            for (unsigned i = 0; i < 2; i++)
-                sums[half][i] += c[half][i] + c[half][2 + i];
-    }
+    for (unsigned t = 0; t < TILES; t++)
+        add_tile(sums, w[t], x[t], a.x.is_split);
 #pragma unroll
     for (unsigned half = 0; half < 2; half++)
         if (to[half].is_there[0])
