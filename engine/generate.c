@@ -391,15 +391,17 @@ static void run_first(struct vibe_generator *g)
     vibe_mark(g->s, VIBE_MARK_STAGE + VIBE_STAGE_LM);
 }
 
-/* What is wanted of a frame once its audio is there, but for the next audio. */
+/* What is wanted of a frame once its audio is there, but for the next audio;
+ * its copy comes first, since a kernel there would share the queue of what is
+ * to run beside it. */
 static void run_beside(void *user)
 {
     struct vibe_generator *g = user;
 
-    vibe_frame_connect_latent(&g->frame, g->s);
-    read_logits(g);
     vibe_read(g->s, g->host_pcm, g->frame.pcm.data,
               g->n * g->models->config.hop * sizeof(float));
+    vibe_frame_connect_latent(&g->frame, g->s);
+    read_logits(g);
 }
 
 /* The stages of a frame, with marks (timeline.h) after each.  A copy to the
