@@ -27,8 +27,11 @@ __device__ static inline target target_of(const decode &a, unsigned n_outputs)
     t.r = threadIdx.x % n_outputs;
     t.m = threadIdx.x / n_outputs;
     t.is_there = t.m < a.n_rows && t.r < a.outputs;
-    t.y_at = row_of(a, a.e.y, t.m);
-    t.gate_at = row_of(a, a.e.gate, t.m);
+    t.y_at = t.gate_at = 0;
+    if (STARTS_EARLY || t.is_there) {
+        t.y_at = row_of(a, a.e.y, t.m);
+        t.gate_at = row_of(a, a.e.gate, t.m);
+    }
     return t;
 }
 
@@ -64,15 +67,29 @@ __device__ static inline void finish_outputs(
         keep_at(y, n / 2, silu(z) * up, how);
 }
 
-/* What is known of the groups of a round. */
-template <int dtype, int HEIGHT>
-__device__ static inline void open_groups(group_of<dtype> (&groups)[HEIGHT],
-                                          const decode &a, unsigned round)
-{
-#pragma unroll
-    for (unsigned h = 0; h < HEIGHT; h++)
-        groups[h].open(a, round * HEIGHT + h);
-}
+/* What there is to know of a round's groups, asked for ahead: where it is two
+ * rounds ahead, what it is one. */
+template <int dtype, int HEIGHT> struct groups_ahead {
+    __device__ inline void find(const decode &, unsigned) {}
+    __device__ inline void look(const decode &) {}
+    __device__ inline void open(group_of<dtype> (&)[HEIGHT]) const {}
+};
+template <> struct groups_ahead<VIBE_BF16_PACKED, 1> : packed_ahead {
+    typedef group_of<VIBE_BF16_PACKED> group;
+
+    __device__ inline void find(const decode &a, unsigned i)
+    {
+        packed_ahead::find(a.list, group::of_matrix(a, i));
+    }
+    __device__ inline void look(const decode &a)
+    {
+        packed_ahead::look(a.list);
+    }
+    __device__ inline void open(group (&groups)[1]) const
+    {
+        packed_ahead::open(groups[0]);
+    }
+};
 
 /* The sums of a fold: of this warp's tiles from the first one to the end. */
 template <int dtype, int HEIGHT, bool KEEPS>
@@ -148,12 +165,15 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
     const unsigned lane = threadIdx.x % 32;
     const target t = target_of(a, OUTPUTS);
     feeder<dtype, HEIGHT, KEEPS> tiles;
+    groups_ahead<dtype, HEIGHT> first, ahead;
     group_of<dtype> groups[HEIGHT];
     unsigned side = 0;
 
-    open_groups(groups, a, blockIdx.x);
+    first.find(a, blockIdx.x);
+    ahead.find(a, blockIdx.x + gridDim.x);
     tiles.open(a, (unsigned char *)memory);
-    tiles.fill(a);
+    tiles.fill(a, first);
+    first.open(groups);
     for (unsigned i = blockIdx.x; i < a.n_rounds; i += gridDim.x, side ^= 1) {
         const unsigned n = i * a.outputs + t.r;
         struct operands o = {};
@@ -161,8 +181,10 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
 
         if (t.is_there && n < a.e.N)
             o = read_operands(a.e, t.y_at, t.gate_at, n);
+        ahead.look(a);
+        ahead.find(a, i + 2 * gridDim.x);
         add_slice(sums, tiles, groups, i * HEIGHT, a);
-        open_groups(groups, a, i + gridDim.x);
+        ahead.open(groups);
         if (lane % 4 < a.n_rows)
 #pragma unroll
             for (unsigned h = 0; h < HEIGHT; h++) {

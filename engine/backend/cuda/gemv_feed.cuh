@@ -81,16 +81,18 @@ struct x_feed {
     unsigned digits, unit;       /* of a column, and a row of sums */
     unsigned units;              /* behind the digits of a tile */
 
-    __device__ inline void open(const decode &a)
+    __device__ inline void open(const decode &a, unsigned lane)
     {
-        const unsigned lane = threadIdx.x % 32;
         const unsigned quad = lane % 16;
         const unsigned m = min(lane / 8, a.n_rows - 1);
         const unsigned half = lane / 4 % 2;
 
 #pragma unroll
         for (unsigned i = 0; i < ROWS / 2; i++) {
-            from[i] = a.x.data + row_of(a, a.x, 2 * i + lane / 16) + 4 * quad;
+            from[i] = a.x.data;
+            if (STARTS_EARLY || 2 * i < a.n_rows)
+                from[i] += row_of(a, a.x, 2 * i + lane / 16);
+            from[i] += 4 * quad;
             keep(from[i]);
         }
         to = a.x.is_woven ? lane / 16 * 2 + quad / 8 : quad / 8;
@@ -315,12 +317,13 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
             weights.turn(a, ahead.round);
     }
 
-    __device__ inline void fill(const decode &a)
+    /* Fill the ring, and early on look for what else the first round needs. */
+    template <class T> __device__ inline void fill(const decode &a, T &first)
     {
         if constexpr (STARTS_EARLY)
-            fill_early(a);
+            fill_early(a, first);
         else
-            fill_slots(a);
+            fill_slots(a, first);
         if constexpr (KEEPS)
             keep_x(a);
         else if constexpr (dtype == VIBE_I4)
@@ -330,7 +333,8 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     /* Fill the ring: weights before the kernel ahead has ended, x after.  The
      * next kernel begins to read behind these weights, but beside them where
      * they are nearly all: what it reads first comes one after another. */
-    __device__ inline void fill_early(const decode &a)
+    template <class T>
+    __device__ inline void fill_early(const decode &a, T &first)
     {
         route way = ahead;
 
@@ -342,7 +346,8 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
                 copies_end();
             next(a);
         }
-        x.open(a);
+        first.look(a);
+        x.open(a, threadIdx.x % 32);
         let_next_start();
         wait_for_inputs();
         for (unsigned char *to = begin; !KEEPS && to < end; to += slot_bytes) {
@@ -354,12 +359,23 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     }
 
     /* Where nothing comes early a slot is whole before the next is asked for,
-     * lest the first waits for all. */
-    __device__ inline void fill_slots(const decode &a)
+     * lest the first waits for all, and weights are asked for before it is
+     * known where x is. */
+    template <class T>
+    __device__ inline void fill_slots(const decode &a, T &first)
     {
-        x.open(a);
-        for (unsigned i = 0; i < a.depth; i++)
-            refill(a);
+#pragma unroll 1
+        for (unsigned i = 0; i < a.depth; i++) {
+            unsigned lane = threadIdx.x % 32;
+
+            fetch_weights(here, a);
+            keep(lane);
+            if (i == 0)
+                x.open(a, lane);
+            fetch_x(a);
+            if (i == 1)
+                first.look(a);
+        }
     }
 
     /* Make digits of the first tile's x. */
@@ -441,6 +457,12 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     {
         __syncwarp();
         fetch_weights(here, a);
+        fetch_x(a);
+    }
+
+    /* The rest of a slot's copies, and turn to the next one. */
+    __device__ inline void fetch_x(const decode &a)
+    {
         if (!KEEPS && ahead.is_in())
             x.fetch(here + X_AT, a, ahead.tile);
         copies_end();

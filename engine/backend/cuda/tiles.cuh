@@ -81,6 +81,38 @@ struct packed_group {
     }
 };
 
+/* The same, asked for long before it is wanted: where a group's escapes are
+ * listed, then those. */
+struct packed_ahead {
+    unsigned first, end, exponent; /* of the group found last */
+    unsigned base, escape;         /* of the one looked at */
+    bool has_many;
+
+    __device__ inline void find(const packed_list &list, unsigned group)
+    {
+        first = list.words[group];
+        end = list.words[group + 1];
+        exponent = list.words[list.n + 1 + group];
+    }
+
+    __device__ inline void look(const packed_list &list)
+    {
+        const unsigned lane = threadIdx.x % 32;
+
+        base = exponent / 2 * 0x01010101u;
+        has_many = end - first > 32;
+        escape = (unsigned)VIBE_TILES_MOST << 18;
+        if (lane < end - first)
+            escape = list.words[2 * list.n + 1 + first + lane];
+    }
+
+    __device__ inline void open(packed_group &group) const
+    {
+        group.base = base;
+        group.tile = has_many ? (unsigned)packed_group::ALL : escape >> 18;
+    }
+};
+
 /* N quarters of a packed tile from the first one on, but for escapes. */
 template <int N>
 __device__ static inline void unpack(tile_pairs &t, const unsigned *low,
