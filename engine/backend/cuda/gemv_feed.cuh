@@ -67,6 +67,17 @@ __device__ static inline size_t row_of(const decode &a, const struct view &v,
     return row_at(v, a.e.T, a.first + min(m, a.n_rows - 1));
 }
 
+/* Eight neighbours of each of eight columns, as mma.m16n8k16 takes them, four
+ * times: lanes 8 i, ..., 8 i + 7 say where those of time i are. */
+__device__ static inline void read_columns(unsigned u[4], unsigned at)
+{
+    asm volatile(
+        "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+        : "=r"(u[0]), "=r"(u[1]), "=r"(u[2]), "=r"(u[3])
+        : "r"(at)
+        : "memory");
+}
+
 /*
  * x on its way through the ring: 16 neighbours of up to four rows.  Quads of
  * channels are pieces of 16 bytes; those of the upper half of a row swap
@@ -85,7 +96,6 @@ struct x_feed {
     {
         const unsigned quad = lane % 16;
         const unsigned m = min(lane / 8, a.n_rows - 1);
-        const unsigned half = lane / 4 % 2;
 
 #pragma unroll
         for (unsigned i = 0; i < ROWS / 2; i++) {
@@ -100,12 +110,24 @@ struct x_feed {
         part = part_of_lane();
         keep(to);
         keep(part);
-        at = a.x.is_woven ? half * 128 + (m % 2 * 2 + half) * 32 + lane % 4 * 4
-                          : lane % 4 * 64 + lane % 4 / 2 * 32;
-        at += m * X_BYTES;
+        at = a.x.is_woven ? woven_piece(a, lane)
+                          : m * X_BYTES + lane % 4 * 64 + lane % 4 / 2 * 32;
         digits = m * DIGIT_ROW + digits_at(m, lane / 4 % 2) + lane % 4 * 16;
         units = even(a.n_rows) * DIGIT_ROW;
         unit = units + 4 * min(lane % 4, a.n_rows - 1);
+    }
+
+    /* Where the piece of woven rows is that this lane has the warp read, of its
+     * column and quarter of half a tile. */
+    __device__ static inline unsigned woven_piece(const decode &a,
+                                                  unsigned lane)
+    {
+        const unsigned column = lane % 8;
+        const unsigned m = min(column / 2, a.n_rows - 1);
+        const unsigned turn = m % 2 * 2 + column % 2;
+
+        return m * X_BYTES + column % 2 * (X_BYTES / 2) +
+               (lane / 8 ^ turn * 2) * 16;
     }
 
     __device__ inline void fetch(unsigned char *tile_at, const decode &a,
@@ -132,7 +154,6 @@ struct x_feed {
             read_woven(pairs, tile_at);
             return;
         }
-
 #pragma unroll
         for (unsigned i = 0; i < 4; i++)
             x[i] = *(const float4 *)(tile_at + (at ^ i / 2 * 32) + i % 2 * 16);
@@ -148,13 +169,10 @@ struct x_feed {
     __device__ inline void read_woven(unsigned pairs[8],
                                       const unsigned char *tile_at) const
     {
-#pragma unroll
-        for (unsigned i = 0; i < 4; i++) {
-            const unsigned *p = (const unsigned *)(tile_at + (at ^ i * 32));
+        const unsigned first = shared_address(tile_at);
 
-            pairs[2 * i] = p[0];
-            pairs[2 * i + 1] = p[4];
-        }
+        read_columns(pairs, first + at);
+        read_columns(pairs + 4, first + (at ^ X_BYTES / 4));
     }
 
     /* Make digits of a tile from the ring, what this lane has copied. */
