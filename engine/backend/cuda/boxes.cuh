@@ -84,6 +84,20 @@ __device__ static inline void copy_across(unsigned from, unsigned n,
         : "memory");
 }
 
+/* Copy n bytes, a multiple of 16, to both blocks of a cluster of two, and count
+ * them at the gates of both. */
+__device__ static inline void spread_bytes(unsigned to, const void *from,
+                                           unsigned n, unsigned gate)
+{
+    const unsigned short both = 3;
+
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes."
+        "multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(to),
+        "l"(from), "r"(n), "r"(gate), "h"(both)
+        : "memory");
+}
+
 /* Put v where another block has what this one has at p, likewise. */
 __device__ static inline void send(const float4 *p, unsigned gate,
                                    unsigned block, const float4 &v)
@@ -122,6 +136,29 @@ __device__ static inline void join_cluster(void)
 }
 
 #endif
+
+/* As launch_waiting, two blocks that follow each other as a cluster. */
+static inline cudaError_t launch_pairs(const void *kernel, dim3 grid,
+                                       unsigned threads, size_t shared,
+                                       cudaStream_t stream, void *args)
+{
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attributes[2] = {};
+    void *list[] = {args};
+
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim.x = 2;
+    attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    config.attrs = attributes;
+    config.numAttrs = 2;
+    return cudaLaunchKernelExC(&config, kernel, list);
+}
 
 /* The driver's cuTensorMapEncodeTiled, or NULL. */
 static inline PFN_cuTensorMapEncodeTiled_v12000 encoder(void)

@@ -4,17 +4,18 @@
  *
  * Each product is bound by reading its weights once, and by what a
  * multiprocessor gets of x, all of it each: so x comes as products take it, in
- * two parts and their order, to shared memory in whole tiles.  A block of
- * threads has 64 outputs and 32 tiles of K, of W2 a quarter, four groups of
- * four warps eight each; almost all of their weights are on their way before
- * the inputs are there.  Weights are the 64-row operand of wgmma, from
- * registers; its columns are the high parts of eight rows, their low ones, and
- * so on.
+ * two parts and their order, to shared memory in whole tiles, half of which
+ * each of two blocks, a cluster, has copied for both.  A block of threads has
+ * 64 outputs and 32 tiles of K, of W2 a quarter, four groups of four warps
+ * eight each; almost all of their weights are on their way before the inputs
+ * are there.  Weights are the 64-row operand of wgmma, from registers; its
+ * columns are the high parts of eight rows, their low ones, and so on.
  *
  * Sums have the order of decode.cuh, so that a column gets the bits that it
  * gets from gemv.cu.
  */
 #include "engine/backend/cuda/block.cuh"
+#include "engine/backend/cuda/boxes.cuh"
 #include "engine/backend/cuda/decode.cuh"
 #include "engine/backend/cuda/products.cuh"
 #include "engine/backend/cuda/rows.cuh"
@@ -107,35 +108,6 @@ __global__ __launch_bounds__(WIDTH / 4) void stem_mixer(
 }
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-__device__ static inline void gate_open(unsigned gate)
-{
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(gate)
-                 : "memory");
-}
-
-__device__ static inline void gate_wait(unsigned gate)
-{
-    asm volatile("{.reg .pred is_there; again: "
-                 "mbarrier.try_wait.parity.shared::cta.b64 is_there, [%0], 0; "
-                 "@!is_there bra again;}" ::"r"(gate)
-                 : "memory");
-}
-
-/* Start copying a tile, which opens a gate. */
-__device__ static inline void fetch_x(unsigned to, const void *from,
-                                      unsigned gate)
-{
-    asm volatile(
-        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(gate),
-        "n"((int)X_TILE)
-        : "memory");
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-        "[%0], [%1], %2, [%3];" ::"r"(to),
-        "l"(from), "n"((int)X_TILE), "r"(gate)
-        : "memory");
-}
 
 /* Which tile of K is the nth of a group: W1 has eight slices, of which a group
  * has two, one after the other, and W2 sixteen. */
@@ -302,7 +274,7 @@ __device__ static inline void add_tiles(float (&sums)[8],
             from.take_held(a, held[n - PLACED]);
         if (n + LATER < TILES)
             from.fetch(n + LATER);
-        gate_wait(gates + n * 8);
+        wait_at(gates + n * 8, 0);
         __syncwarp();
         start_products(c, a, x + n * X_TILE, n % FOLD == 0);
         if ((n + 1) % FOLD == 0)
@@ -407,15 +379,19 @@ __global__ __launch_bounds__(THREADS, 1) void stem_kernel(
     for (unsigned i = 0; i < HELD; i++)
         from.hold(held[i], PLACED + i);
     let_next_start();
-    if (n < TILES)
-        gate_open(shared_address(&gates[tile]));
-    show_stores();
+    if (n < TILES) {
+        open_gate(shared_address(&gates[tile]), 1);
+        show_gates();
+        expect(shared_address(&gates[tile]), X_TILE);
+    }
     __syncthreads();
+    reach_cluster();
     wait_for_inputs();
-    if (n < TILES)
-        fetch_x(at + tile * X_TILE,
-                a.x + (size_t)tile_of<IS_DOWN>(group, n) * X_TILE,
-                shared_address(&gates[tile]));
+    join_cluster();
+    if (n < TILES && n % 2 == blockIdx.x % 2)
+        spread_bytes(at + tile * X_TILE,
+                     a.x + (size_t)tile_of<IS_DOWN>(group, n) * X_TILE, X_TILE,
+                     shared_address(&gates[tile]));
     add_tiles<IS_DOWN>(sums, from, held, at + group * TILES * X_TILE,
                        shared_address(&gates[group * TILES]));
     __syncthreads();
@@ -467,10 +443,10 @@ static cudaError_t launch_product(const struct vibe_cuda *cuda, struct stem *a)
 
     if (rc != cudaSuccess)
         return rc;
-    return launch_waiting(kernel,
-                          IS_DOWN ? dim3(WIDTH / OUTPUTS, GROUPS)
-                                  : dim3(4 * WIDTH / OUTPUTS),
-                          THREADS, SHARED, cuda->compute, a);
+    return launch_pairs(kernel,
+                        IS_DOWN ? dim3(WIDTH / OUTPUTS, GROUPS)
+                                : dim3(4 * WIDTH / OUTPUTS),
+                        THREADS, SHARED, cuda->compute, a);
 }
 
 static cudaError_t launch_mixer(cudaStream_t stream, struct mixer *mixer,

@@ -460,28 +460,6 @@ int vibe_cuda_can_wide_block(const struct vibe_cuda *cuda,
            has_products((const void *)wide_block_async_kernel);
 }
 
-/* Launch early, two blocks each as a cluster. */
-static cudaError_t launch_pairs(const void *kernel, unsigned n,
-                                cudaStream_t stream, struct strips *a)
-{
-    cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute attributes[2] = {};
-    void *list[] = {a};
-
-    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[0].val.programmaticStreamSerializationAllowed = 1;
-    attributes[1].id = cudaLaunchAttributeClusterDimension;
-    attributes[1].val.clusterDim.x = CLUSTER;
-    attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
-    config.gridDim = dim3((n + CLUSTER - 1) / CLUSTER * CLUSTER);
-    config.blockDim = dim3(THREADS);
-    config.dynamicSmemBytes = SHARED;
-    config.stream = stream;
-    config.attrs = attributes;
-    config.numAttrs = 2;
-    return cudaLaunchKernelExC(&config, kernel, list);
-}
-
 cudaError_t vibe_cuda_wide_block(const struct vibe_cuda *cuda,
                                  const struct vibe_block_call *call)
 {
@@ -497,5 +475,6 @@ cudaError_t vibe_cuda_wide_block(const struct vibe_cuda *cuda,
         return rc;
     a.rows = max((T + a.of_dialogue - 1) / a.of_dialogue, (unsigned)PAST);
     a.of_dialogue = (T + a.rows - 1) / a.rows;
-    return launch_pairs(kernel, B * a.of_dialogue, cuda->compute, &a);
+    return launch_pairs(kernel, dim3((B * a.of_dialogue + 1) / 2 * 2), THREADS,
+                        SHARED, cuda->compute, &a);
 }
