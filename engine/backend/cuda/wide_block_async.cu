@@ -186,8 +186,9 @@ __device__ static inline void start_unit(float (&c)[SUMS],
     products_end();
 }
 
-/* Named barriers: of what groups leave for each other, and of a group. */
-enum { LEFT_BY = 1, GROUP_OF = LEFT_BY + 2 * ROUNDS };
+/* Named barriers: of what groups leave for each other, of a group, and that the
+ * first has its lead. */
+enum { LEFT_BY = 1, GROUP_OF = LEFT_BY + 2 * ROUNDS, LEAD = GROUP_OF + 2 };
 
 __device__ static inline void await(unsigned barrier, int n)
 {
@@ -261,7 +262,9 @@ struct worker {
         done(1);
     }
 
-    /* Make a round's hidden channels; those of the next product follow. */
+    /* Make a round's hidden channels; those of the next product follow.  The
+     * first group begins before the other, so that one bends what it has made
+     * while the other multiplies. */
     template <bool IS_FIRST>
     __device__ inline void make_hidden(float (&totals)[HALVES][SUMS],
                                        unsigned round)
@@ -272,8 +275,12 @@ struct worker {
         clear(c);
 #pragma unroll
         for (unsigned u = 0; u < STEP_UNITS; u++) {
+            if (IS_FIRST && u == 0 && group == 1)
+                await(LEAD, THREADS);
             run_unit<0>(c, normed, u, true,
                         [&](unsigned half) { add(totals[half], c[half]); });
+            if (IS_FIRST && u + 1 == LEAD_UNITS && group == 0)
+                arrive(LEAD, THREADS);
             if (u + AHEAD < STEP_UNITS)
                 from.load_up(u + AHEAD, round);
             else if (IS_FIRST)

@@ -24,8 +24,9 @@ enum {
     STEPS = C / 16,
     STEP_UNITS = C / UNITS, /* of a round */
     SLICE_UNITS = 4,        /* of a slice of W2 */
+    LEAD_UNITS = 3,         /* that the first group begins with */
     HALVES = 2,             /* 64 outputs of a group, one after the other */
-    AHEAD = 4,              /* units whose weights are in registers */
+    AHEAD = 2,              /* units whose weights are in registers */
     EIGHT_ROWS = 16,        /* bytes of 8 channels of a row, or of 8 rows */
     HALF_STEP = STRIP * EIGHT_ROWS, /* bytes of 8 channels */
     NORMED = HALF_STEP + 16, /* of normed rows: lanes write to other banks */
