@@ -39,7 +39,7 @@ template <unsigned C> struct shape {
         HIDDEN_BYTES = 4 * STEPS * HALF_STEP,
         MIXED_ROW = 4 * C + 16, /* likewise, for lanes that read */
         MIXED_BYTES = STRIP * MIXED_ROW,
-        BUFFERS = 2, /* of hidden channels */
+        BUFFERS = OF_STRIP, /* of hidden channels */
         STRIP_BYTES = NORMED_BYTES + BUFFERS * HIDDEN_BYTES + MIXED_BYTES,
     };
 };
@@ -401,6 +401,8 @@ template <unsigned C> struct worker {
     {
         const unsigned buffer = round % S::BUFFERS;
 
+        if (S::BUFFERS == 1)
+            meet_group(); /* the last are of no more use */
         leave_hidden<C>(memory + place + buffer * S::HIDDEN_BYTES, c);
         show_stores();
         if (S::STRIPS == 1)
