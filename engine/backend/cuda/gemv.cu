@@ -244,10 +244,32 @@ static bool is_followed(void)
     return vibe_cuda_compiled_for() >= 90;
 }
 
+/* Turns of so many blocks that make height tiles of outputs at a time. */
+static size_t turns_of(const struct vibe_matrix *w, size_t height,
+                       size_t n_blocks)
+{
+    const size_t of_turn = height * TILE_N * n_blocks;
+
+    return (w->N + of_turn - 1) / of_turn;
+}
+
+/* Whether turns of three tiles are so much fewer than those of two that they
+ * are less work: no block may have as many tiles in all, or not many more where
+ * none is followed. */
+static bool is_less_by_threes(const struct vibe_matrix *w, size_t n_blocks)
+{
+    const size_t twos = turns_of(w, 2, n_blocks);
+    const size_t threes = turns_of(w, 3, n_blocks);
+
+    if (w->K > LONG_K || twos == 1)
+        return false;
+    return is_followed() ? 3 * threes < 2 * twos : 4 * threes < 3 * twos;
+}
+
 /* Two tiles at once are less work where weights are a byte or less and so come
- * faster; as long as every multiprocessor has some.  Three are, where short
- * rows would take more than two turns of two, or where some multiprocessors
- * would have two blocks and none is followed. */
+ * faster; as long as every multiprocessor has some.  Three are, where that
+ * takes fewer turns, where short rows would take more than two turns of two, or
+ * where some multiprocessors would have two blocks and none is followed. */
 static unsigned height_of(const struct vibe_cuda *cuda,
                           const struct vibe_matrix *w)
 {
@@ -256,7 +278,8 @@ static unsigned height_of(const struct vibe_cuda *cuda,
 
     if (tile_bytes(w->part[0].dtype) > format<VIBE_F8_E4M3>::TILE_BYTES)
         return 1;
-    if (w->K <= SHORT_K && w->N > 2 * 2 * TILE_N * n_blocks)
+    if (is_less_by_threes(w, n_blocks) ||
+        (w->K <= SHORT_K && w->N > 2 * 2 * TILE_N * n_blocks))
         return 3;
     if (!is_followed() && w->K <= LONG_K && w->N > 2 * TILE_N * n_sm &&
         w->N <= 3 * TILE_N * n_sm)
@@ -265,7 +288,8 @@ static unsigned height_of(const struct vibe_cuda *cuda,
 }
 
 /* Have slots for all of a block's tiles, where those are few and there is room:
- * the next kernel's weights then have none and do not come before these. */
+ * the next kernel's weights then have none and do not come before these.  Where
+ * that one does not start early the first tile had better wait for no other. */
 static void take_all(const struct vibe_cuda *cuda, const struct vibe_matrix *w,
                      struct shares *s)
 {
@@ -305,7 +329,7 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
     s.slot_bytes += even(n_rows) * X_BYTES;
     if (w->part[0].dtype != VIBE_I4 && !is_busy(cuda, &s))
         s.depth--; /* another block is worth more than a slot */
-    if (vibe_cuda_is_banded(w))
+    if (is_followed() && vibe_cuda_is_banded(w))
         take_all(cuda, w, &s);
     if (shared_bytes(&s) > room_of(cuda, &s))
         s.depth = SHORT;
