@@ -131,9 +131,7 @@ struct fetcher {
     __device__ inline void fetch_x(const turn &to, unsigned tile) const
     {
         expect(to.gate, X_STAGE_BYTES);
-        for (unsigned i = 0; i < 2; i++)
-            copy_box(to.at + i * X_PART_BYTES, x, (2 * tile + i) * TILE_K,
-                     first_m, to.gate);
+        copy_box(to.at, x, 0, first_m, 2 * tile, to.gate);
     }
 
     /* Weights of the first stages, before x is there. */
@@ -181,16 +179,16 @@ struct raw_weights {
         read_shared(high, at + TILE_N / 2 * TILE_K);
     }
 
-    /* As the rows of two of four products, from the first on. */
-    template <int dtype, unsigned FIRST>
-    __device__ inline void widen(unsigned pairs[2][4]) const
+    /* As the rows of four products. */
+    template <int dtype>
+    __device__ inline void widen(unsigned pairs[4][4]) const
     {
 #pragma unroll
-        for (unsigned i = 0; i < 2; i++) {
+        for (unsigned i = 0; i < 4; i++) {
             unsigned u[2], v[2];
 
-            format<dtype>::expand4_small(u, low[FIRST + i]);
-            format<dtype>::expand4_small(v, high[FIRST + i]);
+            format<dtype>::expand4_small(u, low[i]);
+            format<dtype>::expand4_small(v, high[i]);
             pairs[i][0] = u[0];
             pairs[i][1] = v[0];
             pairs[i][2] = u[1];

@@ -70,6 +70,18 @@ __device__ static inline void copy_box(unsigned to, const CUtensorMap *map,
                  : "memory");
 }
 
+/* The same of a map of three dimensions. */
+__device__ static inline void copy_box(unsigned to, const CUtensorMap *map,
+                                       unsigned column, unsigned row,
+                                       unsigned slab, unsigned gate)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile."
+                 "mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
+                 "[%5];" ::"r"(to),
+                 "l"(map), "r"(column), "r"(row), "r"(slab), "r"(gate)
+                 : "memory");
+}
+
 /* Copy n bytes, a multiple of 16, to where another block of the cluster has
  * what this one has there, and count them at the gate there. */
 __device__ static inline void copy_across(unsigned from, unsigned n,
@@ -173,19 +185,19 @@ static inline PFN_cuTensorMapEncodeTiled_v12000 encoder(void)
     return (PFN_cuTensorMapEncodeTiled_v12000)found;
 }
 
-/* Rows of so many elements as boxes of neighbours by rows. */
-static inline cudaError_t map_rows(CUtensorMap *map, CUtensorMapDataType type,
-                                   const void *data, size_t n_rows,
-                                   size_t row_bytes, size_t n_elements,
-                                   const cuuint32_t box[2],
-                                   CUtensorMapSwizzle swizzle)
+/* Elements in rank dimensions, bytes from one to the next of all but the first,
+ * as boxes. */
+static inline cudaError_t map_boxes(CUtensorMap *map, CUtensorMapDataType type,
+                                    const void *data, unsigned rank,
+                                    const cuuint64_t *sizes,
+                                    const cuuint64_t *strides,
+                                    const cuuint32_t *box,
+                                    CUtensorMapSwizzle swizzle)
 {
-    const cuuint64_t sizes[] = {n_elements, n_rows};
-    const cuuint64_t stride = row_bytes;
-    const cuuint32_t steps[] = {1, 1};
+    const cuuint32_t steps[] = {1, 1, 1};
     const PFN_cuTensorMapEncodeTiled_v12000 encode = encoder();
 
-    if (!encode || encode(map, type, 2, (void *)data, sizes, &stride, box,
+    if (!encode || encode(map, type, rank, (void *)data, sizes, strides, box,
                           steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
                           CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                           CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) != CUDA_SUCCESS)

@@ -41,9 +41,8 @@ __device__ static inline void multiply_64(float c[32], const unsigned a[4],
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(is_sum));
 }
 
-/* c = or += pairs times two of the four parts of a tile of x, from there on;
- * returns before it has been worked out. */
-__device__ static inline void start_products(float c[32], unsigned pairs[2][4],
+/* c = or += pairs times a tile of x; returns before it has been worked out. */
+__device__ static inline void start_products(float c[32], unsigned pairs[4][4],
                                              unsigned x, unsigned is_sum)
 {
     const unsigned long long how = 1ull << 62 | /* swizzled by 128 bytes */
@@ -53,7 +52,7 @@ __device__ static inline void start_products(float c[32], unsigned pairs[2][4],
 
     products_begin();
 #pragma unroll
-    for (unsigned i = 0; i < 2; i++)
+    for (unsigned i = 0; i < 4; i++)
         multiply_64(c, pairs[i], how | (from + i * (32 >> 4)), i ? 1 : is_sum);
     products_end();
 }
@@ -72,13 +71,13 @@ __device__ static inline void take(float4 sums[SUMS], float (&c)[32])
     }
 }
 
-/* How a warp multiplies: a tile is two halves, of which one is widened while
- * the other is multiplied. */
+/* How a warp multiplies: a tile is widened once the one before it has been
+ * multiplied, while other warps multiply theirs. */
 template <int dtype> struct multiplier {
     const desk &of;
     const decode &a;
     float (&c)[32];
-    unsigned first[2][4], second[2][4];
+    unsigned pairs[4][4];
     unsigned mine; /* this lane's weights in a stage */
     turn at;
 
@@ -88,9 +87,10 @@ template <int dtype> struct multiplier {
         at.open(of, 0);
     }
 
-    /* Let a stage be filled again. */
+    /* Wait for the products of a stage, and let it be filled again. */
     __device__ static inline void leave(unsigned gate)
     {
+        products_wait<0>();
         if (threadIdx.x % 32 == 0)
             arrive_at(gate + GATES_BYTES);
     }
@@ -104,19 +104,14 @@ template <int dtype> struct multiplier {
 
             wait_at(at.gate, at.parity);
             raw.read(at.at + mine);
-            products_wait<1>(); /* with first */
-            raw.widen<dtype, 0>(first);
-            __syncwarp();
-            start_products(c, first, at.at, i);
-            products_wait<1>(); /* with second */
             if (i)
                 leave(had);
-            raw.widen<dtype, 2>(second);
-            start_products(c, second, at.at + X_ROW_BYTES / 2, 1);
+            raw.widen<dtype>(pairs);
+            __syncwarp();
+            start_products(c, pairs, at.at, i);
             had = at.gate;
             at.next(of, a);
         }
-        products_wait<0>();
         leave(had);
     }
 };
@@ -252,21 +247,24 @@ int vibe_cuda_can_async(const struct vibe_cuda_product *p)
 
 static cudaError_t map_weights(CUtensorMap *map, const struct decode *a)
 {
-    const size_t band_bytes = (size_t)a->n_tiles * BAND_WORDS * 4;
+    const cuuint64_t band = (cuuint64_t)a->n_tiles * BAND_WORDS;
+    const cuuint64_t sizes[] = {band, a->n_groups};
+    const cuuint64_t stride = band * 4;
     const cuuint32_t box[] = {BAND_WORDS, rows_of_go(a->outputs) / TILE_N};
 
-    return map_rows(map, CU_TENSOR_MAP_DATA_TYPE_UINT32, a->w, a->n_groups,
-                    band_bytes, band_bytes / 4, box,
-                    CU_TENSOR_MAP_SWIZZLE_NONE);
+    return map_boxes(map, CU_TENSOR_MAP_DATA_TYPE_UINT32, a->w, 2, sizes,
+                     &stride, box, CU_TENSOR_MAP_SWIZZLE_NONE);
 }
 
+/* The high parts of a tile of all rows, then the low ones. */
 static cudaError_t map_x(CUtensorMap *map, const struct decode *a)
 {
-    const cuuint32_t box[] = {TILE_K, ASYNC_ROWS};
+    const cuuint64_t sizes[] = {TILE_K, a->n_rows, 2 * (cuuint64_t)a->n_tiles};
+    const cuuint64_t strides[] = {a->x_step * sizeof(float), X_ROW_BYTES};
+    const cuuint32_t box[] = {TILE_K, ASYNC_ROWS, 2};
 
-    return map_rows(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, a->x.data, a->n_rows,
-                    a->x_step * sizeof(float), (size_t)2 * a->K, box,
-                    CU_TENSOR_MAP_SWIZZLE_128B);
+    return map_boxes(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, a->x.data, 3, sizes,
+                     strides, box, CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
 /* Launch early, parts of the same sums as clusters. */

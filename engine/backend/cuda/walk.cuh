@@ -12,7 +12,8 @@
 #if __CUDA_ARCH__ >= 800
 
 /* The tiles of a team: those of its slices, one slice after the other in the
- * order in which each can be added to what is there. */
+ * order in which each can be added to what is there.  Teams, parts and slices
+ * are powers of two. */
 struct walk {
     unsigned first, stride, n_visits; /* slices */
     unsigned visit, tile;
@@ -21,7 +22,7 @@ struct walk {
     {
         first = team * a.parts + blockIdx.y % a.parts;
         stride = a.teams * a.parts;
-        n_visits = a.slices / stride;
+        n_visits = a.slices >> (__ffs(stride) - 1);
         tile = first;
         visit = tile < a.n_tiles ? 0 : n_visits;
     }
@@ -45,7 +46,7 @@ struct walk {
     /* Tiles of the slice, from this one on. */
     __device__ inline unsigned left(const decode &a) const
     {
-        return (a.n_tiles - tile + a.slices - 1) / a.slices;
+        return (a.n_tiles - tile + a.slices - 1) >> (__ffs(a.slices) - 1);
     }
 
     /* Returns whether a slice has ended. */
