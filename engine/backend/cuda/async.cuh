@@ -86,6 +86,23 @@ static inline size_t async_shared(const struct async_shares *s)
            s->teams * s->levels * sums + sums / s->parts * (s->parts - 1);
 }
 
+/* Blocks of many that a multiprocessor has at work together, 2 at most: one
+ * begins or ends beside the other's products. */
+static inline size_t async_together(const struct async_shares *s,
+                                    const struct vibe_cuda *cuda,
+                                    size_t n_blocks)
+{
+    const size_t registers = (size_t)65536 / 96; /* for so many threads */
+    const size_t reserved = 1024;                /* bytes of each block */
+
+    return s->depth == MOST_ASYNC_DEPTH && s->parts == 1 &&
+                   n_blocks > (size_t)cuda->n_sm &&
+                   2 * async_threads(s) <= registers &&
+                   blocks_that_fit(cuda, s->shared + reserved, 2) == 2
+               ? 2
+               : 1;
+}
+
 /*
  * Nanoseconds of an H200 for what the busiest multiprocessor takes: to begin
  * and to end, for each step, and for the products of its columns; within 6 % of
@@ -93,15 +110,17 @@ static inline size_t async_shared(const struct async_shares *s)
  * some multiprocessors out.
  */
 static inline size_t async_cost(const struct async_shares *s, size_t K,
-                                size_t n_sm)
+                                const struct vibe_cuda *cuda)
 {
+    const size_t n_sm = (size_t)cuda->n_sm;
     const size_t workers = (size_t)s->teams * s->parts;
     const size_t n_steps = (K / TILE_K + workers - 1) / workers;
     const size_t n_blocks = (size_t)s->n_passes * s->n_blocks * s->parts;
-    const size_t room = s->parts > 2 ? n_sm * 10 / 11 : n_sm;
+    const size_t together = async_together(s, cuda, n_blocks);
+    const size_t room = together * (s->parts > 2 ? n_sm * 10 / 11 : n_sm);
     const size_t turns = (n_blocks + room - 1) / room;
-    const size_t of_step = 370 - 120 * (s->teams - 1) +
-                           80 * s->columns * s->teams;
+    const size_t of_step = 370 / together - 120 * (s->teams - 1) +
+                           80 * s->columns * s->teams * together;
 
     return turns * (3500 + n_steps * of_step) + (s->parts > 1 ? 400 : 0);
 }
@@ -122,7 +141,7 @@ static inline void try_shares(struct async_shares *best, size_t *least,
         if (async_shared(&s) <= room)
             break;
     s.shared = async_shared(&s);
-    cost = async_cost(&s, w->K, (size_t)cuda->n_sm);
+    cost = async_cost(&s, w->K, cuda);
     if (s.shared <= room && async_threads(&s) <= MOST_ASYNC_THREADS &&
         cost < *least) {
         *least = cost;
