@@ -33,6 +33,8 @@ enum {
     TILE = 16,            /* positions */
     FEW = 32,             /* tiles that are not worth more than one part */
     LEAST = 8,            /* tiles of a part otherwise */
+    ENOUGH = 8,           /* parts, more of which had better be longer */
+    LONG = 16,            /* tiles of those */
     GROUP = 4,            /* quads that lanes side by side read */
     READERS = 32 / GROUP, /* of a quad */
     LETTERS = 4,          /* that a reader reads, at most */
@@ -57,10 +59,15 @@ struct quad {
 
 #if __CUDA_ARCH__ >= 800
 
-/* Parts of a past of so many tiles. */
+/* Parts of a past of so many tiles.  One dialogue has multiprocessors for more;
+ * where there are many, blocks take parts in turn, each of which costs them as
+ * much as its tiles or more. */
 __device__ static inline unsigned parts_for(unsigned n_tiles, unsigned most)
 {
-    return n_tiles <= FEW ? 1 : min(most, n_tiles / LEAST);
+    const unsigned n = max(min(n_tiles / LEAST, (unsigned)ENOUGH),
+                           n_tiles / LONG);
+
+    return n_tiles <= FEW ? 1 : min(most, n);
 }
 
 /* Part i of those that there are: those of one past are side by side, the last

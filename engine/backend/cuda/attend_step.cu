@@ -103,6 +103,13 @@ __device__ static inline void score(float (&s)[4], const work<HD> &w,
     }
 }
 
+__device__ static inline void score_nothing(float (&s)[4])
+{
+#pragma unroll
+    for (unsigned i = 0; i < 4; i++)
+        s[i] = -INFINITY;
+}
+
 /* Scores of N tiles to weights relative to the top so far. */
 template <unsigned HD, unsigned N>
 __device__ static inline void weigh(float (&s)[N][4], work<HD> &w)
@@ -224,8 +231,7 @@ __device__ static inline void begin_tiles(desk<T, HD> *d, const struct step &a,
     }
 }
 
-/* Walk through this warp's tiles, N at a time; of those that are not there, the
- * scores are of what was kept before and made nothing. */
+/* Walk through this warp's tiles, N at a time. */
 template <typename T, unsigned HD, unsigned WARPS, unsigned N>
 __device__ static inline void add_tiles(work<HD> &w, desk<T, HD> *d,
                                         const struct step &a,
@@ -251,8 +257,10 @@ __device__ static inline void add_tiles(work<HD> &w, desk<T, HD> *d,
         for (unsigned j = 0; j < N; j++) {
             const unsigned at = i + j * WARPS;
 
-            score<T, HD>(s[j], w, tiles[j],
-                         at < p.end ? (int)(p.pos + 1 - at * TILE) : 0);
+            if (j == 0 || at < p.end)
+                score<T, HD>(s[j], w, tiles[j], (int)(p.pos + 1 - at * TILE));
+            else
+                score_nothing(s[j]);
         }
         weigh<HD, N>(s, w);
 #pragma unroll
