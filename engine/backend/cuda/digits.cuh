@@ -68,10 +68,15 @@ __device__ static inline void find_largest(unsigned most[N], const float4 x[N])
         most[i] = __float_as_uint(larger(larger(fabsf(x[i].x), fabsf(x[i].y)),
                                          larger(fabsf(x[i].z), fabsf(x[i].w))));
 #pragma unroll
-    for (int step = 8; step; step /= 2)
-#pragma unroll
-        for (int i = 0; i < N; i++)
-            most[i] = max(most[i], __shfl_xor_sync(0xFFFFFFFFu, most[i], step));
+    for (int i = 0; i < N; i++) {
+        const bool is_upper = threadIdx.x & 16;
+        const unsigned upper = __reduce_max_sync(0xFFFFFFFFu,
+                                                 is_upper ? most[i] : 0);
+        const unsigned lower = __reduce_max_sync(0xFFFFFFFFu,
+                                                 is_upper ? 0 : most[i]);
+
+        most[i] = is_upper ? upper : lower;
+    }
 }
 
 __device__ static inline digits digits_of(const float4 &x, unsigned most)
@@ -91,20 +96,32 @@ __device__ static inline digits digits_of(const float4 &x, unsigned most)
     return d;
 }
 
-/* The same of one tile. */
-__device__ static inline digits digits_of(const float4 &x)
-{
-    unsigned most[1];
-
-    find_largest<1>(most, &x);
-    return digits_of(x, most[0]);
-}
-
 /* What is meant by four words of x. */
 __device__ static inline float4 meant(const float4 &x, bool is_split)
 {
     return make_float4(meant(x.x, is_split), meant(x.y, is_split),
                        meant(x.z, is_split), meant(x.w, is_split));
+}
+
+/* The same in place, in a loop of one turn at most: were it no branch, there
+ * would be instructions for what is not split, too. */
+template <int N> __device__ static inline void mean(float4 x[N], bool is_split)
+{
+#pragma unroll 1
+    for (bool is_left = is_split; is_left; is_left = false)
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            x[i] = meant(x[i], true);
+}
+
+/* The digits of one tile. */
+__device__ static inline digits digits_of(float4 x, bool is_split)
+{
+    unsigned most[1];
+
+    mean<1>(&x, is_split);
+    find_largest<1>(most, &x);
+    return digits_of(x, most[0]);
 }
 
 /* Where row m has its high digits, or its low ones. */

@@ -317,11 +317,10 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
     s.depth = slots_of(w->part[0].dtype, s.slot_bytes);
     if (w->part[0].dtype == VIBE_I4) {
         const unsigned n_tiles = (unsigned)((w->K + TILE_K - 1) / TILE_K);
-        const size_t n_rounds = w->N / (s.height * TILE_N);
 
-        s.keeps = n_rounds > (size_t)cuda->n_sm * BUSY_WARPS / s.warps;
+        s.keeps = true;
         s.kept = kept_tiles<true>(n_tiles, s.warps) * kept_bytes(n_rows);
-        if (s.keeps && shared_bytes(&s) <= room_of(cuda, &s))
+        if (shared_bytes(&s) <= room_of(cuda, &s))
             return s;
         s.keeps = false;
         s.kept = kept_tiles<false>(n_tiles, s.warps) * kept_bytes(n_rows);

@@ -187,7 +187,7 @@ struct x_feed {
 
             if (i == 0 || 2 * i < a.n_rows)
                 put_digits(to_x + m * DIGIT_ROW, (float *)(to_x + units) + m, m,
-                           digits_of(meant(*v, a.x.is_split)));
+                           digits_of(*v, a.x.is_split));
         }
     }
 };
@@ -434,7 +434,8 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
 
 #pragma unroll
             for (unsigned j = 0; j < AT_ONCE; j++)
-                v[j] = meant(next[j], a.x.is_split);
+                v[j] = next[j];
+            mean<AT_ONCE>(v, a.x.is_split);
             load_x(next, x.from[i], a, tile + step);
             find_largest<AT_ONCE>(most, v);
 #pragma unroll

@@ -111,7 +111,7 @@ struct x_feed {
         for (unsigned i = 0; i < most; i++) {
             const unsigned row = m + i * (to_step / X_BYTES);
             const float4 *x = (const float4 *)(rows + x_at(k / 4, row));
-            const digits d = digits_of(meant(*x, a.x.is_split));
+            const digits d = digits_of(*x, a.x.is_split);
 
             __syncwarp();
             put_digits(rows + row * X_BYTES, (float *)(rows + unit_at(row)),
