@@ -222,11 +222,16 @@ int vibe_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
 {
     struct vibe_supply *supply = w->supply;
 
-    assert(x->is_for_products && x->C == w->K);
-    if (!be->ops->weaves ||
+    assert(x->C == w->K);
+    if (!be->ops->weaves || !x->is_for_products ||
         (supply && !(supply->is_whole && supply->is_whole(supply, w->number))))
         return 0;
     return be->ops->weaves(be, x, w);
+}
+
+int vibe_takes_parts(const struct vibe_matrix *w)
+{
+    return w->part[0].dtype != VIBE_I4;
 }
 
 /* Two ops: in one kernel blocks would norm x first and then race for memory
@@ -239,7 +244,8 @@ void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
     struct vibe_tensor room = *norm->room;
 
     check_normed(x, norm);
-    room.is_woven = room.is_for_products && vibe_weaves(s->be, &room, w);
+    room.is_for_products = room.is_for_products && vibe_takes_parts(w);
+    room.is_woven = vibe_weaves(s->be, &room, w);
     if (norm->shift)
         vibe_modulate(s, &room, x, norm->w, norm->eps, norm->shift,
                       norm->scale);

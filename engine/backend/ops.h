@@ -385,6 +385,11 @@ void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
 int vibe_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
                 const struct vibe_matrix *w);
 
+/* Whether products of w take x as a tensor is kept that is_for_products.  Those
+ * with int4 do not: they count x in units of its own, for which floats are the
+ * less work. */
+int vibe_takes_parts(const struct vibe_matrix *w);
+
 /* vibe_linear of the normed (and modulated) rows of x, which are left in the
  * room of the norm, woven where w wants that. */
 void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,

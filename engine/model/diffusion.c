@@ -418,6 +418,7 @@ static void run_layers(struct vibe_diffusion *head, struct vibe_stream *s,
         struct modulated m;
 
         modulate(&m, head, i, step);
+        head->act.is_for_products = vibe_takes_parts(&layer->down);
         head->act.is_woven = vibe_weaves(s->be, &head->m, &layer->gate_up) &&
                              vibe_weaves(s->be, &head->act, &layer->down);
         vibe_linear_norm(s, &head->act, &head->u, &m.norm, &layer->gate_up,

@@ -470,11 +470,13 @@ static void run_layer(struct vibe_qwen2 *lm, struct vibe_stream *s,
     struct vibe_tensor act = shaped(&pass->room->act, pass);
 
     multiply_normed(pass, s, &qkv, x, &attn, &w->qkv, VIBE_STORE);
-    normed.is_woven = vibe_attention_weaves(s->be, &normed, &qkv, pass->kv) &&
-                      vibe_weaves(s->be, &normed, &w->o);
+    normed.is_for_products = vibe_takes_parts(&w->o);
+    normed.is_woven = vibe_weaves(s->be, &normed, &w->o) &&
+                      vibe_attention_weaves(s->be, &normed, &qkv, pass->kv);
     vibe_attention(s, &normed, &qkv, pass->kv, i, pass->rows, &rope);
     pass->multiply(s, x, &normed, &w->o, VIBE_ADD, NULL);
 
+    act.is_for_products = vibe_takes_parts(&w->down);
     act.is_woven = vibe_weaves(s->be, &normed, &w->gate_up) &&
                    vibe_weaves(s->be, &act, &w->down);
     multiply_normed(pass, s, &act, x, &mlp, &w->gate_up, VIBE_SWIGLU);

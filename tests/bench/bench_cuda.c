@@ -85,8 +85,6 @@ static void multiply(void *user)
     size_t bytes = matrix_bytes(p->dtype, p->N, p->K);
     size_t n_pool = pool_bytes / bytes;
 
-    /* as in a model, where only products read them */
-    x.is_for_products = !p->is_normed;
     room.is_for_products = 1;
     for (size_t i = 0; i < p->count; i++) {
         const struct vibe_matrix w = {
@@ -105,6 +103,8 @@ static void multiply(void *user)
             .is_pair = p->is_pair,
         };
 
+        /* as in a model, where only products read it */
+        x.is_for_products = !p->is_normed && vibe_takes_parts(&w);
         x.is_woven = x.is_for_products && !p->is_gemm &&
                      vibe_weaves(b->be, &x, &w);
         if (p->is_normed)

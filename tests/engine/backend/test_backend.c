@@ -231,6 +231,21 @@ static void what_runs_beside_is_there_after_meeting(void **state)
     assert_float_equal(found, 1.0f, 0.0f);
 }
 
+static void products_take_parts_unless_weights_are_int4(void **state)
+{
+    static const enum vibe_dtype dtypes[] = {VIBE_BF16, VIBE_F8_E4M3, VIBE_I8,
+                                             VIBE_BF16_PACKED};
+    struct vibe_matrix w = {.n_parts = 1};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(dtypes) / sizeof(*dtypes); i++) {
+        w.part[0].dtype = dtypes[i];
+        assert_true(vibe_takes_parts(&w));
+    }
+    w.part[0].dtype = VIBE_I4;
+    assert_false(vibe_takes_parts(&w));
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(open_refuses_kernels_it_does_not_know),
     VIBE_TEST(open_refuses_kernels_the_cpu_lacks),
@@ -242,6 +257,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(a_sealed_backend_neither_allocates_nor_waits),
     VIBE_TEST(what_runs_beside_is_there_after_meeting),
     VIBE_TEST(a_timed_stream_tells_moments_in_their_order),
+    VIBE_TEST(products_take_parts_unless_weights_are_int4),
 };
 
 VIBE_TEST_MAIN(tests)
