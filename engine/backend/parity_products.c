@@ -155,6 +155,20 @@ static const struct product shapes[] = {
     {33, 1, VIBE_STORE, BROADCAST, {.N = 75, .K = 64, .n_scales = 1}},
 };
 
+/* Make case i one of a dtype: of int4 in whole groups, of either size, of bytes
+ * now and then in whole tiles. */
+static void suit(struct vibe_lab_matrix *w, enum vibe_dtype dtype, size_t i)
+{
+    const int is_byte = dtype == VIBE_F8_E4M3 || dtype == VIBE_I8;
+
+    w->dtype = dtype;
+    w->is_wild = dtype == VIBE_BF16_PACKED && i % 4;
+    if (dtype == VIBE_I4)
+        w->K = vibe_size_round(w->K, 64);
+    if (is_byte && i % 3)
+        vibe_lab_whole(w);
+}
+
 static void every_product(struct vibe_lab *lab, int is_gemm)
 {
     static const enum vibe_dtype dtypes[] = {
@@ -168,12 +182,7 @@ static void every_product(struct vibe_lab *lab, int is_gemm)
 
             if (dtypes[d] > VIBE_F8_E4M3 && (i % 2 || p.w.N * p.w.K > 1 << 20))
                 continue; /* variants of kernels that the others test */
-            p.w.dtype = dtypes[d];
-            p.w.is_wild = dtypes[d] == VIBE_BF16_PACKED && i % 4;
-            if (dtypes[d] == VIBE_I4) /* whole groups, of either size */
-                p.w.K = vibe_size_round(p.w.K, 64);
-            if ((dtypes[d] == VIBE_F8_E4M3 || dtypes[d] == VIBE_I8) && i % 3)
-                vibe_lab_whole(&p.w);
+            suit(&p.w, dtypes[d], i);
             p.w.is_pair = p.epilogue == VIBE_SWIGLU;
             if (!p.w.n_parts)
                 p.w.n_parts = p.w.is_pair ? 2 : 1;

@@ -158,8 +158,8 @@ __device__ static inline void widen8(float f[8], const weights8<dtype> &w)
 template <int dtype>
 constexpr bool is_byte = dtype == VIBE_F8_E4M3 || dtype == VIBE_I8;
 
-/* Where column k of row n is, in elements, in a matrix that has so many from row
- * to row; bytes may lie in bands (matrix.h). */
+/* Where column k of row n is, in elements, in a matrix that has so many from
+ * row to row; bytes may lie in bands (matrix.h). */
 template <int dtype>
 __device__ static inline size_t element_at(size_t n, unsigned k,
                                            unsigned stride, bool is_banded)
