@@ -19,6 +19,7 @@
 
 /* cmocka's own takes NaN and infinity for equal to anything. */
 #undef assert_float_equal
+/* NOLINTNEXTLINE(readability-identifier-naming): the name is cmocka's */
 #define assert_float_equal(got, want, most) \
     vibe_assert_near((got), (want), (most), __FILE__, __LINE__)
 
