@@ -20,30 +20,10 @@
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* c [64][64] = a [64][16] times the columns of desc, or += where is_sum. */
-__device__ static inline void multiply_64(float c[32], const unsigned a[4],
-                                          unsigned long long desc,
-                                          unsigned is_sum)
-{
-    asm volatile(
-        "{.reg .pred is_sum; setp.ne.u32 is_sum, %37, 0; "
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, "
-        "%15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, "
-        "%28, %29, %30, %31}, {%32, %33, %34, %35}, %36, is_sum, 1, 1, 0;}"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]),
-          "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]),
-          "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]),
-          "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-          "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]),
-          "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]),
-          "+f"(c[30]), "+f"(c[31])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(is_sum));
-}
-
 /* c = or += pairs times a tile of x; returns before it has been worked out. */
-__device__ static inline void start_products(float c[32], unsigned pairs[4][4],
-                                             unsigned x, unsigned is_sum)
+__device__ static inline void start_products(float (&c)[32],
+                                             unsigned pairs[4][4], unsigned x,
+                                             unsigned is_sum)
 {
     const unsigned long long how = 1ull << 62 | /* swizzled by 128 bytes */
                                    (unsigned long long)(ATOM_BYTES >> 4) << 32 |

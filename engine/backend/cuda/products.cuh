@@ -24,6 +24,14 @@ static inline bool has_products(const void *kernel)
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
+/* Operands of wgmma: sums i, i + 1, ..., and what is not a sum. */
+#define SUMS_4(c, i) \
+    "+f"((c)[i]), "+f"((c)[(i) + 1]), "+f"((c)[(i) + 2]), "+f"((c)[(i) + 3])
+#define SUMS_8(c, i) SUMS_4(c, i), SUMS_4(c, (i) + 4)
+#define OPERANDS(a, desc, is_sum, is_across)                       \
+    "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "l"(desc), \
+        "r"(is_sum), "n"(is_across)
+
 /* c [64][n] = a [64][16] times the columns of desc, or += where is_sum; see
  * columns_at: they lie by neighbour where IS_ACROSS. */
 template <int IS_ACROSS = 0>
@@ -32,47 +40,15 @@ __device__ static inline void multiply_64(float (&c)[16], const unsigned a[4],
                                           unsigned is_sum)
 {
     asm volatile("{.reg .pred is_sum; setp.ne.u32 is_sum, %21, 0; "
-                 "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, "
-                 "%1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, "
-                 "%14, %15}, {%16, %17, %18, %19}, %20, is_sum, 1, 1, %22;}"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]),
-                   "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]),
-                   "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-                   "+f"(c[14]), "+f"(c[15])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc),
-                   "r"(is_sum), "n"(IS_ACROSS));
+                 "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+                 "%13, %14, %15"
+                 "}, {%16, %17, %18, %19}, %20, is_sum, 1, 1, %22;}"
+                 : SUMS_8(c, 0), SUMS_8(c, 8)
+                 : OPERANDS(a, desc, is_sum, IS_ACROSS));
 }
 
-template <int IS_ACROSS>
-__device__ static inline void multiply_64(float (&c)[52], const unsigned a[4],
-                                          unsigned long long desc,
-                                          unsigned is_sum)
-{
-    asm volatile(
-        "{.reg .pred is_sum; setp.ne.u32 is_sum, %57, 0; "
-        "wgmma.mma_async.sync.aligned.m64n104k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, "
-        "%14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
-        "%26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, "
-        "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, "
-        "%50, %51 "
-        "}, {%52, %53, %54, %55}, %56, is_sum, 1, 1, %58;}"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]),
-          "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]),
-          "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]),
-          "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-          "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]),
-          "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]),
-          "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]),
-          "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]),
-          "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]), "+f"(c[44]),
-          "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]), "+f"(c[49]),
-          "+f"(c[50]), "+f"(c[51])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(is_sum),
-          "n"(IS_ACROSS));
-}
-
-template <int IS_ACROSS>
+template <int IS_ACROSS = 0>
 __device__ static inline void multiply_64(float (&c)[28], const unsigned a[4],
                                           unsigned long long desc,
                                           unsigned is_sum)
@@ -81,43 +57,65 @@ __device__ static inline void multiply_64(float (&c)[28], const unsigned a[4],
                  "wgmma.mma_async.sync.aligned.m64n56k16.f32.bf16.bf16 {"
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
                  "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
-                 "%24, %25, %26, %27 "
+                 "%24, %25, %26, %27"
                  "}, {%28, %29, %30, %31}, %32, is_sum, 1, 1, %34;}"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]),
-                   "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]),
-                   "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
-                   "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]),
-                   "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]),
-                   "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]),
-                   "+f"(c[26]), "+f"(c[27])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc),
-                   "r"(is_sum), "n"(IS_ACROSS));
+                 : SUMS_8(c, 0), SUMS_8(c, 8), SUMS_8(c, 16), SUMS_4(c, 24)
+                 : OPERANDS(a, desc, is_sum, IS_ACROSS));
 }
 
-template <int IS_ACROSS>
+template <int IS_ACROSS = 0>
+__device__ static inline void multiply_64(float (&c)[32], const unsigned a[4],
+                                          unsigned long long desc,
+                                          unsigned is_sum)
+{
+    asm volatile("{.reg .pred is_sum; setp.ne.u32 is_sum, %37, 0; "
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+                 "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+                 "%24, %25, %26, %27, %28, %29, %30, %31"
+                 "}, {%32, %33, %34, %35}, %36, is_sum, 1, 1, %38;}"
+                 : SUMS_8(c, 0), SUMS_8(c, 8), SUMS_8(c, 16), SUMS_8(c, 24)
+                 : OPERANDS(a, desc, is_sum, IS_ACROSS));
+}
+
+template <int IS_ACROSS = 0>
 __device__ static inline void multiply_64(float (&c)[40], const unsigned a[4],
                                           unsigned long long desc,
                                           unsigned is_sum)
 {
-    asm volatile(
-        "{.reg .pred is_sum; setp.ne.u32 is_sum, %45, 0; "
-        "wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
-        "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
-        "%24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, "
-        "%35, %36, %37, %38, %39 "
-        "}, {%40, %41, %42, %43}, %44, is_sum, 1, 1, %46;}"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]),
-          "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]),
-          "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]),
-          "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-          "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]),
-          "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]),
-          "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]),
-          "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(is_sum),
-          "n"(IS_ACROSS));
+    asm volatile("{.reg .pred is_sum; setp.ne.u32 is_sum, %45, 0; "
+                 "wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+                 "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+                 "%24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, "
+                 "%35, %36, %37, %38, %39"
+                 "}, {%40, %41, %42, %43}, %44, is_sum, 1, 1, %46;}"
+                 : SUMS_8(c, 0), SUMS_8(c, 8), SUMS_8(c, 16), SUMS_8(c, 24),
+                   SUMS_8(c, 32)
+                 : OPERANDS(a, desc, is_sum, IS_ACROSS));
 }
+
+template <int IS_ACROSS = 0>
+__device__ static inline void multiply_64(float (&c)[52], const unsigned a[4],
+                                          unsigned long long desc,
+                                          unsigned is_sum)
+{
+    asm volatile("{.reg .pred is_sum; setp.ne.u32 is_sum, %57, 0; "
+                 "wgmma.mma_async.sync.aligned.m64n104k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+                 "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+                 "%24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, "
+                 "%35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, "
+                 "%46, %47, %48, %49, %50, %51"
+                 "}, {%52, %53, %54, %55}, %56, is_sum, 1, 1, %58;}"
+                 : SUMS_8(c, 0), SUMS_8(c, 8), SUMS_8(c, 16), SUMS_8(c, 24),
+                   SUMS_8(c, 32), SUMS_8(c, 40), SUMS_4(c, 48)
+                 : OPERANDS(a, desc, is_sum, IS_ACROSS));
+}
+
+#undef SUMS_4
+#undef SUMS_8
+#undef OPERANDS
 
 /* What products read, and their sums, is theirs from here on until they are
  * done. */
