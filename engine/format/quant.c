@@ -139,9 +139,9 @@ static void row_to_i8(int8_t *out, float *scale, const float *in, size_t K)
 
 float vibe_quant_group_scale(float f)
 {
-    const uint32_t bits = bits_of(f) & ~(uint32_t)0x7FFFF; /* 5 bits left */
-    const uint32_t up = (bits_of(f) & 0x7FFFF) >= 0x40000 ? 0x80000 : 0;
-    unsigned short half = vibe_quant_to_f16(from_bits(bits + up));
+    const float top = 63488.0f; /* the largest f16 of 5 bits */
+    const uint32_t bits = bits_of(within(f, -top, top)) + 0x40000;
+    unsigned short half = vibe_quant_to_f16(from_bits(bits & ~0x7FFFFu));
 
     vibe_dtype_to_f32(&f, &half, VIBE_F16, 1);
     return f;

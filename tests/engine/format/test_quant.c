@@ -135,6 +135,16 @@ static void scales_of_groups_are_representable_in_f16(void **state)
     }
 }
 
+static void scales_of_groups_are_the_nearest_of_five_bits(void **state)
+{
+    (void)state;
+    assert_true(vibe_quant_group_scale(17.0f / 16) == 17.0f / 16);
+    assert_true(vibe_quant_group_scale(-1.03f) == -1.0f);
+    assert_true(vibe_quant_group_scale(-1.04f) == -17.0f / 16);
+    assert_true(vibe_quant_group_scale(1.97f) == 2.0f);
+    assert_true(vibe_quant_group_scale(1e9f) == 63488.0f);
+}
+
 static void f16_is_nearest_for_every_code_and_between(void **state)
 {
     (void)state;
@@ -227,6 +237,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(rows_a_thousand_times_larger_cost_the_others_nothing),
     VIBE_TEST(int4_weights_are_bf16_exactly),
     VIBE_TEST(scales_of_groups_are_representable_in_f16),
+    VIBE_TEST(scales_of_groups_are_the_nearest_of_five_bits),
     VIBE_TEST(f16_is_nearest_for_every_code_and_between),
     VIBE_TEST(f8_is_nearest_for_every_code_and_between),
     VIBE_TEST(zeros_stay_zeros),
