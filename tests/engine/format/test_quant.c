@@ -135,6 +135,22 @@ static void scales_of_groups_are_representable_in_f16(void **state)
     }
 }
 
+/* Rows are searched 16 at a time, and what is left of them one by one. */
+static void the_largest_of_a_row_may_be_anywhere(void **state)
+{
+    enum { K = 35 };
+    struct fixture *f = *state;
+
+    for (size_t at = 0; at < K; at++) {
+        for (size_t k = 0; k < K; k++)
+            f->in[k] = k == at ? -127.0f : 1.0f;
+        vibe_quant_rows(f->codes, f->scale, VIBE_I8, 0, f->in, 1, K);
+        assert_true(f->scale[0] == 1.0f);
+        for (size_t k = 0; k < K; k++)
+            assert_int_equal((int8_t)f->codes[k], k == at ? -127 : 1);
+    }
+}
+
 static void scales_of_groups_are_the_nearest_of_five_bits(void **state)
 {
     (void)state;
@@ -143,6 +159,21 @@ static void scales_of_groups_are_the_nearest_of_five_bits(void **state)
     assert_true(vibe_quant_group_scale(-1.04f) == -17.0f / 16);
     assert_true(vibe_quant_group_scale(1.97f) == 2.0f);
     assert_true(vibe_quant_group_scale(1e9f) == 63488.0f);
+}
+
+/* No scale is less than the least f16, so that these have the codes 0 .. 7. */
+static void int4_keeps_whole_multiples_of_the_least_f16(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int top = 0; top < 4; top++) { /* larger ones have larger scales */
+        for (int k = 0; k < 64; k++)
+            f->in[k] = (float)(k % (top + 1)) * 0x1p-24f;
+        vibe_quant_rows(f->codes, f->scale, VIBE_I4, 64, f->in, 1, 64);
+        vibe_quant_widen(f->out, f->codes, f->scale, VIBE_I4, 64, 1, 64);
+        assert_true(f->scale[0] == 0x1p-24f);
+        assert_memory_equal(f->out, f->in, 64 * sizeof(float));
+    }
 }
 
 static void f16_is_nearest_for_every_code_and_between(void **state)
@@ -237,7 +268,9 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(rows_a_thousand_times_larger_cost_the_others_nothing),
     VIBE_TEST(int4_weights_are_bf16_exactly),
     VIBE_TEST(scales_of_groups_are_representable_in_f16),
+    VIBE_TEST(the_largest_of_a_row_may_be_anywhere),
     VIBE_TEST(scales_of_groups_are_the_nearest_of_five_bits),
+    VIBE_TEST(int4_keeps_whole_multiples_of_the_least_f16),
     VIBE_TEST(f16_is_nearest_for_every_code_and_between),
     VIBE_TEST(f8_is_nearest_for_every_code_and_between),
     VIBE_TEST(zeros_stay_zeros),
