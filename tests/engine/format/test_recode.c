@@ -10,7 +10,7 @@
 #include "engine/format/weights.h"
 #include "tests/support/vibe_test.h"
 
-enum { ROWS = 70, COLUMNS = 192, THREADS = 3 };
+enum { ROWS = 65, COLUMNS = 192, THREADS = 3 };
 
 struct fixture {
     float wide[ROWS * COLUMNS];
@@ -80,6 +80,15 @@ static void take_recoded(struct fixture *f, struct vibe_recoded *r)
     f->w.blocks = r->blocks;
 }
 
+/* The nearest bf16 of what is finite, ties to even. */
+static uint16_t nearest(float f)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &f, sizeof(bits));
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
 static void rows_are_quantised_as_by_themselves(void **state)
 {
     static const enum vibe_dtype dtypes[] = {VIBE_F8_E4M3, VIBE_I8, VIBE_I4};
@@ -143,6 +152,66 @@ static void quantised_weights_can_be_recoded(void **state)
     vibe_recoded_release(&four);
 }
 
+/* Rows of what has scales are widened a few at a time: each needs its own. */
+static void what_is_recoded_has_the_values_of_all_its_rows(void **state)
+{
+    static const enum vibe_dtype dtypes[] = {VIBE_F8_E4M3, VIBE_I8, VIBE_I4};
+    struct fixture *f = *state;
+    float want[ROWS * COLUMNS];
+
+    for (size_t d = 0; d < 3; d++) {
+        const struct vibe_weight plain = f->w;
+        struct vibe_recoded first;
+
+        recode(f, dtypes[d]);
+        take_recoded(f, &first);
+        vibe_quant_widen(want, first.data,
+                         first.group ? first.group_scale : first.scale,
+                         dtypes[d], first.group, ROWS, COLUMNS);
+        recode(f, VIBE_BF16);
+        for (size_t i = 0; i < (size_t)ROWS * COLUMNS; i++)
+            assert_int_equal(((uint16_t *)f->got.data)[i], nearest(want[i]));
+        vibe_recoded_release(&first);
+        f->w = plain;
+    }
+}
+
+static void one_scale_is_for_every_row(void **state)
+{
+    static const float half = 0.5f;
+    struct fixture *f = *state;
+
+    f->w.scale = &half;
+    f->w.n_scales = 1;
+    recode(f, VIBE_BF16);
+    for (size_t i = 0; i < (size_t)ROWS * COLUMNS; i++)
+        assert_int_equal(((uint16_t *)f->got.data)[i],
+                         nearest(f->wide[i] * half));
+}
+
+static void floats_become_the_nearest_bf16(void **state)
+{
+    static const struct {
+        uint32_t bits;
+        uint16_t half;
+    } cases[] = {
+        {0x3F800000, 0x3F80}, {0x3F807FFF, 0x3F80}, {0x3F808000, 0x3F80},
+        {0x3F808001, 0x3F81}, {0x3F818000, 0x3F82}, {0xBF818000, 0xBF82},
+        {0x7F7FFFFF, 0x7F80}, {0x7F800000, 0x7F80}, {0xFF800000, 0xFF80},
+        {0x7F800001, 0x7FC0}, {0x7FC10000, 0x7FC1}, {0x00008001, 0x0001},
+    };
+    enum { N = sizeof(cases) / sizeof(*cases) };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < N; i++)
+        memcpy(&f->wide[i], &cases[i].bits, sizeof(f->wide[i]));
+    f->w.data = f->wide;
+    f->w.dtype = VIBE_F32;
+    recode(f, VIBE_BF16);
+    for (size_t i = 0; i < N; i++)
+        assert_int_equal(((uint16_t *)f->got.data)[i], cases[i].half);
+}
+
 static void measure_tells_signal_from_noise(void **state)
 {
     struct fixture *f = *state;
@@ -198,6 +267,9 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(packed_and_back_is_the_same),
     VIBE_TEST(packed_and_back_keeps_whatever_bits),
     VIBE_TEST(quantised_weights_can_be_recoded),
+    VIBE_TEST(what_is_recoded_has_the_values_of_all_its_rows),
+    VIBE_TEST(one_scale_is_for_every_row),
+    VIBE_TEST(floats_become_the_nearest_bf16),
     VIBE_TEST(measure_tells_signal_from_noise),
     VIBE_TEST(int4_falls_back_where_groups_do_not_fit),
     VIBE_TEST(what_has_no_code_is_refused_by_name),
