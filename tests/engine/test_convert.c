@@ -1,10 +1,13 @@
-/* What is left of a conversion that does not come to its end. */
+/* What a conversion leaves, and what it leaves alone. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "engine/format/safetensors_write.h"
 #include "engine/vibevoice.h"
 #include "tests/support/scratch.h"
 #include "tests/support/vibe_test.h"
+#include "tests/support/weights_dir.h"
 
 struct fixture {
     struct vibe_scratch scratch;
@@ -64,9 +67,37 @@ static void not_stopped_it_leaves_one_file(void **state)
     assert_int_equal(vibe_file_count(), 1);
 }
 
+static void no_shard_of_its_model_is_overwritten(void **state)
+{
+    static const char
+        index[] = "{\"weight_map\":{\"a.weight\":\"1.safetensors\","
+                  "\"b.weight\":\"2.safetensors\"}}";
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < 2; i++) {
+        const struct vibe_safetensors_item item = weights_matrix(
+            i ? "b.weight" : "a.weight", 2, 3);
+
+        assert_int_equal(
+            vibe_safetensors_write(i ? "2.safetensors" : "1.safetensors", &item,
+                                   1, &f->err),
+            VIBE_OK);
+    }
+    vibe_file_write("model.safetensors.index.json", index, strlen(index));
+
+    assert_int_equal(vibe_convert(".", "2.safetensors", &int8, NULL, &f->err),
+                     VIBE_E_IO);
+    assert_string_equal(f->err.msg,
+                        "2.safetensors: is a file of the model that is "
+                        "converted, expected another one");
+    assert_int_equal(vibe_convert(".", "3.safetensors", &int8, NULL, &f->err),
+                     VIBE_OK);
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(stopped_it_leaves_nothing),
     VIBE_TEST(not_stopped_it_leaves_one_file),
+    VIBE_TEST(no_shard_of_its_model_is_overwritten),
 };
 
 VIBE_TEST_MAIN(tests)
