@@ -155,13 +155,19 @@ static void check_refuses_what_is_cut_off(void **state)
 
 static void check_refuses_another_shape(void **state)
 {
+    static const size_t shapes[][2] = {{64, 257}, {63, 256}, {64, 255}};
     struct fixture *f = *state;
 
     fill(f, 64, 256, gaussian);
     pack(f);
-    assert_int_equal(vibe_pack_check(f->packed, f->bytes, 64, 257, "w", NULL),
-                     VIBE_E_FORMAT);
-    assert_int_equal(vibe_pack_check(f->packed, f->bytes, 65, 256, "w", NULL),
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++) {
+        assert_int_equal(vibe_pack_check(f->packed, f->bytes, shapes[i][0],
+                                         shapes[i][1], "w", &f->err),
+                         VIBE_E_FORMAT);
+        assert_non_null(strstr(f->err.msg, "w: no packed bf16 matrix of"));
+    }
+    f->packed[0] ^= 1;
+    assert_int_equal(vibe_pack_check(f->packed, f->bytes, 64, 256, "w", NULL),
                      VIBE_E_FORMAT);
 }
 
@@ -187,14 +193,85 @@ static void check_refuses_blocks_out_of_place(void **state)
 static void check_refuses_escapes_outside_of_a_tile(void **state)
 {
     struct fixture *f = *state;
-    uint8_t *block;
 
     fill(f, 32, 256, any);
+    for (size_t i = 0; i < 2; i++) {
+        const size_t n_tiles = vibe_pack_n_tiles(32, 256);
+        struct vibe_pack_tile end;
+        uint8_t *block;
+
+        free(f->packed);
+        pack(f);
+        block = f->packed + vibe_pack_header_bytes(32);
+        memcpy(&end, block + n_tiles * sizeof(end), sizeof(end));
+        assert_true(end.first > 1);
+        block[vibe_pack_escapes_at(n_tiles) + i * (end.first - 1) * 4 +
+              3] |= 0x10;
+        assert_int_equal(
+            vibe_pack_check(f->packed, f->bytes, 32, 256, "w", NULL),
+            VIBE_E_FORMAT);
+    }
+}
+
+/* Change a number of block 1's list of tiles; put it back afterwards. */
+static void assert_damaged(struct fixture *f, size_t tile, size_t member,
+                           uint32_t value)
+{
+    uint8_t *at = f->packed +
+                  ((const uint8_t *)vibe_pack_block_at(f->packed, 1) -
+                   f->packed) +
+                  tile * sizeof(struct vibe_pack_tile) + member;
+    uint32_t was;
+
+    memcpy(&was, at, sizeof(was));
+    memcpy(at, &value, sizeof(value));
+    assert_int_equal(
+        vibe_pack_check(f->packed, f->bytes, f->N, f->K, "w", &f->err),
+        VIBE_E_FORMAT);
+    assert_string_equal(f->err.msg, "w: block 1 is damaged");
+    memcpy(at, &was, sizeof(was));
+}
+
+static void check_refuses_lists_of_tiles_that_lie(void **state)
+{
+    enum { N = 70, K = 600, TILES = 6 }; /* in block 1 */
+    const size_t base = offsetof(struct vibe_pack_tile, base);
+    const size_t first = offsetof(struct vibe_pack_tile, first);
+    struct fixture *f = *state;
+    size_t room;
+
+    fill(f, N, K, gaussian);
     pack(f);
-    block = f->packed + vibe_pack_header_bytes(32);
-    block[vibe_pack_escapes_at(vibe_pack_n_tiles(32, 256)) + 3] = 0x10;
-    assert_int_equal(vibe_pack_check(f->packed, f->bytes, 32, 256, "w", NULL),
-                     VIBE_E_FORMAT);
+    room = vibe_pack_blocks_bytes(f->packed, 1, 1) -
+           vibe_pack_escapes_at(TILES);
+    assert_damaged(f, 0, first, 1); /* the first escape is nobody's */
+    assert_damaged(f, TILES, first, (uint32_t)(room / sizeof(uint32_t)) + 1);
+    for (size_t i = 0; i < TILES; i++) {
+        assert_damaged(f, i, base, VIBE_PACK_BASE_MAX + 1);
+        assert_damaged(f, i, first, 0x10000); /* more than there are */
+    }
+    assert_int_equal(vibe_pack_check(f->packed, f->bytes, N, K, "w", &f->err),
+                     VIBE_OK);
+}
+
+static void check_refuses_blocks_that_are_too_short(void **state)
+{
+    static const uint64_t sizes[] = {0, 16, 11280, 11296 + 8};
+    const size_t header = vibe_pack_header_bytes(64);
+    struct fixture *f = *state;
+
+    fill(f, 64, 256, gaussian);
+    pack(f);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        const uint64_t end = header + sizes[i]; /* of block 0 */
+
+        memcpy(f->packed + sizeof(struct vibe_pack_header) + sizeof(end), &end,
+               sizeof(end));
+        assert_int_equal(
+            vibe_pack_check(f->packed, f->bytes, 64, 256, "w", &f->err),
+            VIBE_E_FORMAT);
+        assert_string_equal(f->err.msg, "w: block 0 is damaged");
+    }
 }
 
 static void every_weight_comes_back(void **state)
@@ -234,6 +311,29 @@ static void gaussian_weights_take_three_quarters(void **state)
     assert_true((double)f->bytes <= 0.72 * 2.0 * 128 * 3584);
 }
 
+static void rows_of_tiles_come_back_by_themselves(void **state)
+{
+    enum { N = 27, K = 300, ACROSS = 2 };
+    struct fixture *f = *state;
+    uint16_t got[VIBE_PACK_COLUMNS];
+
+    fill(f, N, K, any);
+    for (size_t i = 0; i < (size_t)N * K; i += 3) /* few of them escape */
+        f->in[i] = gaussian(f);
+    pack(f);
+    for (size_t r = 0; r < N; r++)
+        for (size_t i = 0; i < ACROSS; i++) {
+            const size_t column = i * VIBE_PACK_COLUMNS;
+            const size_t width = i ? K - VIBE_PACK_COLUMNS : VIBE_PACK_COLUMNS;
+
+            vibe_unpack_row(got, vibe_pack_block_at(f->packed, 0), N, K,
+                            r % VIBE_PACK_ROWS,
+                            r / VIBE_PACK_ROWS * ACROSS + i);
+            assert_memory_equal(got, f->in + r * K + column,
+                                width * sizeof(*got));
+        }
+}
+
 static void a_block_stands_by_itself(void **state)
 {
     struct fixture *f = *state;
@@ -254,9 +354,12 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(check_refuses_another_shape),
     VIBE_TEST(check_refuses_blocks_out_of_place),
     VIBE_TEST(check_refuses_escapes_outside_of_a_tile),
+    VIBE_TEST(check_refuses_lists_of_tiles_that_lie),
+    VIBE_TEST(check_refuses_blocks_that_are_too_short),
     VIBE_TEST(every_weight_comes_back),
     VIBE_TEST(every_code_of_bf16_comes_back),
     VIBE_TEST(gaussian_weights_take_three_quarters),
+    VIBE_TEST(rows_of_tiles_come_back_by_themselves),
     VIBE_TEST(a_block_stands_by_itself),
 };
 
