@@ -311,6 +311,45 @@ static void gaussian_weights_take_three_quarters(void **state)
     assert_true((double)f->bytes <= 0.72 * 2.0 * 128 * 3584);
 }
 
+/* Zero and what is nearly infinite are in the first and the last window. */
+static void the_first_and_the_last_window_need_no_escapes(void **state)
+{
+    static const unsigned bases[] = {0, VIBE_PACK_BASE_MAX};
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < 2; i++) {
+        fill(f, 32, 256, any);
+        for (size_t k = 0; k < (size_t)32 * 256; k++)
+            f->in[k] = (uint16_t)((f->in[k] & 0x807F) |
+                                  (bases[i] + k % VIBE_PACK_WINDOW) << 7);
+        assert_round_trip(f);
+        assert_int_equal(f->bytes,
+                         vibe_pack_header_bytes(32) + vibe_pack_escapes_at(2));
+    }
+}
+
+static void whatever_was_there_packs_to_the_same_bytes(void **state)
+{
+    struct fixture *f = *state;
+    const void *row[VIBE_PACK_BLOCK];
+    uint8_t *again;
+    size_t n;
+
+    fill(f, 27, 300, gaussian);
+    n = vibe_pack_block_bytes(row, rows_at(f, 0, row), f->K);
+    f->packed = malloc(n);
+    again = malloc(n);
+    assert_non_null(f->packed);
+    assert_non_null(again);
+    memset(f->packed, 0x55, n);
+    memset(again, 0xAA, n);
+    vibe_pack_block(f->packed, row, 27, f->K);
+    vibe_pack_block(again, row, 27, f->K);
+
+    assert_memory_equal(f->packed, again, n);
+    free(again);
+}
+
 static void rows_of_tiles_come_back_by_themselves(void **state)
 {
     enum { N = 27, K = 300, ACROSS = 2 };
@@ -359,6 +398,8 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(every_weight_comes_back),
     VIBE_TEST(every_code_of_bf16_comes_back),
     VIBE_TEST(gaussian_weights_take_three_quarters),
+    VIBE_TEST(the_first_and_the_last_window_need_no_escapes),
+    VIBE_TEST(whatever_was_there_packs_to_the_same_bytes),
     VIBE_TEST(rows_of_tiles_come_back_by_themselves),
     VIBE_TEST(a_block_stands_by_itself),
 };
