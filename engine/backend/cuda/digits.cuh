@@ -22,7 +22,6 @@ enum { DIGIT_ROW = 2 * TILE_K };
 /* Four neighbours. */
 struct digits {
     unsigned high, low;
-    float unit;
 };
 
 /* What neighbours are multiplied by to be counted in units, and those. */
@@ -44,9 +43,9 @@ __device__ static inline digit_scale digit_scale_of(unsigned most)
 
 /* A count whose high digit is byte 1 and whose low digit is byte 0, but for its
  * uppermost bit. */
-__device__ static inline unsigned count_of(float v, const digit_scale &scale)
+__device__ static inline unsigned count_of(float v, float times)
 {
-    return __float_as_uint(fmaf(v, scale.times, 0x1.8p23f + 128.0f));
+    return __float_as_uint(fmaf(v, times, 0x1.8p23f + 128.0f));
 }
 
 /* The larger one, or NaN if there is one. */
@@ -58,41 +57,63 @@ __device__ static inline float larger(float a, float b)
     return most;
 }
 
-/* Of N tiles, of which lanes of a half of a warp have four neighbours each:
- * bits of the largest. */
-template <int N>
-__device__ static inline void find_largest(unsigned most[N], const float4 x[N])
+/* Bits of the largest of this lane's four neighbours. */
+__device__ static inline unsigned largest(const float4 &x)
 {
-#pragma unroll
-    for (int i = 0; i < N; i++)
-        most[i] = __float_as_uint(larger(larger(fabsf(x[i].x), fabsf(x[i].y)),
-                                         larger(fabsf(x[i].z), fabsf(x[i].w))));
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-        const bool is_upper = threadIdx.x & 16;
-        const unsigned upper = __reduce_max_sync(0xFFFFFFFFu,
-                                                 is_upper ? most[i] : 0);
-        const unsigned lower = __reduce_max_sync(0xFFFFFFFFu,
-                                                 is_upper ? 0 : most[i]);
-
-        most[i] = is_upper ? upper : lower;
-    }
+    return __float_as_uint(
+        larger(larger(fabsf(x.x), fabsf(x.y)), larger(fabsf(x.z), fabsf(x.w))));
 }
 
-__device__ static inline digits digits_of(const float4 &x, unsigned most)
+/* Of N tiles, of which lanes of a half of a warp have four neighbours each:
+ * bits of the largest of tile threadIdx.x % N.  Lanes that meet share out their
+ * tiles as long as they have several. */
+template <int N>
+__device__ static inline unsigned find_largest(const float4 x[N])
+{
+    unsigned most[N];
+
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        most[i] = largest(x[i]);
+#pragma unroll
+    for (int bit = 1, n = N; bit < 16; bit *= 2, n = (n + 1) / 2) {
+        const bool is_upper = threadIdx.x & bit;
+
+#pragma unroll
+        for (int i = 0; i < n; i += 2) {
+            const int other = n > 1 ? i + 1 : i;
+            const unsigned given = is_upper ? most[i] : most[other];
+            const unsigned kept = is_upper ? most[other] : most[i];
+
+            most[i / 2] = max(kept, __shfl_xor_sync(0xFFFFFFFFu, given, bit));
+        }
+    }
+    return most[0];
+}
+
+/* The same of one. */
+template <> __device__ inline unsigned find_largest<1>(const float4 x[1])
+{
+    const bool is_upper = threadIdx.x & 16;
+    const unsigned most = largest(x[0]);
+    const unsigned upper = __reduce_max_sync(0xFFFFFFFFu, is_upper ? most : 0);
+    const unsigned lower = __reduce_max_sync(0xFFFFFFFFu, is_upper ? 0 : most);
+
+    return is_upper ? upper : lower;
+}
+
+__device__ static inline digits digits_of(const float4 &x, float times)
 {
     const float v[4] = {x.x, x.y, x.z, x.w};
-    const digit_scale scale = digit_scale_of(most);
     unsigned pair[2];
     digits d;
 
 #pragma unroll
     for (int i = 0; i < 2; i++)
-        pair[i] = __byte_perm(count_of(v[2 * i], scale),
-                              count_of(v[2 * i + 1], scale), 0x5140);
+        pair[i] = __byte_perm(count_of(v[2 * i], times),
+                              count_of(v[2 * i + 1], times), 0x5140);
     d.low = __byte_perm(pair[0], pair[1], 0x5410) ^ 0x80808080u;
     d.high = __byte_perm(pair[0], pair[1], 0x7632);
-    d.unit = scale.unit;
     return d;
 }
 
@@ -114,32 +135,44 @@ template <int N> __device__ static inline void mean(float4 x[N], bool is_split)
             x[i] = meant(x[i], true);
 }
 
-/* The digits of one tile. */
-__device__ static inline digits digits_of(float4 x, bool is_split)
-{
-    unsigned most[1];
-
-    mean<1>(&x, is_split);
-    find_largest<1>(most, &x);
-    return digits_of(x, most[0]);
-}
-
 /* Where row m has its high digits, or its low ones. */
 __device__ static inline unsigned digits_at(unsigned m, bool is_low)
 {
     return (is_low ^ (m & 1)) * TILE_K;
 }
 
-/* Leave the digits of this lane's quad of row m, and the unit of all. */
-__device__ static inline void put_digits(unsigned char *row, float *unit,
-                                         unsigned m, const digits &d)
+/* Leave the digits of this lane's quads of row m of N tiles, STEP bytes from
+ * one to the next, and their units. */
+template <int N, int STEP>
+__device__ static inline void put_digits(unsigned char *row,
+                                         unsigned char *unit, unsigned m,
+                                         const float4 x[N])
 {
-    const unsigned quad = threadIdx.x % 16;
+    const unsigned lane = threadIdx.x % 16;
+    const digit_scale scale = digit_scale_of(find_largest<N>(x));
+    unsigned char *high = row + digits_at(m, false) + 4 * lane;
+    unsigned char *low = row + digits_at(m, true) + 4 * lane;
 
-    *(unsigned *)(row + digits_at(m, false) + 4 * quad) = d.high;
-    *(unsigned *)(row + digits_at(m, true) + 4 * quad) = d.low;
-    if (quad == 0)
-        *unit = d.unit;
+    if (lane < N)
+        *(float *)(unit + lane * STEP) = scale.unit;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        const float times = N > 1 ? __shfl_sync(0xFFFFFFFFu, scale.times, i, 16)
+                                  : scale.times;
+        const digits d = digits_of(x[i], times);
+
+        *(unsigned *)(high + i * STEP) = d.high;
+        *(unsigned *)(low + i * STEP) = d.low;
+    }
+}
+
+/* The same of one tile. */
+__device__ static inline void put_digits(unsigned char *row,
+                                         unsigned char *unit, unsigned m,
+                                         float4 x, bool is_split)
+{
+    mean<1>(&x, is_split);
+    put_digits<1, 0>(row, unit, m, &x);
 }
 
 /* What both digits' sums of a tile come to. */

@@ -92,7 +92,7 @@ template <> struct groups_ahead<VIBE_BF16_PACKED, 1> : packed_ahead {
 };
 
 /* The sums of a fold: of this warp's tiles from the first one to the end. */
-template <int dtype, int HEIGHT, bool KEEPS>
+template <int dtype, int HEIGHT, int KEEPS>
 __device__ static inline void add_fold(float2 sums[HEIGHT],
                                        feeder<dtype, HEIGHT, KEEPS> &tiles,
                                        const group_of<dtype> groups[HEIGHT],
@@ -126,7 +126,7 @@ __device__ static inline void add_fold(float2 sums[HEIGHT],
 
 /* A warp's sums of a round, whose groups begin with n: outputs lane / 4 and 8
  * more of each tile, of x's row lane % 4. */
-template <int dtype, int HEIGHT, bool KEEPS>
+template <int dtype, int HEIGHT, int KEEPS>
 __device__ static inline void add_slice(float2 sums[HEIGHT],
                                         feeder<dtype, HEIGHT, KEEPS> &tiles,
                                         const group_of<dtype> groups[HEIGHT],
@@ -152,7 +152,7 @@ __device__ static inline void add_slice(float2 sums[HEIGHT],
 #endif
 
 /* bytes: the weights once; x comes from the caches. */
-template <int dtype, int WARPS, int HEIGHT, bool KEEPS>
+template <int dtype, int WARPS, int HEIGHT, int KEEPS>
 __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
     gemv_kernel(const __grid_constant__ struct decode a)
 {
@@ -206,7 +206,7 @@ struct shares {
     size_t slot_bytes; /* of a warp's ring */
     size_t kept;       /* bytes of x in digits */
     unsigned warps, depth, height;
-    bool keeps; /* all of x that a warp needs */
+    unsigned keeps; /* tiles of x that become digits at once, if all are kept */
 };
 
 static size_t shared_bytes(const struct shares *s)
@@ -303,6 +303,24 @@ static void take_all(const struct vibe_cuda *cuda, const struct vibe_matrix *w,
         *s = all;
 }
 
+/* Have room for all of x that a warp needs in digits, if there is, or for those
+ * of two tiles. */
+static bool keep_digits(const struct vibe_cuda *cuda,
+                        const struct vibe_matrix *w, size_t n_rows,
+                        struct shares *s)
+{
+    const unsigned n_tiles = (unsigned)((w->K + TILE_K - 1) / TILE_K);
+
+    s->keeps = w->K > SHORT_K && w->K <= LONG_K ? MORE : SOME;
+    s->kept = kept_bytes(s->keeps, (unsigned)n_rows, n_tiles, s->warps);
+    s->depth = slots_of(VIBE_I4, s->slot_bytes);
+    if (shared_bytes(s) <= room_of(cuda, s))
+        return true;
+    s->keeps = 0;
+    s->kept = kept_bytes(0, (unsigned)n_rows, n_tiles, s->warps);
+    return false;
+}
+
 static struct shares shares_of(const struct vibe_cuda *cuda,
                                const struct vibe_matrix *w, size_t n_rows)
 {
@@ -314,17 +332,9 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
     s.slot_bytes = w->part[0].dtype == VIBE_I4
                        ? (s.height * tile + LINE - 1) / LINE * LINE
                        : s.height * tile;
+    if (w->part[0].dtype == VIBE_I4 && keep_digits(cuda, w, n_rows, &s))
+        return s;
     s.depth = slots_of(w->part[0].dtype, s.slot_bytes);
-    if (w->part[0].dtype == VIBE_I4) {
-        const unsigned n_tiles = (unsigned)((w->K + TILE_K - 1) / TILE_K);
-
-        s.keeps = true;
-        s.kept = kept_tiles<true>(n_tiles, s.warps) * kept_bytes(n_rows);
-        if (shared_bytes(&s) <= room_of(cuda, &s))
-            return s;
-        s.keeps = false;
-        s.kept = kept_tiles<false>(n_tiles, s.warps) * kept_bytes(n_rows);
-    }
     s.slot_bytes += even(n_rows) * X_BYTES;
     if (w->part[0].dtype != VIBE_I4 && !is_busy(cuda, &s))
         s.depth--; /* another block is worth more than a slot */
@@ -365,22 +375,31 @@ static unsigned outputs_of(const struct shares *s, const struct vibe_matrix *w,
     return even_outputs(w, n_turns, n_blocks);
 }
 
-template <int dtype, int HEIGHT, bool KEEPS = false>
+template <int dtype, int HEIGHT, int KEEPS = 0>
 static const void *kernel_of(const struct shares *s)
 {
-    return s->warps == SLICES
-               ? (const void *)gemv_kernel<dtype, SLICES, HEIGHT, KEEPS>
-               : (const void *)gemv_kernel<dtype, MANY_SLICES, HEIGHT, KEEPS>;
+    enum { OF_MANY = KEEPS == MORE ? (int)SOME : KEEPS };
+
+    if (KEEPS == MORE || s->warps == SLICES)
+        return (const void *)gemv_kernel<dtype, SLICES, HEIGHT, KEEPS>;
+    return (const void *)gemv_kernel<dtype, MANY_SLICES, HEIGHT, OF_MANY>;
 }
 
 /* Of weights of a byte or less. */
-template <int dtype, bool KEEPS = false>
+template <int dtype, int KEEPS = 0>
 static const void *narrow_kernel_of(const struct shares *s)
 {
     if (s->height == 3)
         return (const void *)gemv_kernel<dtype, SLICES, 3, KEEPS>;
     return s->height == 1 ? kernel_of<dtype, 1, KEEPS>(s)
                           : kernel_of<dtype, 2, KEEPS>(s);
+}
+
+static const void *i4_kernel_of(const struct shares *s)
+{
+    return s->keeps == MORE   ? narrow_kernel_of<VIBE_I4, MORE>(s)
+           : s->keeps == SOME ? narrow_kernel_of<VIBE_I4, SOME>(s)
+                              : narrow_kernel_of<VIBE_I4>(s);
 }
 
 static const void *kernel_for(enum vibe_dtype dtype, const struct shares *s)
@@ -390,8 +409,7 @@ static const void *kernel_for(enum vibe_dtype dtype, const struct shares *s)
     if (dtype == VIBE_BF16_PACKED)
         return kernel_of<VIBE_BF16_PACKED, 1>(s);
     if (dtype == VIBE_I4)
-        return s->keeps ? narrow_kernel_of<VIBE_I4, true>(s)
-                        : narrow_kernel_of<VIBE_I4>(s);
+        return i4_kernel_of(s);
     return dtype == VIBE_I8 ? narrow_kernel_of<VIBE_I8>(s)
                             : narrow_kernel_of<VIBE_F8_E4M3>(s);
 }

@@ -18,7 +18,8 @@ enum {
     MOST_SLOTS = 8,
     SHORT = 2,       /* slots where there is not */
     BUSY_WARPS = 16, /* that keep a multiprocessor's memory busy */
-    AT_ONCE = 4,     /* tiles of x that become digits */
+    SOME = 4,        /* tiles of x that become digits at once, of a short K, */
+    MORE = 8,        /* and of one up to LONG_K, all of a slice; then some */
     FEW_TURNS = 2,   /* of a block */
     SHORT_K = 2048,  /* rows so short that a turn costs more than its tiles */
     LINE = 128,      /* of shared memory: copies are faster into whole ones */
@@ -30,21 +31,20 @@ __host__ __device__ static inline size_t even(size_t n_rows)
     return (n_rows + 1) / 2 * 2;
 }
 
-/* Of x in digits in a tile, with units. */
-__host__ __device__ static inline size_t kept_bytes(size_t n_rows)
-{
-    return even(n_rows) * 2 * TILE_K + ROWS * sizeof(float);
-}
+/* Of two rows of x in digits in a tile, and their units. */
+enum { KEPT_UNITS = 2 * 2 * TILE_K, KEPT_BYTES = KEPT_UNITS + 16 };
 
-/* Tiles of x in digits that there is room for: all of a slice, some at a time,
- * or this one and the next. */
-template <bool KEEPS>
-__host__ __device__ static inline unsigned kept_tiles(unsigned n_tiles,
+/* Of rows of x in digits, two after two, that there is room for: all of a
+ * slice, keeps tiles at a time, or if that is 0 this tile and the next. */
+__host__ __device__ static inline unsigned kept_bytes(unsigned keeps,
+                                                      unsigned n_rows,
+                                                      unsigned n_tiles,
                                                       unsigned slices)
 {
-    const unsigned step = AT_ONCE * slices;
+    const unsigned step = keeps * slices;
+    const unsigned n = keeps ? (n_tiles + step - 1) / step * keeps : 2;
 
-    return KEEPS ? (n_tiles + step - 1) / step * AT_ONCE : 2;
+    return (n_rows + 1) / 2 * n * KEPT_BYTES;
 }
 
 /* Slots for so many bytes of weights. */
@@ -90,12 +90,14 @@ struct x_feed {
     unsigned at;                 /* of the first 8 of a column's neighbours */
     enum part part;              /* that the column has */
     unsigned digits, unit;       /* of a column, and a row of sums */
-    unsigned units;              /* behind the digits of a tile */
 
-    __device__ inline void open(const decode &a, unsigned lane)
+    /* digits_of_two: from those of two rows to those of the next two */
+    __device__ inline void open(const decode &a, unsigned lane,
+                                unsigned digits_of_two)
     {
         const unsigned quad = lane % 16;
         const unsigned m = min(lane / 8, a.n_rows - 1);
+        const unsigned of_sums = min(lane % 4, a.n_rows - 1);
 
 #pragma unroll
         for (unsigned i = 0; i < ROWS / 2; i++) {
@@ -112,9 +114,9 @@ struct x_feed {
         keep(part);
         at = a.x.is_woven ? woven_piece(a, lane)
                           : m * X_BYTES + lane % 4 * 64 + lane % 4 / 2 * 32;
-        digits = m * DIGIT_ROW + digits_at(m, lane / 4 % 2) + lane % 4 * 16;
-        units = even(a.n_rows) * DIGIT_ROW;
-        unit = units + 4 * min(lane % 4, a.n_rows - 1);
+        digits = m / 2 * digits_of_two + m % 2 * DIGIT_ROW +
+                 digits_at(m, lane / 4 % 2) + lane % 4 * 16;
+        unit = of_sums / 2 * digits_of_two + KEPT_UNITS + of_sums % 2 * 4;
     }
 
     /* Where the piece of woven rows is that this lane has the warp read, of its
@@ -178,16 +180,18 @@ struct x_feed {
     /* Make digits of a tile from the ring, what this lane has copied. */
     __device__ inline void make_digits(unsigned char *to_x,
                                        const unsigned char *tile_at,
-                                       const decode &a) const
+                                       const decode &a,
+                                       unsigned digits_of_two) const
     {
+        const unsigned m = threadIdx.x % 32 / 16;
+
 #pragma unroll
-        for (unsigned i = 0; i < ROWS / 2; i++) {
-            const unsigned m = 2 * i + threadIdx.x % 32 / 16;
+        for (unsigned i = 0; i < ROWS / 2; i++, to_x += digits_of_two) {
             const float4 *v = (const float4 *)(tile_at + to + 2 * i * X_BYTES);
 
             if (i == 0 || 2 * i < a.n_rows)
-                put_digits(to_x + m * DIGIT_ROW, (float *)(to_x + units) + m, m,
-                           digits_of(*v, a.x.is_split));
+                put_digits(to_x + m * DIGIT_ROW, to_x + KEPT_UNITS + 4 * m, m,
+                           *v, a.x.is_split);
         }
     }
 };
@@ -296,7 +300,7 @@ template <int HEIGHT> struct feeds<VIBE_I4, HEIGHT> {
 /* A warp's ring of a.depth slots of shared memory, each for a tile of HEIGHT
  * groups of outputs and x beside it, unless that is kept, and the route of what
  * is fetched next. */
-template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
+template <int dtype, int HEIGHT, int KEEPS> struct feeder {
     enum {
         TILE_BYTES = format<dtype>::TILE_BYTES,
         X_AT = feeds<dtype, HEIGHT>::BYTES,
@@ -307,7 +311,7 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     x_feed x;
     unsigned char *begin, *end, *here;
     unsigned char *kept, *x_here; /* digits, of the tile at hand */
-    unsigned slot_bytes;
+    unsigned slot_bytes, digits_of_two;
 
     __device__ inline void open(const decode &a, unsigned char *memory)
     {
@@ -316,9 +320,9 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
         slot_bytes = X_AT + (KEEPS ? 0 : even(a.n_rows) * X_BYTES);
         begin = memory + warp * a.depth * slot_bytes;
         end = begin + a.depth * slot_bytes;
+        digits_of_two = kept_bytes(KEEPS, 2, a.n_tiles, a.slices);
         kept = memory + a.slices * a.depth * slot_bytes +
-               warp * kept_tiles<KEEPS>(a.n_tiles, a.slices) *
-                   kept_bytes(a.n_rows);
+               warp * even(a.n_rows) / 2 * digits_of_two;
         here = begin;
         ahead.open(a);
         weights.turn(a, ahead.round);
@@ -365,7 +369,7 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
             next(a);
         }
         first.look(a);
-        x.open(a, threadIdx.x % 32);
+        x.open(a, threadIdx.x % 32, digits_of_two);
         let_next_start();
         wait_for_inputs();
         for (unsigned char *to = begin; !KEEPS && to < end; to += slot_bytes) {
@@ -389,7 +393,7 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
             fetch_weights(here, a);
             keep(lane);
             if (i == 0)
-                x.open(a, lane);
+                x.open(a, lane, digits_of_two);
             fetch_x(a);
             if (i == 1)
                 first.look(a);
@@ -404,7 +408,7 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
         else
             copies_wait<SHORT - 1>();
         x_here = kept;
-        x.make_digits(x_here, begin + X_AT, a);
+        x.make_digits(x_here, begin + X_AT, a, digits_of_two);
     }
 
     /* Make digits of all of x that this warp needs. */
@@ -417,33 +421,28 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
         __syncwarp();
     }
 
-    /* Of rows 2 i and 2 i + 1, a few tiles at a time while the next ones are on
-     * their way. */
+    /* Of rows 2 i and 2 i + 1, all tiles at once, or some while the next ones
+     * are on their way. */
     __device__ inline void keep_rows(const decode &a, unsigned i)
     {
-        const unsigned m = 2 * i + threadIdx.x % 32 / 16;
-        const unsigned step = AT_ONCE * a.slices;
-        unsigned char *to = kept + m * DIGIT_ROW;
-        float *unit = (float *)(kept + x.units) + m;
-        float4 next[AT_ONCE];
+        const unsigned m = threadIdx.x % 32 / 16;
+        const unsigned step = KEEPS * a.slices;
+        unsigned char *to = kept + i * digits_of_two;
+        float4 v[KEEPS], next[KEEPS];
 
-        load_x(next, x.from[i], a, threadIdx.x / 32);
+        load_x(v, x.from[i], a, threadIdx.x / 32);
         for (unsigned tile = threadIdx.x / 32; tile < a.n_tiles; tile += step) {
-            unsigned most[AT_ONCE];
-            float4 v[AT_ONCE];
-
+            if (KEEPS < MORE)
+                load_x(next, x.from[i], a, tile + step);
+            mean<KEEPS>(v, a.x.is_split);
+            put_digits<KEEPS, KEPT_BYTES>(to + m * DIGIT_ROW,
+                                          to + KEPT_UNITS + 4 * m, m, v);
+            if (KEEPS == MORE)
+                break;
+            to += KEEPS * KEPT_BYTES;
 #pragma unroll
-            for (unsigned j = 0; j < AT_ONCE; j++)
+            for (unsigned j = 0; j < KEEPS; j++)
                 v[j] = next[j];
-            mean<AT_ONCE>(v, a.x.is_split);
-            load_x(next, x.from[i], a, tile + step);
-            find_largest<AT_ONCE>(most, v);
-#pragma unroll
-            for (unsigned j = 0; j < AT_ONCE; j++) {
-                put_digits(to, unit, m, digits_of(v[j], most[j]));
-                to += kept_bytes(a.n_rows);
-                unit += kept_bytes(a.n_rows) / sizeof(*unit);
-            }
         }
     }
 
@@ -461,14 +460,14 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
     /* Wait for the slot at hand, and the next one if its x becomes digits. */
     __device__ inline void await(const decode &a) const
     {
-        enum { MORE = dtype == VIBE_I4 && !KEEPS };
+        enum { NEXT = dtype == VIBE_I4 && !KEEPS };
 
         if (KEEPS || a.depth >= FULL)
-            copies_wait<FULL - 1 - MORE>();
+            copies_wait<FULL - 1 - NEXT>();
         else if (dtype != VIBE_I4 && a.depth == FULL - 1)
             copies_wait<FULL - 2>();
         else
-            copies_wait<SHORT - 1 - MORE>();
+            copies_wait<SHORT - 1 - NEXT>();
     }
 
     /* Have the slot at hand filled again. */
@@ -521,14 +520,12 @@ template <int dtype, int HEIGHT, bool KEEPS> struct feeder {
      * now, while this tile is multiplied; here is its slot already. */
     __device__ inline void next_x(const decode &a)
     {
-        const unsigned bytes = kept_bytes(a.n_rows);
-
         if (!KEEPS && x_here != kept)
             x_here = kept;
         else
-            x_here += bytes;
+            x_here += KEPT_BYTES;
         if (!KEEPS)
-            x.make_digits(x_here, here + X_AT, a);
+            x.make_digits(x_here, here + X_AT, a, digits_of_two);
     }
 
     /* The first and the third sum of each += the tile at hand, of int4, times

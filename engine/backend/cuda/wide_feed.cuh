@@ -110,12 +110,11 @@ struct x_feed {
 #pragma unroll 1
         for (unsigned i = 0; i < most; i++) {
             const unsigned row = m + i * (to_step / X_BYTES);
-            const float4 *x = (const float4 *)(rows + x_at(k / 4, row));
-            const digits d = digits_of(*x, a.x.is_split);
+            const float4 x = *(const float4 *)(rows + x_at(k / 4, row));
 
             __syncwarp();
-            put_digits(rows + row * X_BYTES, (float *)(rows + unit_at(row)),
-                       row, d);
+            put_digits(rows + row * X_BYTES, rows + unit_at(row), row, x,
+                       a.x.is_split);
         }
     }
 };
