@@ -192,9 +192,44 @@ static void every_product(struct vibe_lab *lab, int is_gemm)
     }
 }
 
+/*
+ * Few rows and so many outputs that the blocks of a GPU take turns at them, by
+ * one, two or three tiles; more warps than tiles, and so many tiles for each
+ * that x of some is made while others are multiplied.
+ */
+static void many_turns(struct vibe_lab *lab)
+{
+    static const enum vibe_dtype dtypes[] = {VIBE_BF16_PACKED, VIBE_F8_E4M3,
+                                             VIBE_I8, VIBE_I4, VIBE_I4};
+    static const struct vibe_lab_matrix sizes[] = {
+        {.N = 18000, .K = 128}, {.N = 13000, .K = 640}, {.N = 3200, .K = 2112},
+        {.N = 300, .K = 12352}, {.N = 4300, .K = 4224},
+    };
+    const size_t n_dtypes = sizeof(dtypes) / sizeof(*dtypes);
+
+    for (size_t i = 0; i < n_dtypes * sizeof(sizes) / sizeof(*sizes); i++) {
+        const size_t d = i % n_dtypes;
+        struct product p = {
+            .B = d % 3 == 0 ? 2 : 3, /* int4 with both */
+            .T = 1,
+            .epilogue = i / n_dtypes % 2 ? VIBE_SWIGLU : VIBE_STORE,
+            .w = sizes[i / n_dtypes],
+        };
+
+        suit(&p.w, dtypes[d], i);
+        p.w.n_scales = 2;
+        p.w.is_pair = p.epilogue == VIBE_SWIGLU;
+        p.w.n_parts = p.w.is_pair ? 2 : 1;
+        if (!lab->err.code)
+            run_product(lab, &p, 0);
+    }
+}
+
 static void linear(struct vibe_lab *lab)
 {
     every_product(lab, 0);
+    if (lab->be[VIBE_TESTED]->is_cuda)
+        many_turns(lab);
 }
 
 /* Every number of rows that shares one reading of the weights, and one more;
