@@ -5,7 +5,7 @@
 #include "engine/backend/parity_lab.h"
 
 /* Channels around the widths of vectors. */
-static const size_t widths[] = {1, 7, 8, 17, 64, 100, 1536};
+static const size_t widths[] = {1, 7, 8, 17, 64, 100, 1536, 3584, 5001};
 
 enum { N_WIDTHS = sizeof(widths) / sizeof(*widths) };
 
