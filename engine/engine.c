@@ -11,7 +11,6 @@
 #include "engine/base/device.h"
 #include "engine/base/trace.h"
 #include "engine/format/readahead.h"
-#include "engine/format/recode.h"
 #include "engine/format/weights.h"
 #include "engine/front.h"
 #include "engine/model/diffusion.h"
@@ -99,9 +98,10 @@ static void keep_weights(struct vibe_engine *e,
                          const struct vibe_engine_options *o)
 {
     const struct vibe_precision *p = &o->precision;
-    const enum vibe_dtype stored = vibe_weights_dtype(e->weights);
-    const struct vibe_weight like = {.dtype = stored};
-    const enum vibe_dtype lm = vibe_recode_dtype(&like, p->lm);
+    const enum vibe_dtype stored = vibe_precision_lm(e->weights, &e->config.lm,
+                                                     VIBE_WEIGHTS_AUTO);
+    const enum vibe_dtype lm = vibe_precision_lm(e->weights, &e->config.lm,
+                                                 p->lm);
 
     vibe_precision_keep(e->weights, p);
     if (lm != stored)

@@ -179,7 +179,8 @@ static int may_shrink(const struct vibe_engine *e,
     return e->backend->is_cuda && !o->streaming.is_on && !o->n_fronts &&
            o->precision.lm == VIBE_WEIGHTS_AUTO &&
            (kind == VIBE_PLAN_AUTO || kind == VIBE_PLAN_WHOLE) &&
-           vibe_weights_dtype(e->weights) == VIBE_BF16;
+           vibe_precision_lm(e->weights, &e->config.lm, VIBE_WEIGHTS_AUTO) ==
+               VIBE_BF16;
 }
 
 /* The best precision that has all layers stay; non-zero when there is none.

@@ -1,5 +1,10 @@
 #include "engine/precision.h"
 
+#include <assert.h>
+
+#include "engine/base/error.h"
+#include "engine/format/config.h"
+#include "engine/format/recode.h"
 #include "engine/format/weights.h"
 
 void vibe_precision_keep(struct vibe_weights *w,
@@ -9,6 +14,22 @@ void vibe_precision_keep(struct vibe_weights *w,
     vibe_weights_keep(w, "model.prediction_head.", precision->head);
     vibe_weights_keep(w, "model.acoustic_tokenizer.", precision->codec);
     vibe_weights_keep(w, "model.semantic_tokenizer.", precision->codec);
+}
+
+/* Of their widest product; others may have rows that are no whole groups. */
+enum vibe_dtype vibe_precision_lm(const struct vibe_weights *w,
+                                  const struct vibe_lm_config *config,
+                                  enum vibe_weight_dtype as)
+{
+    const size_t shape[] = {config->intermediate_size, config->hidden_size};
+    struct vibe_weight up;
+    const int rc = vibe_weights_need(
+        w, &up, "model.language_model.layers.0.mlp.up_proj.weight", shape, 2,
+        NULL);
+
+    assert(rc == VIBE_OK);
+    (void)rc;
+    return vibe_recode_dtype(&up, as);
 }
 
 const char *vibe_precision_name(enum vibe_weight_dtype as)

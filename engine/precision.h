@@ -6,12 +6,19 @@
 
 #include "engine/base/dtype.h"
 
+struct vibe_lm_config;
 struct vibe_weights;
 
 /* Ask that the matrices of the layers, of the head and of the codec be kept
  * so; nothing else is. */
 void vibe_precision_keep(struct vibe_weights *w,
                          const struct vibe_precision *precision);
+
+/* What the layers of a checkpoint that vibe_qwen2_check has passed are kept in
+ * where they are asked to be kept so. */
+enum vibe_dtype vibe_precision_lm(const struct vibe_weights *w,
+                                  const struct vibe_lm_config *config,
+                                  enum vibe_weight_dtype as);
 
 /* As users write it: "int4"; "auto" for what the file holds. */
 const char *vibe_precision_name(enum vibe_weight_dtype as);
