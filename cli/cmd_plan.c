@@ -63,8 +63,9 @@ static void print_parts(const struct vibe_engine_plan *made, size_t n_dialogues)
     print_part("diffusion head", m->head + m->head_prepared,
                plan->has_head_on_host ? on_host : "");
     print_part("codec", m->codec, plan->has_codec_on_host ? on_host : "");
-    snprintf(remark, sizeof(remark), "%zu + %zu positions%s%s", made->positive,
-             made->negative, n_dialogues > 1 ? " of each dialogue" : "",
+    snprintf(remark, sizeof(remark), "%zu + %zu positions%s in %s%s",
+             made->positive, made->negative,
+             n_dialogues > 1 ? " of each dialogue" : "", made->kv_dtype,
              plan->has_kv_on_host ? ", on the host" : "");
     print_part("keys and values", plan->kv, remark);
     print_part("voice encoder", m->encoder, encoder_remark(made));
@@ -176,6 +177,7 @@ static void print_plan_json(const struct vibe_engine_plan *made, size_t steps)
     vibe_json_count(object, "ring_slots", plan->ring_slots);
     vibe_json_count(object, "chunk_bytes", plan->chunk_bytes);
     vibe_json_count(object, "kv_bytes", plan->kv);
+    vibe_json_text(object, "kv_dtype", made->kv_dtype);
     vibe_json_count(object, "head_bytes", made->model.head);
     vibe_json_count(object, "codec_bytes", made->model.codec);
     vibe_json_count(object, "encoder_bytes", made->model.encoder);

@@ -135,7 +135,8 @@ static const struct vibe_option model[] = {
         .def = "auto",
         .choices = vibe_kv_dtype_words,
         .help = "how keys and values are kept; float8 takes half the memory; "
-                "auto is bfloat16 on a GPU",
+                "auto is bfloat16 on a GPU, and float8 where the language "
+                "model is int4",
     },
 };
 

@@ -116,12 +116,14 @@ static int open_backend(struct vibe_engine *e,
                         const struct vibe_engine_options *o,
                         struct vibe_error *err)
 {
+    const int want_cuda = o->device != VIBE_DEVICE_CPU;
     struct vibe_backend_options options = {
-        .want_cuda = o->device != VIBE_DEVICE_CPU,
+        .want_cuda = want_cuda,
         .device = o->device_index,
         .threads = o->threads,
         .is_exact = o->precision.lm == VIBE_WEIGHTS_F32,
-        .kv = o->precision.kv,
+        .kv = vibe_precision_kv(e->weights, &e->config.lm, &o->precision,
+                                want_cuda),
         .notice = {.tell = o->on_notice, .user = o->user},
     };
     const struct vibe_held held = vibe_host_hold();
@@ -134,6 +136,7 @@ static int open_backend(struct vibe_engine *e,
         if (why.code != VIBE_E_UNSUPPORTED)
             notice(o, "%s: computing on the CPU", why.msg);
         options.want_cuda = 0;
+        options.kv = o->precision.kv;
         rc = vibe_backend_open(&e->backend, &options, &why);
     }
     /* whatever the reason, it is the device that cannot be had */
@@ -224,15 +227,22 @@ static int load_models(struct vibe_engine *e,
 static void tell_of_choice(const struct vibe_engine *e,
                            const struct vibe_engine_options *o)
 {
+    const struct vibe_precision *asked = &o->precision;
     const struct vibe_precision *chosen = &e->plan.precision;
 
-    if (chosen->lm == o->precision.lm)
-        return;
-    notice(o,
-           "%s: its language model is kept as %s%s, so that all of it fits; "
-           "--dtype bfloat16 streams what does not",
-           o->model, vibe_precision_name(chosen->lm),
-           chosen->head == o->precision.head ? "" : ", and the diffusion head");
+    if (chosen->lm != asked->lm)
+        notice(o,
+               "%s: its language model is kept as %s%s, so that all of it "
+               "fits; --dtype bfloat16 streams what does not",
+               o->model, vibe_precision_name(chosen->lm),
+               chosen->head == asked->head ? "" : ", and the diffusion head");
+    if (asked->kv == VIBE_WEIGHTS_AUTO && !o->like &&
+        e->backend->kv_dtype == VIBE_F8_E4M3)
+        notice(o,
+               "%s: its language model is int4, and keys and values are kept "
+               "as float8_e4m3fn, which adds little to its error; --kv-dtype "
+               "bfloat16 takes twice the memory",
+               o->model);
 }
 
 /* Plan, and take all of it: another program that takes memory in between
@@ -396,13 +406,18 @@ int vibe_engine_measure(struct vibe_plan_model *out,
                         const struct vibe_engine_options *options,
                         enum vibe_weight_dtype lm, struct vibe_error *err)
 {
+    struct vibe_precision p = options->precision;
     struct vibe_engine *e = NULL;
     int rc = open_files(&e, options, err);
 
+    if (lm != VIBE_WEIGHTS_AUTO)
+        p.lm = lm;
     if (rc == VIBE_OK)
         rc = vibe_planning_measure(
             out, e, options, lm,
-            vibe_kv_dtype(options->precision.kv, VIBE_BF16), err);
+            vibe_kv_dtype(vibe_precision_kv(e->weights, &e->config.lm, &p, 1),
+                          VIBE_BF16),
+            err);
     vibe_engine_free(e);
     return rc;
 }

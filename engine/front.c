@@ -8,6 +8,7 @@
 #include "engine/model/kvcache.h"
 #include "engine/model/qwen2.h"
 #include "engine/planning.h"
+#include "engine/precision.h"
 #include "offload/transfer.h"
 
 /* One device with some layers. */
@@ -62,12 +63,14 @@ static int open_device(struct front *f, const struct vibe_engine *e,
                        const struct vibe_device_choice *device,
                        struct vibe_error *err)
 {
+    const int want_cuda = device->device != VIBE_DEVICE_CPU;
     const struct vibe_backend_options options = {
-        .want_cuda = device->device != VIBE_DEVICE_CPU,
+        .want_cuda = want_cuda,
         .device = device->index,
         .threads = o->threads,
         .is_exact = e->backend->is_exact,
-        .kv = o->precision.kv,
+        .kv = vibe_precision_kv(e->weights, &e->config.lm, &o->precision,
+                                want_cuda),
     };
     int rc = vibe_backend_open(&f->be, &options, err);
 

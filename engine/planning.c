@@ -139,6 +139,7 @@ static int plan_as(struct vibe_engine_plan *out, const struct vibe_engine *e,
     struct vibe_engine_plan made = {
         .has_gpu = e->backend->is_cuda,
         .precision = *precision,
+        .kv_dtype = vibe_dtype_name(e->backend->kv_dtype),
         .rates = out->rates,
     };
     int rc;

@@ -32,6 +32,17 @@ enum vibe_dtype vibe_precision_lm(const struct vibe_weights *w,
     return vibe_recode_dtype(&up, as);
 }
 
+enum vibe_weight_dtype vibe_precision_kv(const struct vibe_weights *w,
+                                         const struct vibe_lm_config *config,
+                                         const struct vibe_precision *p,
+                                         int is_gpu)
+{
+    if (p->kv == VIBE_WEIGHTS_AUTO && p->lm != VIBE_WEIGHTS_F32 && is_gpu &&
+        vibe_precision_lm(w, config, p->lm) == VIBE_I4)
+        return VIBE_WEIGHTS_F8_E4M3;
+    return p->kv;
+}
+
 const char *vibe_precision_name(enum vibe_weight_dtype as)
 {
     switch (as) {

@@ -128,6 +128,7 @@ struct vibe_engine_plan {
     struct vibe_plan_device memory;
     struct vibe_plan plan;
     struct vibe_precision precision; /* as asked, or what it takes to fit */
+    const char *kv_dtype;            /* of keys and values: "BF16", ... */
     size_t positive, negative;       /* positions of a dialogue, as planned */
     int has_voices_first;            /* they are read before all else */
     size_t others;                   /* bytes of the device that others use */

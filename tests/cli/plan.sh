@@ -40,6 +40,10 @@ long=$(kv_of --text "Speaker 1: $(printf 'Hello there. %.0s' {1..100})")
 ok a_long_script_needs_more_keys test "$long" -gt "$short"
 half=$(kv_of --kv-dtype bf16)
 ok float8_keys_take_half test "$(kv_of --kv-dtype fp8)" -lt $((half * 55 / 100))
+run --plan --model "$model" --json --kv-dtype fp8
+ok the_plan_names_the_dtype_of_keys grep -q '"kv_dtype":"F8_E4M3"' "$tmp/out"
+run --plan --model "$model" --json --device cpu --dtype int4
+ok keys_on_a_cpu_stay_float32 grep -q '"kv_dtype":"F32"' "$tmp/out"
 fails keys_are_not_int4 2 \
     "--kv-dtype: 'int4' is not one of bfloat16, float8_e4m3fn, float32, auto" \
     --plan --model "$model" --kv-dtype int4
@@ -52,6 +56,20 @@ ok table_has_cards grep -q "3060 12G.*3080 10G.*4060Ti 16G" "$tmp/out"
 ok table_goes_from_all_layers_to_none test "$(grep -c "as stored" "$tmp/out")" = 8
 run --print-table --model "$model" --json
 ok table_is_objects grep -q '^{"weights":"as stored","gpu_layers":4.0,' "$tmp/out"
+
+# A GPU keeps keys and values beside int4 in float8, unless asked otherwise.
+total_of() { # WEIGHTS ARGS...; prints the bytes of all layers' row
+    local weights=$1
+    shift
+    run --print-table --model "$model" --json "$@"
+    grep -F "{\"weights\":\"$weights\"," "$tmp/out" | sed -nE '1s/.*"total_bytes":([0-9]*).*/\1/p'
+}
+auto=$(total_of int4)
+ok keys_beside_int4_are_float8 test "$auto" = "$(total_of int4 --kv-dtype fp8)"
+ok keys_beside_int4_are_as_asked test "$auto" -lt "$(total_of int4 --kv-dtype bf16)"
+ok keys_beside_int8_are_bf16 test "$(total_of int8)" = "$(total_of int8 --kv-dtype bf16)"
+ok keys_beside_what_is_made_int4_are_float8 test \
+    "$(total_of "as stored" --dtype int4)" -lt "$(total_of "as stored" --dtype int4 --kv-dtype bf16)"
 
 # What was done is told as it was planned.
 run --model "$model" --text Hello --max-frames 3 -o "$tmp/x.wav" -ngl 2 --stats

@@ -1,4 +1,4 @@
-/* What the layers of a checkpoint are kept in. */
+/* What the layers of a checkpoint are kept in, and keys and values by that. */
 #include "engine/precision.h"
 
 #include <stdio.h>
@@ -48,6 +48,12 @@ static enum vibe_dtype lm(const struct fixture *f, enum vibe_weight_dtype as)
     return vibe_precision_lm(f->w, &f->config.lm, as);
 }
 
+static enum vibe_weight_dtype kv_of_gpu(const struct fixture *f,
+                                        struct vibe_precision p)
+{
+    return vibe_precision_kv(f->w, &f->config.lm, &p, 1);
+}
+
 /* Have the layers stored in int4, and all else as it was. */
 static void store_int4(struct fixture *f)
 {
@@ -79,9 +85,65 @@ static void layers_are_not_what_most_of_the_file_is(void **state)
     assert_int_equal(lm(f, VIBE_WEIGHTS_I8), VIBE_I8);
 }
 
+static void keys_are_left_to_the_gpu(void **state)
+{
+    const struct fixture *f = *state;
+
+    assert_int_equal(kv_of_gpu(f, (struct vibe_precision){0}),
+                     VIBE_WEIGHTS_AUTO);
+    assert_int_equal(
+        kv_of_gpu(f, (struct vibe_precision){.lm = VIBE_WEIGHTS_F8_E4M3,
+                                             .head = VIBE_WEIGHTS_I4}),
+        VIBE_WEIGHTS_AUTO);
+}
+
+static void keys_beside_int4_are_float8(void **state)
+{
+    struct fixture *f = *state;
+    const struct vibe_precision int4 = {.lm = VIBE_WEIGHTS_I4};
+
+    assert_int_equal(kv_of_gpu(f, int4), VIBE_WEIGHTS_F8_E4M3);
+    store_int4(f);
+    assert_int_equal(kv_of_gpu(f, (struct vibe_precision){0}),
+                     VIBE_WEIGHTS_F8_E4M3);
+}
+
+static void keys_are_as_asked(void **state)
+{
+    const struct fixture *f = *state;
+    const struct vibe_precision p = {.lm = VIBE_WEIGHTS_I4,
+                                     .kv = VIBE_WEIGHTS_BF16};
+
+    assert_int_equal(kv_of_gpu(f, p), VIBE_WEIGHTS_BF16);
+}
+
+static void keys_of_a_cpu_are_left_to_it(void **state)
+{
+    const struct fixture *f = *state;
+    const struct vibe_precision p = {.lm = VIBE_WEIGHTS_I4};
+
+    assert_int_equal(vibe_precision_kv(f->w, &f->config.lm, &p, 0),
+                     VIBE_WEIGHTS_AUTO);
+}
+
+static void keys_are_exact_where_all_is(void **state)
+{
+    struct fixture *f = *state;
+    const struct vibe_precision p = {.lm = VIBE_WEIGHTS_F32};
+
+    store_int4(f);
+
+    assert_int_equal(kv_of_gpu(f, p), VIBE_WEIGHTS_AUTO);
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(layers_are_as_asked_or_stored),
     VIBE_TEST(layers_are_not_what_most_of_the_file_is),
+    VIBE_TEST(keys_are_left_to_the_gpu),
+    VIBE_TEST(keys_beside_int4_are_float8),
+    VIBE_TEST(keys_are_as_asked),
+    VIBE_TEST(keys_of_a_cpu_are_left_to_it),
+    VIBE_TEST(keys_are_exact_where_all_is),
 };
 
 VIBE_TEST_MAIN(tests)
