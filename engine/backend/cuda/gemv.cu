@@ -303,8 +303,8 @@ static void take_all(const struct vibe_cuda *cuda, const struct vibe_matrix *w,
         *s = all;
 }
 
-/* Have room for all of x that a warp needs in digits, if there is, or for those
- * of two tiles. */
+/* Have room for all of x that a warp needs in digits, if there is, beside a
+ * ring for that; or for digits of two tiles. */
 static bool keep_digits(const struct vibe_cuda *cuda,
                         const struct vibe_matrix *w, size_t n_rows,
                         struct shares *s)
@@ -313,7 +313,7 @@ static bool keep_digits(const struct vibe_cuda *cuda,
 
     s->keeps = w->K > SHORT_K && w->K <= LONG_K ? MORE : SOME;
     s->kept = kept_bytes(s->keeps, (unsigned)n_rows, n_tiles, s->warps);
-    s->depth = slots_of(VIBE_I4, s->slot_bytes);
+    s->depth = slots_of(VIBE_I4, s->slot_bytes, s->keeps);
     if (shared_bytes(s) <= room_of(cuda, s))
         return true;
     s->keeps = 0;
@@ -334,7 +334,7 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
                        : s.height * tile;
     if (w->part[0].dtype == VIBE_I4 && keep_digits(cuda, w, n_rows, &s))
         return s;
-    s.depth = slots_of(w->part[0].dtype, s.slot_bytes);
+    s.depth = slots_of(w->part[0].dtype, s.slot_bytes, 0);
     s.slot_bytes += even(n_rows) * X_BYTES;
     if (w->part[0].dtype != VIBE_I4 && !is_busy(cuda, &s))
         s.depth--; /* another block is worth more than a slot */

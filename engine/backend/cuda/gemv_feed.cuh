@@ -14,12 +14,13 @@ enum {
     ROWS = VIBE_CUDA_GEMV_ROWS, /* of x: two columns each */
     X_BYTES = TILE_K * 4,       /* of a row of x in a tile */
     RING_BYTES = 10 << 10, /* of weights, for a warp, where there is room */
-    I4_BYTES = 8 << 10,    /* of int4, beside x in digits */
+    I4_BYTES = 8 << 10,    /* of int4, beside x in digits, */
+    SOME_BYTES = 7 << 10,  /* and beside some at once, which may be many */
     MOST_SLOTS = 8,
     SHORT = 2,       /* slots where there is not */
     BUSY_WARPS = 16, /* that keep a multiprocessor's memory busy */
-    SOME = 4,        /* tiles of x that become digits at once, of a short K, */
-    MORE = 8,        /* and of one up to LONG_K, all of a slice; then some */
+    SOME = 4,        /* tiles of x that become digits at once, of short rows */
+    MORE = 8,        /* and of those above LONG_K; of others all of a slice */
     FEW_TURNS = 2,   /* of a block */
     SHORT_K = 2048,  /* rows so short that a turn costs more than its tiles */
     LINE = 128,      /* of shared memory: copies are faster into whole ones */
@@ -48,9 +49,13 @@ __host__ __device__ static inline unsigned kept_bytes(unsigned keeps,
 }
 
 /* Slots for so many bytes of weights. */
-__host__ __device__ static constexpr unsigned slots_of(int dtype, size_t bytes)
+__host__ __device__ static constexpr unsigned slots_of(int dtype, size_t bytes,
+                                                       unsigned keeps)
 {
-    const size_t n = (dtype == VIBE_I4 ? I4_BYTES : RING_BYTES) / bytes;
+    const size_t room = dtype != VIBE_I4 ? RING_BYTES
+                        : keeps == SOME  ? SOME_BYTES
+                                         : I4_BYTES;
+    const size_t n = room / bytes;
 
     return n < MOST_SLOTS ? (unsigned)n : (unsigned)MOST_SLOTS;
 }
@@ -304,7 +309,7 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
     enum {
         TILE_BYTES = format<dtype>::TILE_BYTES,
         X_AT = feeds<dtype, HEIGHT>::BYTES,
-        FULL = slots_of(dtype, X_AT), /* where there is room */
+        FULL = slots_of(dtype, X_AT, KEEPS), /* where there is room */
     };
     route ahead;
     feeds<dtype, HEIGHT> weights;
@@ -425,6 +430,7 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
      * are on their way. */
     __device__ inline void keep_rows(const decode &a, unsigned i)
     {
+        static_assert(MORE * SLICES * TILE_K >= LONG_K, "all of a slice");
         const unsigned m = threadIdx.x % 32 / 16;
         const unsigned step = KEEPS * a.slices;
         unsigned char *to = kept + i * digits_of_two;
