@@ -252,8 +252,10 @@ int vibe_cuda_open(struct vibe_backend **out,
         rc = vibe_cuda_heaps_open(cuda, err);
     if (rc == VIBE_OK)
         rc = make_streams(cuda, err);
-    if (rc == VIBE_OK)
+    if (rc == VIBE_OK) {
+        vibe_cuda_pool_open(cuda);
         rc = check_kernels(cuda, err);
+    }
     if (rc != VIBE_OK) {
         cuda_close(&cuda->base);
         return rc;

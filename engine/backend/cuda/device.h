@@ -89,6 +89,7 @@ void *vibe_cuda_take(struct vibe_cuda *cuda, size_t bytes);
 void *vibe_cuda_take_kept(struct vibe_cuda *cuda, size_t bytes);
 void vibe_cuda_give(struct vibe_cuda *cuda, void *memory);
 int vibe_cuda_heaps_open(struct vibe_cuda *cuda, struct vibe_error *err);
+void vibe_cuda_pool_open(struct vibe_cuda *cuda); /* for what comes and goes */
 void vibe_cuda_heaps_free(struct vibe_cuda *cuda);
 
 /* Bytes in use by all processes and by this one, asked without a context; 0:

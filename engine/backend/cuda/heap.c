@@ -11,11 +11,12 @@ enum { LATER_BYTES = 64 << 20 };
 /*
  * What is smaller comes and goes (blocks of keys and values, scratch) and lies
  * in the stream-ordered pool, which keeps what is freed until it is trimmed;
- * what was planned stays, and is taken to the byte.
+ * what was planned stays, and is taken to the byte.  A pool takes 32 MB with
+ * the first byte, so it is opened after what every process has is there.
  */
 static const size_t pooled_bytes = (size_t)256 << 20;
 
-static void open_pool(struct vibe_cuda *cuda)
+void vibe_cuda_pool_open(struct vibe_cuda *cuda)
 {
     uint64_t keep = UINT64_MAX;
     int is_there = 0;
@@ -82,7 +83,6 @@ int vibe_cuda_heaps_open(struct vibe_cuda *cuda, struct vibe_error *err)
     };
     int rc;
 
-    open_pool(cuda);
     rc = vibe_heap_open(&cuda->heap, &device, err);
 
     return rc ? rc : vibe_heap_open(&cuda->host_heap, &host, err);
