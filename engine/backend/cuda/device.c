@@ -137,12 +137,12 @@ static int check_kernels(const struct vibe_cuda *cuda, struct vibe_error *err)
 
 /*
  * A context keeps a stack for every thread that a GPU can run: 1 KB each by
- * default, 260 MB of an H200.  Kernels of ours need 32 bytes, and those that
- * need more get it.
+ * default, 260 MB of an H200.  Kernels of ours need 32 bytes at most, but for
+ * one of large batches, which gets what it needs.
  */
 static int limit_stack(struct vibe_cuda *cuda, struct vibe_error *err)
 {
-    enum { STACK_BYTES = 64 };
+    enum { STACK_BYTES = 32 };
     cudaError_t rc = cudaSetDevice(cuda->device);
 
     if (rc == cudaSuccess)
