@@ -92,6 +92,7 @@ static void describe(struct vibe_plan_model *out, const struct vibe_models *m,
         .n_layers = m->config.lm.num_hidden_layers,
         .rows = count.bytes[VIBE_FOR_LM_ROWS],
         .lm = count.bytes[VIBE_FOR_LM] + count.bytes[VIBE_FOR_SCRATCH],
+        .prompt = count.bytes[VIBE_FOR_PROMPT],
         .head = count.bytes[VIBE_FOR_HEAD],
         .head_prepared = vibe_diffusion_prepared_bytes(m->head, steps),
         .codec = count.bytes[VIBE_FOR_CODEC],
@@ -112,19 +113,6 @@ static void describe(struct vibe_plan_model *out, const struct vibe_models *m,
                            vibe_connector_bytes(m->semantic_connector),
         .steps = steps,
     };
-}
-
-/* Count apart what the language model computes prompts in. */
-static void take_prompt_out(struct vibe_plan_model *out,
-                            const struct vibe_models *m)
-{
-    struct vibe_memory count;
-    const size_t with = out->lm;
-
-    vibe_qwen2_rest(m->lm);
-    m->be->ops->memory(m->be, &count);
-    out->lm = count.bytes[VIBE_FOR_LM] + count.bytes[VIBE_FOR_SCRATCH];
-    out->prompt = with - out->lm;
 }
 
 int vibe_measure(struct vibe_plan_model *out, const struct vibe_measured *what,
@@ -149,7 +137,6 @@ int vibe_measure(struct vibe_plan_model *out, const struct vibe_measured *what,
         rc = vibe_generator_open(&g, &m, &s, what->control_ids, err);
     if (rc == VIBE_OK) {
         describe(out, &m, g, what->steps);
-        take_prompt_out(out, &m);
         out->encoder = count_encoder(&m, err);
         if (!out->encoder)
             rc = VIBE_E_NOMEM;

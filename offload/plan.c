@@ -10,7 +10,6 @@ enum {
     GRANULE = 2 << 20,         /* what a driver hands out */
     MIN_CHUNK_BYTES = 4 << 20, /* below, copies no longer reach the link */
     USUAL_RESERVE = 512 << 20, /* for a desktop on the same card */
-    HOLES = 2, /* blocks of keys and values that a prompt's memory cuts off */
 };
 
 static const double USUAL_UTILIZATION = 0.80;
@@ -90,7 +89,7 @@ static size_t kv_bytes(const struct vibe_plan_model *m,
 }
 
 /* Keys and values, and what prompts are computed in: first the one and then the
- * other, but for what does not fill the holes, where one lends to the other. */
+ * other, where one lends to the other. */
 static size_t growing_bytes(const struct vibe_plan *plan,
                             const struct vibe_plan_model *m,
                             const struct vibe_plan_request *r)
@@ -99,11 +98,10 @@ static size_t growing_bytes(const struct vibe_plan *plan,
     const size_t prompt = m->prompt + m->scratch;
     const size_t before = plan->has_kv_on_host ? 0
                                                : blocks_bytes(m, r->n_prompt);
-    const size_t holes = plan->has_kv_on_host ? 0 : HOLES * m->kv_block;
 
     if (!plan->lends_prompt)
         return kv + prompt;
-    return m->frame_scratch + larger(kv + holes, before + prompt);
+    return m->frame_scratch + larger(kv, before + prompt);
 }
 
 /* Everything but the rows and the ring. */

@@ -36,6 +36,7 @@ enum vibe_purpose {
     VIBE_FOR_STATES,  /* of dialogues */
     VIBE_FOR_KV,
     VIBE_FOR_SCRATCH,
+    VIBE_FOR_PROMPT, /* while one is read */
     VIBE_N_PURPOSES,
 };
 

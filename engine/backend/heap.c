@@ -99,32 +99,44 @@ int vibe_heap_reserve(struct vibe_heap *heap, size_t bytes)
     return 0;
 }
 
-/* The first unused piece that is large enough, cut to size; or NULL. */
-static struct piece *cut(struct span *span, size_t bytes)
+/* The first unused piece that is large enough, or the last one. */
+static struct piece *find(const struct span *span, size_t bytes, int is_last)
 {
-    struct piece *piece = span->pieces;
-    struct piece *rest;
+    struct piece *found = NULL;
 
-    while (piece && (piece->is_used || piece->bytes < bytes))
-        piece = piece->next;
+    for (struct piece *p = span->pieces; p && (is_last || !found); p = p->next)
+        if (!p->is_used && p->bytes >= bytes)
+            found = p;
+    return found;
+}
+
+/* That piece, cut to size; or NULL. */
+static struct piece *cut(struct span *span, size_t bytes, int is_last)
+{
+    struct piece *piece = find(span, bytes, is_last);
+    struct piece *rest;
+    size_t first;
+
     if (!piece || piece->bytes == bytes)
         return piece;
     rest = calloc(1, sizeof(*rest));
     if (!rest)
         return NULL;
+    first = is_last ? piece->bytes - bytes : bytes;
     *rest = (struct piece){
         .next = piece->next,
-        .at = piece->at + bytes,
-        .bytes = piece->bytes - bytes,
+        .at = piece->at + first,
+        .bytes = piece->bytes - first,
     };
     piece->next = rest;
-    piece->bytes = bytes;
-    return piece;
+    piece->bytes = first;
+    return is_last ? rest : piece;
 }
 
 void *vibe_heap_take(struct vibe_heap *heap, size_t bytes,
                      enum vibe_purpose purpose)
 {
+    const int is_last = purpose == VIBE_FOR_PROMPT;
     struct vibe_memory *count = &heap->count;
     struct span *span = heap->spans;
     struct piece *piece = NULL;
@@ -132,13 +144,13 @@ void *vibe_heap_take(struct vibe_heap *heap, size_t bytes,
     assert(bytes > 0);
     bytes = vibe_size_round(bytes, VIBE_HEAP_ALIGNMENT);
     for (; span; span = span->next) {
-        piece = cut(span, bytes);
+        piece = cut(span, bytes, is_last);
         if (piece)
             break;
     }
     if (!piece) {
         span = add_span(heap, vibe_size_round(bytes, VIBE_HEAP_SPAN));
-        piece = span ? cut(span, bytes) : NULL;
+        piece = span ? cut(span, bytes, is_last) : NULL;
     }
     if (!piece)
         return NULL;

@@ -9,7 +9,9 @@
  *
  * Cutting is first fit at VIBE_HEAP_ALIGNMENT; a heap that is asked for the
  * same pieces in the same order therefore places them the same way, on a
- * device or in imagination (tally.h).  Memory is never touched.  One thread.
+ * device or in imagination (tally.h).  What prompts take is cut from the end,
+ * so that it leaves no hole between pieces that stay.  Memory is never touched.
+ * One thread.
  */
 #ifndef VIBE_BACKEND_HEAP_H
 #define VIBE_BACKEND_HEAP_H

@@ -317,7 +317,7 @@ int vibe_qwen2_make_room(struct vibe_qwen2 *lm, struct vibe_error *err)
 
     if (lm->prompt.x.data)
         return VIBE_OK;
-    be->purpose = VIBE_FOR_LM;
+    be->purpose = VIBE_FOR_PROMPT;
     rc = init_room(&lm->prompt, lm, VIBE_PROMPT_ROWS, err);
     if (!rc)
         rc = vibe_tensor_init(&lm->prompt.x, be, VIBE_F32, 1, VIBE_PROMPT_ROWS,

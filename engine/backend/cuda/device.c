@@ -25,7 +25,7 @@ void vibe_cuda_latch(struct vibe_stream *s, cudaError_t rc, const char *op)
 /* Have at least this much memory of a kind that is needed again and again;
  * returns whether it was taken now. */
 static int grow(struct vibe_stream *s, void **memory, size_t *has, size_t bytes,
-                const char *what)
+                enum vibe_purpose as, const char *what)
 {
     struct vibe_cuda *cuda = vibe_cuda_of(s->be);
     const enum vibe_purpose purpose = cuda->base.purpose;
@@ -33,7 +33,7 @@ static int grow(struct vibe_stream *s, void **memory, size_t *has, size_t bytes,
     if (bytes <= *has)
         return 0;
     vibe_cuda_give(cuda, *memory);
-    cuda->base.purpose = VIBE_FOR_SCRATCH;
+    cuda->base.purpose = as;
     *memory = vibe_cuda_take(cuda, bytes);
     cuda->base.purpose = purpose;
     *has = *memory ? bytes : 0;
@@ -49,7 +49,8 @@ void *vibe_cuda_scratch(struct vibe_stream *s, size_t bytes)
     void **scratch = is_apart ? &cuda->prompt_scratch : &cuda->scratch;
     size_t *has = is_apart ? &cuda->prompt_scratch_bytes : &cuda->scratch_bytes;
 
-    grow(s, scratch, has, bytes, "scratch memory");
+    grow(s, scratch, has, bytes, is_apart ? VIBE_FOR_PROMPT : VIBE_FOR_SCRATCH,
+         "scratch memory");
     return *scratch;
 }
 
@@ -57,7 +58,8 @@ void *vibe_cuda_mail(struct vibe_stream *s, size_t bytes)
 {
     struct vibe_cuda *cuda = vibe_cuda_of(s->be);
 
-    if (grow(s, &cuda->mail, &cuda->mail_bytes, bytes, "memory of attention")) {
+    if (grow(s, &cuda->mail, &cuda->mail_bytes, bytes, VIBE_FOR_SCRATCH,
+             "memory of attention")) {
         vibe_cuda_latch(s, cudaMemset(cuda->mail, 0xFF, bytes), "blank mail");
         vibe_cuda_latch(s, cudaStreamSynchronize(cudaStreamLegacy),
                         "blank mail");

@@ -110,6 +110,26 @@ static void what_is_given_back_is_taken_again(void **state)
     assert_int_equal(count(f).peak[VIBE_FOR_ENCODER], MIB);
 }
 
+static void what_prompts_take_leaves_no_hole(void **state)
+{
+    struct fixture *f = *state;
+    char *kept, *first, *second;
+
+    vibe_heap_reserve(f->heap, 8 * MIB);
+    kept = vibe_heap_take(f->heap, MIB, VIBE_FOR_LM);
+    first = vibe_heap_take(f->heap, MIB, VIBE_FOR_PROMPT);
+    second = vibe_heap_take(f->heap, 2 * MIB, VIBE_FOR_PROMPT);
+    assert_ptr_equal(first, kept + 7 * MIB);
+    assert_ptr_equal(second, first - 2 * MIB);
+    assert_ptr_equal(vibe_heap_take(f->heap, MIB, VIBE_FOR_KV), kept + MIB);
+
+    assert_int_equal(vibe_heap_give(f->heap, first), 0);
+    assert_int_equal(vibe_heap_give(f->heap, second), 0);
+    assert_ptr_equal(vibe_heap_take(f->heap, 6 * MIB, VIBE_FOR_KV),
+                     kept + 2 * MIB);
+    assert_int_equal(f->device.n_spans, 1);
+}
+
 static void empty_spans_go_back_unless_reserved(void **state)
 {
     struct fixture *f = *state;
@@ -166,6 +186,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(small_pieces_share_a_span),
     VIBE_TEST(everything_fits_in_what_was_reserved),
     VIBE_TEST(what_is_given_back_is_taken_again),
+    VIBE_TEST(what_prompts_take_leaves_no_hole),
     VIBE_TEST(empty_spans_go_back_unless_reserved),
     VIBE_TEST(a_full_device_gives_nothing),
     VIBE_TEST(the_largest_span_is_found),
