@@ -28,7 +28,6 @@ enum vibe_dtype vibe_precision_lm(const struct vibe_weights *w,
         NULL);
 
     assert(rc == VIBE_OK);
-    (void)rc;
     return vibe_recode_dtype(&up, as);
 }
 
