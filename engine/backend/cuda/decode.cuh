@@ -220,9 +220,9 @@ template <int dtype> struct feed {
         to += place_of_lane();
 #pragma unroll
         for (unsigned i = 0; i < TILE_N / ROWS; i++)
-            copy_async<16>(to + i * ROWS * BYTES,
-                           from + at + (size_t)(i * ROWS * a.row_bytes),
-                           is_in && i * ROWS < rows_left);
+            copy_passing(to + i * ROWS * BYTES,
+                         from + at + (size_t)(i * ROWS * a.row_bytes),
+                         is_in && i * ROWS < rows_left);
     }
 };
 
@@ -257,7 +257,7 @@ template <int dtype> struct tile_feed {
 #pragma unroll
         for (unsigned i = 0; i < PIECES; i += 32)
             if (i + lane < PIECES)
-                copy_async<16>(to + (i + lane) * 16, p + i * 16, true);
+                copy_passing(to + (i + lane) * 16, p + i * 16, true);
     }
 };
 
