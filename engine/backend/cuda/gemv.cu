@@ -304,7 +304,8 @@ static void take_all(const struct vibe_cuda *cuda, const struct vibe_matrix *w,
 }
 
 /* Have room for all of x that a warp needs in digits, if there is, beside a
- * ring for that; or for digits of two tiles. */
+ * ring for that; or for digits of two tiles.  Where nothing starts early those
+ * of long rows had better be made beside products, or these come late. */
 static bool keep_digits(const struct vibe_cuda *cuda,
                         const struct vibe_matrix *w, size_t n_rows,
                         struct shares *s)
@@ -313,8 +314,9 @@ static bool keep_digits(const struct vibe_cuda *cuda,
 
     s->keeps = w->K > SHORT_K && w->K <= LONG_K ? MORE : SOME;
     s->kept = kept_bytes(s->keeps, (unsigned)n_rows, n_tiles, s->warps);
-    s->depth = slots_of(VIBE_I4, s->slot_bytes, s->keeps);
-    if (shared_bytes(s) <= room_of(cuda, s))
+    s->depth = slots_of(VIBE_I4, s->slot_bytes, s->keeps, is_followed());
+    if ((s->warps == SLICES || is_followed()) &&
+        shared_bytes(s) <= room_of(cuda, s))
         return true;
     s->keeps = 0;
     s->kept = kept_bytes(0, (unsigned)n_rows, n_tiles, s->warps);
@@ -334,9 +336,9 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
                        : s.height * tile;
     if (w->part[0].dtype == VIBE_I4 && keep_digits(cuda, w, n_rows, &s))
         return s;
-    s.depth = slots_of(w->part[0].dtype, s.slot_bytes, 0);
+    s.depth = slots_of(w->part[0].dtype, s.slot_bytes, 0, is_followed());
     s.slot_bytes += even(n_rows) * X_BYTES;
-    if (w->part[0].dtype != VIBE_I4 && !is_busy(cuda, &s))
+    if (w->part[0].dtype != VIBE_I4 && s.depth > SHORT && !is_busy(cuda, &s))
         s.depth--; /* another block is worth more than a slot */
     if (is_followed() && vibe_cuda_is_banded(w))
         take_all(cuda, w, &s);

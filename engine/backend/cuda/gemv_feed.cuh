@@ -16,6 +16,8 @@ enum {
     RING_BYTES = 10 << 10, /* of weights, for a warp, where there is room */
     I4_BYTES = 8 << 10,    /* of int4, beside x in digits, */
     SOME_BYTES = 7 << 10,  /* and beside some at once, which may be many */
+    LATE_BYTES = 6 << 10, /* where nothing starts early: what is asked for at */
+    LATE_TILES = 5 << 10, /* once comes at once, the first tile near the last */
     MOST_SLOTS = 8,
     SHORT = 2,       /* slots where there is not */
     BUSY_WARPS = 16, /* that keep a multiprocessor's memory busy */
@@ -48,14 +50,25 @@ __host__ __device__ static inline unsigned kept_bytes(unsigned keeps,
     return (n_rows + 1) / 2 * n * KEPT_BYTES;
 }
 
+/* Of weights in a warp's ring, where there is room. */
+__host__ __device__ static constexpr size_t ring_bytes(int dtype,
+                                                       unsigned keeps,
+                                                       bool starts_early)
+{
+    if (!starts_early)
+        return dtype == VIBE_I4 || dtype == VIBE_BF16_PACKED ? LATE_TILES
+                                                             : LATE_BYTES;
+    if (dtype != VIBE_I4)
+        return RING_BYTES;
+    return keeps == SOME ? SOME_BYTES : I4_BYTES;
+}
+
 /* Slots for so many bytes of weights. */
 __host__ __device__ static constexpr unsigned slots_of(int dtype, size_t bytes,
-                                                       unsigned keeps)
+                                                       unsigned keeps,
+                                                       bool starts_early)
 {
-    const size_t room = dtype != VIBE_I4 ? RING_BYTES
-                        : keeps == SOME  ? SOME_BYTES
-                                         : I4_BYTES;
-    const size_t n = room / bytes;
+    const size_t n = ring_bytes(dtype, keeps, starts_early) / bytes;
 
     return n < MOST_SLOTS ? (unsigned)n : (unsigned)MOST_SLOTS;
 }
@@ -309,7 +322,7 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
     enum {
         TILE_BYTES = format<dtype>::TILE_BYTES,
         X_AT = feeds<dtype, HEIGHT>::BYTES,
-        FULL = slots_of(dtype, X_AT, KEEPS), /* where there is room */
+        FULL = slots_of(dtype, X_AT, KEEPS, STARTS_EARLY), /* if they fit */
     };
     route ahead;
     feeds<dtype, HEIGHT> weights;
@@ -317,6 +330,7 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
     unsigned char *begin, *end, *here;
     unsigned char *kept, *x_here; /* digits, of the tile at hand */
     unsigned slot_bytes, digits_of_two;
+    float4 first_x[KEEPS ? KEEPS : 1]; /* of two rows: digits to be */
 
     __device__ inline void open(const decode &a, unsigned char *memory)
     {
@@ -387,7 +401,8 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
 
     /* Where nothing comes early a slot is whole before the next is asked for,
      * lest the first waits for all, and weights are asked for before it is
-     * known where x is. */
+     * known where x is.  What of it becomes digits is read next, so that they
+     * are made while weights are on their way. */
     template <class T>
     __device__ inline void fill_slots(const decode &a, T &first)
     {
@@ -399,6 +414,9 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
             keep(lane);
             if (i == 0)
                 x.open(a, lane, digits_of_two);
+            if constexpr (KEEPS)
+                if (i == 0)
+                    load_x(first_x, x.from[0], a, threadIdx.x / 32);
             fetch_x(a);
             if (i == 1)
                 first.look(a);
@@ -436,7 +454,10 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
         unsigned char *to = kept + i * digits_of_two;
         float4 v[KEEPS], next[KEEPS];
 
-        load_x(v, x.from[i], a, threadIdx.x / 32);
+        if (STARTS_EARLY || i > 0)
+            load_x(v, x.from[i], a, threadIdx.x / 32);
+        else
+            copy_x(v, first_x);
         for (unsigned tile = threadIdx.x / 32; tile < a.n_tiles; tile += step) {
             if (KEEPS < MORE)
                 load_x(next, x.from[i], a, tile + step);
@@ -446,10 +467,16 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
             if (KEEPS == MORE)
                 break;
             to += KEEPS * KEPT_BYTES;
-#pragma unroll
-            for (unsigned j = 0; j < KEEPS; j++)
-                v[j] = next[j];
+            copy_x(v, next);
         }
+    }
+
+    template <int N>
+    __device__ static inline void copy_x(float4 (&to)[N], const float4 (&x)[N])
+    {
+#pragma unroll
+        for (unsigned j = 0; j < N; j++)
+            to[j] = x[j];
     }
 
     /* This lane's quads of some tiles. */
