@@ -9,6 +9,8 @@ enum {
     NARROW = 512,       /* channels that a warp does */
     ROW = 512,          /* threads that do a row at once */
     LONG_ROW = 4 * ROW, /* channels, from which a thread keeps two vectors */
+    PARTS = 8,          /* blocks that share a row, if there are few */
+    FEW = 32,           /* blocks for which there is room anyway */
 };
 
 /* Where row r = b * T + t of a tensor begins. */
@@ -37,6 +39,7 @@ struct norm {
     const float *w;
     float eps;
     unsigned n_rows, T, C;
+    unsigned parts; /* of a row, a power of two: each a block's */
 };
 
 __device__ static inline float *row_at(const struct rows &rows, unsigned b,
@@ -135,11 +138,20 @@ __device__ static inline float sum_block(float v)
     return sum;
 }
 
+/* Whether this block finishes vectors k of this warp. */
+__device__ static inline bool is_mine(unsigned k, const struct norm &a)
+{
+    const unsigned i = (k * blockDim.x + threadIdx.x) / 32;
+
+    return (i & (a.parts - 1)) == blockIdx.y;
+}
+
 /*
- * One block does one row, which it loads once and all together: few rows wait
- * for memory, not for its bandwidth.  N vectors of 4 channels a thread.  Unless
- * told that one block is enough, ptxas saves registers by loading scale and
- * shift after the sum.
+ * A block does one row, or its part of one whose sum it makes like the others:
+ * few rows wait for memory, not for its bandwidth, and shift and scale are
+ * twice as much as x.  N vectors of 4 channels a thread.  Unless told that one
+ * block is enough, ptxas saves registers by loading scale and shift after the
+ * sum.
  */
 template <unsigned N>
 __global__ __launch_bounds__(ROW, 1) void norm_row(
@@ -159,16 +171,17 @@ __global__ __launch_bounds__(ROW, 1) void norm_row(
 #pragma unroll
     for (unsigned k = 0; k < N; k++) {
         const unsigned c = 4 * (k * blockDim.x + threadIdx.x);
+        const bool is_in = c < a.C && is_mine(k, a);
 
-        weight[k] = load(c < a.C ? a.w : NULL, c, 1.0f);
+        weight[k] = load(is_in ? a.w : NULL, c, 1.0f);
     }
     wait_for_inputs();
 #pragma unroll
     for (unsigned k = 0; k < N; k++) {
         const unsigned c = 4 * (k * blockDim.x + threadIdx.x);
-        const bool is_in = c < a.C;
+        const bool is_in = c < a.C && is_mine(k, a);
 
-        v[k] = load(is_in ? in : NULL, c, 0.0f);
+        v[k] = load(c < a.C ? in : NULL, c, 0.0f);
         by[k] = load(is_in ? mul : NULL, c, 0.0f);
         plus[k] = load(is_in ? add : NULL, c, 0.0f);
     }
@@ -181,10 +194,20 @@ __global__ __launch_bounds__(ROW, 1) void norm_row(
     for (unsigned k = 0; k < N; k++) {
         const unsigned c = 4 * (k * blockDim.x + threadIdx.x);
 
-        if (c < a.C)
+        if (c < a.C && is_mine(k, a))
             keep_at(out, c, change(v[k], factor, weight[k], by[k], plus[k]),
                     a.y.how);
     }
+}
+
+/* Those that share a row must not write where others still read. */
+static unsigned parts_of(const struct norm *a)
+{
+    unsigned parts = a->y.data == a->x.data ? 1 : PARTS;
+
+    while (parts > 1 && parts * a->n_rows > FEW)
+        parts /= 2;
+    return parts;
 }
 
 template <unsigned N>
@@ -193,7 +216,8 @@ static cudaError_t launch_row(cudaStream_t stream, struct norm *a)
     const unsigned of_warp = 32 * 4 * N;
     const unsigned n_warps = (a->C + of_warp - 1) / of_warp;
 
-    return launch_waiting((const void *)norm_row<N>, dim3(a->n_rows),
+    a->parts = parts_of(a);
+    return launch_waiting((const void *)norm_row<N>, dim3(a->n_rows, a->parts),
                           32 * n_warps, 0, stream, a);
 }
 
@@ -218,7 +242,8 @@ cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
                      eps,
                      (unsigned)(x->B * x->T),
                      (unsigned)x->T,
-                     (unsigned)x->C};
+                     (unsigned)x->C,
+                     1};
 
     if (a.C <= NARROW)
         return launch_waiting((const void *)norm_narrow,
