@@ -154,6 +154,9 @@ struct vibe_matrix {
     const float *bias;  /* [N] device, or NULL */
     const float *gamma; /* [N] device, or NULL */
     void *owned;        /* what release frees: packed copies, or NULL */
+    /* one of so many like it that are read several times before others are, so
+     * that a device may keep a part of them near; 0: it is not */
+    size_t n_again;
     /* where its rows are taken from piece by piece, under which number; NULL:
      * they are in part[] */
     struct vibe_supply *supply;

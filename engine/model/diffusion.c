@@ -203,6 +203,9 @@ int vibe_diffusion_open(struct vibe_diffusion **out, struct vibe_backend *be,
         vibe_diffusion_free(head);
         return rc;
     }
+    /* a frame reads the layers once a step */
+    for (size_t i = 0; i < config->head_layers; i++)
+        head->layers[i].gate_up.n_again = config->head_layers;
     *out = head;
     return VIBE_OK;
 }

@@ -39,6 +39,7 @@ struct decode {
     unsigned slices, fold;
     unsigned depth, stage;         /* of a ring, bytes of each */
     unsigned outputs, n_rounds;    /* of a block at a time, see gemv.cu */
+    bool first_stays;              /* of its slots, see there */
     unsigned parts, teams, levels; /* see gemv_wide.cu */
     unsigned of_pass;              /* rows, there */
     unsigned x_step, x_pass;       /* from row to row of x, from pass to pass */
@@ -211,7 +212,7 @@ template <int dtype> struct feed {
 
     /* Start copying a tile to shared memory, zeros for what is not there. */
     __device__ inline void fetch(unsigned char *to, const decode &a,
-                                 unsigned tile) const
+                                 unsigned tile, policy p = passing()) const
     {
         const unsigned piece = threadIdx.x % PIECES;
         const unsigned at = tile * BYTES;
@@ -220,9 +221,9 @@ template <int dtype> struct feed {
         to += place_of_lane();
 #pragma unroll
         for (unsigned i = 0; i < TILE_N / ROWS; i++)
-            copy_passing(to + i * ROWS * BYTES,
-                         from + at + (size_t)(i * ROWS * a.row_bytes),
-                         is_in && i * ROWS < rows_left);
+            copy_by(p, to + i * ROWS * BYTES,
+                    from + at + (size_t)(i * ROWS * a.row_bytes),
+                    is_in && i * ROWS < rows_left);
     }
 };
 
@@ -249,15 +250,15 @@ template <int dtype> struct tile_feed {
     }
 
     __device__ inline void fetch(unsigned char *to, const decode &a,
-                                 unsigned tile) const
+                                 unsigned tile, policy p = passing()) const
     {
         const unsigned lane = threadIdx.x % 32;
-        const unsigned char *p = from + (size_t)tile * BYTES;
+        const unsigned char *w = from + (size_t)tile * BYTES;
 
 #pragma unroll
         for (unsigned i = 0; i < PIECES; i += 32)
             if (i + lane < PIECES)
-                copy_passing(to + (i + lane) * 16, p + i * 16, true);
+                copy_by(p, to + (i + lane) * 16, w + i * 16, true);
     }
 };
 

@@ -377,6 +377,20 @@ static unsigned outputs_of(const struct shares *s, const struct vibe_matrix *w,
     return even_outputs(w, n_turns, n_blocks);
 }
 
+/* Whether what rings begin with stays in the second cache for the next pass
+ * over the same weights: blocks then have it sooner.  For all such matrices
+ * together that must be little of it: of the 7B's head it is 17 MB. */
+static bool first_stays(const struct vibe_cuda *cuda,
+                        const struct vibe_matrix *w, const struct shares *s,
+                        size_t n_blocks)
+{
+    const size_t bytes = n_blocks * s->warps * s->height *
+                         tile_bytes(w->part[0].dtype);
+    const size_t room = attribute_of(cuda, cudaDevAttrL2CacheSize) / 8 * 3;
+
+    return w->n_again > 0 && w->n_again * bytes <= room;
+}
+
 template <int dtype, int HEIGHT, int KEEPS = 0>
 static const void *kernel_of(const struct shares *s)
 {
@@ -427,6 +441,7 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
                           blocks_that_fit(cuda, shared + static_bytes(&s),
                                           busy_blocks(&s));
     struct decode a = decode_of(p, first, n_rows);
+    unsigned n_blocks;
     cudaError_t rc;
 
     if (shared > room_of(cuda, &s) && n_rows > 2) {
@@ -438,6 +453,7 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
     a.depth = s.depth;
     a.outputs = outputs_of(&s, p->w, most);
     a.n_rounds = (a.e.N + a.outputs - 1) / a.outputs;
-    return launch_large(cuda, kernel, a.n_rounds < most ? a.n_rounds : most,
-                        32 * s.warps, shared, &a);
+    n_blocks = a.n_rounds < most ? a.n_rounds : most;
+    a.first_stays = first_stays(cuda, p->w, &s, n_blocks);
+    return launch_large(cuda, kernel, n_blocks, 32 * s.warps, shared, &a);
 }

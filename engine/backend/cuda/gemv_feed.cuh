@@ -260,12 +260,12 @@ template <int dtype, int HEIGHT> struct feeds {
     }
 
     __device__ inline void fetch(unsigned char *to, const decode &a,
-                                 unsigned tile, bool is_in) const
+                                 unsigned tile, bool is_in, policy p) const
     {
         if (is_in)
 #pragma unroll
             for (unsigned h = 0; h < HEIGHT; h++)
-                rows[h].fetch(to + h * format<dtype>::TILE_BYTES, a, tile);
+                rows[h].fetch(to + h * format<dtype>::TILE_BYTES, a, tile, p);
     }
 };
 
@@ -302,7 +302,7 @@ template <int HEIGHT> struct feeds<VIBE_I4, HEIGHT> {
     }
 
     __device__ inline void fetch(unsigned char *to, const decode &,
-                                 unsigned tile, bool is_in) const
+                                 unsigned tile, bool is_in, policy p) const
     {
         const unsigned lane = threadIdx.x % 32;
         const size_t at = (size_t)tile * TILE;
@@ -310,8 +310,9 @@ template <int HEIGHT> struct feeds<VIBE_I4, HEIGHT> {
         to += 16 * lane;
 #pragma unroll
         for (unsigned h = 0; h < HEIGHT; h++)
-            copy_if(is_in, to + h * VIBE_TILE_SCALES_AT, from[h] + at);
-        copy_if(is_in && lane < 2 * HEIGHT, to + SCALES_AT, from[HEIGHT] + at);
+            copy_if(p, is_in, to + h * VIBE_TILE_SCALES_AT, from[h] + at);
+        copy_if(p, is_in && lane < 2 * HEIGHT, to + SCALES_AT,
+                from[HEIGHT] + at);
     }
 };
 
@@ -347,9 +348,16 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
         weights.turn(a, ahead.round);
     }
 
-    __device__ inline void fetch_weights(unsigned char *to, const decode &a)
+    __device__ inline void fetch_weights(unsigned char *to, const decode &a,
+                                         policy p = passing())
     {
-        weights.fetch(to, a, ahead.tile, ahead.is_in());
+        weights.fetch(to, a, ahead.tile, ahead.is_in(), p);
+    }
+
+    /* Of a slot that is filled for the first time. */
+    __device__ static inline policy first_policy(const decode &a, bool is_first)
+    {
+        return is_first && a.first_stays ? staying() : passing();
     }
 
     __device__ inline void next(const decode &a)
@@ -382,7 +390,7 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
         if (a.n_rounds <= gridDim.x)
             let_next_start();
         for (unsigned char *to = begin; to < end; to += slot_bytes) {
-            fetch_weights(to, a);
+            fetch_weights(to, a, first_policy(a, to == begin));
             if (KEEPS)
                 copies_end();
             next(a);
@@ -410,7 +418,7 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
         for (unsigned i = 0; i < a.depth; i++) {
             unsigned lane = threadIdx.x % 32;
 
-            fetch_weights(here, a);
+            fetch_weights(here, a, first_policy(a, i == 0));
             keep(lane);
             if (i == 0)
                 x.open(a, lane, digits_of_two);

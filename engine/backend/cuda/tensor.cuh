@@ -27,19 +27,29 @@ __device__ static inline void copy_async(void *shared, const void *global,
                      : "memory");
 }
 
-/* How what passes lies in the second cache: it goes before all else, which is
- * read again sooner. */
-__device__ static inline unsigned long long passing(void)
-{
-    unsigned long long policy;
+/* How lines lie in the second cache: what passes goes before all else, which is
+ * read again sooner; what stays goes last. */
+typedef unsigned long long policy;
 
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
+__device__ static inline policy passing(void)
+{
+    policy p;
+
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(p));
+    return p;
+}
+
+__device__ static inline policy staying(void)
+{
+    policy p;
+
+    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(p));
+    return p;
 }
 
 /* Copy 16 bytes so, or as many zeros. */
-__device__ static inline void copy_passing(void *shared, const void *global,
-                                           bool is_there)
+__device__ static inline void copy_by(policy p, void *shared,
+                                      const void *global, bool is_there)
 {
     const unsigned to = (unsigned)__cvta_generic_to_shared(shared);
     const int n = is_there ? 16 : 0;
@@ -47,12 +57,12 @@ __device__ static inline void copy_passing(void *shared, const void *global,
     asm volatile(
         "cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, "
         "%3;" ::"r"(to),
-        "l"(global), "r"(n), "l"(passing())
+        "l"(global), "r"(n), "l"(p)
         : "memory");
 }
 
 /* Copy 16 bytes so, or nothing, without a branch. */
-__device__ static inline void copy_if(bool is_there, void *shared,
+__device__ static inline void copy_if(policy p, bool is_there, void *shared,
                                       const void *global)
 {
     const unsigned to = (unsigned)__cvta_generic_to_shared(shared);
@@ -61,7 +71,7 @@ __device__ static inline void copy_if(bool is_there, void *shared,
         "{.reg .pred is_there; setp.ne.u32 is_there, %2, 0; @is_there "
         "cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, "
         "%3;}" ::"r"(to),
-        "l"(global), "r"((unsigned)is_there), "l"(passing())
+        "l"(global), "r"((unsigned)is_there), "l"(p)
         : "memory");
 }
 
