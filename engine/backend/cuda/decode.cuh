@@ -29,6 +29,13 @@ enum {
     MAX_FOLD = 8,
 };
 
+/* When a block of gemv.cu lets the next kernel start. */
+enum next_start {
+    BEFORE_X, /* and if it has but one round before all else */
+    WITH_X,   /* when its inputs are there */
+    AFTER_X,  /* when it has digits of x */
+};
+
 /* A product of rows first, ..., first + n_rows - 1 of B * T. */
 struct decode {
     const void *w;
@@ -42,7 +49,8 @@ struct decode {
     bool first_stays;              /* of its slots, see there */
     unsigned parts, teams, levels; /* see gemv_wide.cu */
     unsigned of_pass;              /* rows, there */
-    unsigned x_step, x_pass;       /* from row to row of x, from pass to pass */
+    enum next_start next_start;
+    unsigned x_step, x_pass; /* from row to row of x, from pass to pass */
     packed_list list; /* of the matrix, of which first_group comes first */
     unsigned first_group;
     /* where sums of several blocks meet, see gemv_wide.cu */

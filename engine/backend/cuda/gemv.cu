@@ -391,6 +391,26 @@ static bool first_stays(const struct vibe_cuda *cuda,
     return w->n_again > 0 && w->n_again * bytes <= room;
 }
 
+/*
+ * When to let the next kernel start, whose copies get in the way of x.  Blocks
+ * of int4 make digits of all of x before their first product, and those with
+ * long rows of bytes read much of it; where all of these have one round, little
+ * is left to wait for but x.  Small matrices had better be followed at once.
+ */
+static enum next_start next_start_of(const struct vibe_cuda *cuda,
+                                     const struct shares *s,
+                                     const struct vibe_matrix *w,
+                                     unsigned n_rounds, unsigned n_blocks)
+{
+    const enum vibe_dtype dtype = w->part[0].dtype;
+
+    if (n_rounds > n_blocks || w->K <= SHORT_K || w->N <= SHORT_K)
+        return BEFORE_X;
+    if (dtype == VIBE_I4)
+        return s->keeps && n_rounds > (unsigned)cuda->n_sm ? AFTER_X : WITH_X;
+    return vibe_cuda_is_banded(w) && w->K > LONG_K ? WITH_X : BEFORE_X;
+}
+
 template <int dtype, int HEIGHT, int KEEPS = 0>
 static const void *kernel_of(const struct shares *s)
 {
@@ -455,5 +475,6 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
     a.n_rounds = (a.e.N + a.outputs - 1) / a.outputs;
     n_blocks = a.n_rounds < most ? a.n_rounds : most;
     a.first_stays = first_stays(cuda, p->w, &s, n_blocks);
+    a.next_start = next_start_of(cuda, &s, p->w, a.n_rounds, n_blocks);
     return launch_large(cuda, kernel, n_blocks, 32 * s.warps, shared, &a);
 }

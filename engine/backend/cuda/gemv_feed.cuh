@@ -381,13 +381,14 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
 
     /* Fill the ring: weights before the kernel ahead has ended, x after.  The
      * next kernel begins to read behind these weights, but beside them where
-     * they are nearly all: what it reads first comes one after another. */
+     * they are nearly all: what it reads first comes one after another.  Or it
+     * begins behind x, if that is what this one waits for. */
     template <class T>
     __device__ inline void fill_early(const decode &a, T &first)
     {
         route way = ahead;
 
-        if (a.n_rounds <= gridDim.x)
+        if (a.n_rounds <= gridDim.x && a.next_start == BEFORE_X)
             let_next_start();
         for (unsigned char *to = begin; to < end; to += slot_bytes) {
             fetch_weights(to, a, first_policy(a, to == begin));
@@ -397,8 +398,11 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
         }
         first.look(a);
         x.open(a, threadIdx.x % 32, digits_of_two);
-        let_next_start();
+        if (a.next_start == BEFORE_X)
+            let_next_start();
         wait_for_inputs();
+        if (a.next_start == WITH_X)
+            let_next_start();
         for (unsigned char *to = begin; !KEEPS && to < end; to += slot_bytes) {
             if (way.is_in())
                 x.fetch(to + X_AT, a, way.tile);
@@ -449,6 +453,8 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
         for (unsigned i = 0; i < ROWS / 2; i++)
             if (2 * i < a.n_rows)
                 keep_rows(a, i);
+        if (a.next_start == AFTER_X)
+            let_next_start();
         __syncwarp();
     }
 
