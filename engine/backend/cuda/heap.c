@@ -81,9 +81,7 @@ int vibe_cuda_heaps_open(struct vibe_cuda *cuda, struct vibe_error *err)
         .take = take_host,
         .give = give_host,
     };
-    int rc;
-
-    rc = vibe_heap_open(&cuda->heap, &device, err);
+    const int rc = vibe_heap_open(&cuda->heap, &device, err);
 
     return rc ? rc : vibe_heap_open(&cuda->host_heap, &host, err);
 }
