@@ -2,15 +2,14 @@
  * attend_row.cuh - the one new row of a step: its heads turned by its position,
  * queries as products take them, the newest key and value to the cache.
  *
- * A warp takes a head of queries; the first two of the last part take the
- * newest key and value, too.
+ * A warp takes a head of queries; the last two of the last part, which mostly
+ * have none, take the newest key and value.
  */
 #ifndef VIBE_CUDA_ATTEND_ROW_CUH
 #define VIBE_CUDA_ATTEND_ROW_CUH
 
 #include "engine/backend/cuda/attend_tiles.cuh"
 #include "engine/backend/cuda/kernels.h"
-#include "engine/backend/cuda/reduce.cuh"
 
 enum {
     HEADS = VIBE_CUDA_STEP_HEADS, /* query heads of a KV head, at most */
@@ -142,7 +141,9 @@ __device__ static inline void store_newest(desk<e4m3, HD> *d, unsigned part,
 #pragma unroll
     for (unsigned i = 0; i < HD / 64; i++)
         top = fmaxf(top, fmaxf(fabsf(row.lo[i]), fabsf(row.hi[i])));
-    e = exponent_of(vibe_warp_max(top));
+    /* bits of what is not negative are in its order */
+    e = exponent_of(
+        __uint_as_float(__reduce_max_sync(0xFFFFFFFFu, __float_as_uint(top))));
 #pragma unroll
     for (unsigned i = 0; i < HD / 64; i++)
 #pragma unroll
@@ -155,16 +156,22 @@ __device__ static inline void store_newest(desk<e4m3, HD> *d, unsigned part,
         *exponent = d->exponents[part] = (unsigned char)e;
 }
 
+/* 0 for the warp of the newest key, 1 for that of the value. */
+__device__ static inline unsigned newest_of_warp(void)
+{
+    return threadIdx.x / 32 + 2 - blockDim.x / 32;
+}
+
 /* Where this warp stores the newest key or value; NULL for not. */
 __device__ static inline char *newest_at(const struct step &a,
                                          const struct part &p)
 {
-    const unsigned warp = threadIdx.x / 32;
+    const unsigned i = newest_of_warp();
 
-    if (p.i != p.n - 1 || warp > 1)
+    if (p.i != p.n - 1 || i > 1)
         return NULL;
     return keys_at(a.cache, p.seq, p.pos, p.head) +
-           warp * a.cache.n_kv_heads * a.cache.head_bytes;
+           i * a.cache.n_kv_heads * a.cache.head_bytes;
 }
 
 /* What this warp takes off the newest row. */
@@ -174,7 +181,7 @@ __device__ static inline pairs<HD> load_centre(const struct step &a,
 {
     pairs<HD> centre = {};
 
-    if (is_f8<T> && a.by.centre && threadIdx.x < 32)
+    if (is_f8<T> && a.by.centre && newest_of_warp() == 0)
 #pragma unroll
         for (unsigned i = 0; i < HD / 64; i++) {
             const float *at = a.by.centre + p.head * HD +
@@ -194,10 +201,10 @@ __device__ static inline void take_newest(desk<T, HD> *d, const struct step &a,
                                           const pairs<HD> &turns,
                                           const pairs<HD> &centre, char *to)
 {
-    const unsigned warp = threadIdx.x / 32;
+    const unsigned part = newest_of_warp();
     const unsigned at = p.pos % a.cache.block_tokens;
 
-    if (warp == 0) {
+    if (part == 0) {
         rotate<HD>(row, turns);
 #pragma unroll
         for (unsigned i = 0; is_f8<T> && i < HD / 64; i++) {
@@ -205,7 +212,7 @@ __device__ static inline void take_newest(desk<T, HD> *d, const struct step &a,
             row.hi[i] -= centre.hi[i];
         }
     }
-    store_newest<HD>(d, warp, row, (T *)to + at * HD,
+    store_newest<HD>(d, part, row, (T *)to + at * HD,
                      (unsigned char *)to + a.cache.block_tokens * HD + at);
 }
 
@@ -221,8 +228,9 @@ __device__ static inline void take_row(desk<T, HD> *d, const struct step &a,
     const unsigned n_heads = a.group * a.cache.n_kv_heads;
     const bool is_there = warp < a.group;
     const float *row = a.qkv + p.row * a.qkv_stride + p.head * HD;
-    const float *key = row +
-                       (n_heads + (to ? warp : 0) * a.cache.n_kv_heads) * HD;
+    const float *key = row + (n_heads + (to ? newest_of_warp() : 0) *
+                                            a.cache.n_kv_heads) *
+                                 HD;
     pairs<HD> q = load_pairs<HD>(
         row + (p.head * (a.group - 1) + (is_there ? warp : 0)) * HD);
     pairs<HD> newest = load_pairs<HD>(key);
