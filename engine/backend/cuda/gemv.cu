@@ -372,7 +372,7 @@ static unsigned outputs_of(const struct shares *s, const struct vibe_matrix *w,
 
     if (w->part[0].dtype != VIBE_BF16)
         return (unsigned)room;
-    if (is_long ? n_turns == 1 || is_followed() : n_turns <= FEW_TURNS)
+    if (n_turns == 1 || (is_followed() && (is_long || n_turns <= FEW_TURNS)))
         return (unsigned)room;
     return even_outputs(w, n_turns, n_blocks);
 }
