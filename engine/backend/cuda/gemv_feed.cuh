@@ -16,8 +16,9 @@ enum {
     RING_BYTES = 10 << 10, /* of weights, for a warp, where there is room */
     I4_BYTES = 8 << 10,    /* of int4, beside x in digits, */
     SOME_BYTES = 7 << 10,  /* and beside some at once, which may be many */
-    LATE_BYTES = 6 << 10, /* where nothing starts early: what is asked for at */
-    LATE_TILES = 5 << 10, /* once comes at once, the first tile near the last */
+    /* where nothing starts early: what is asked for at once comes at once */
+    LATE_BYTES = 6 << 10,
+    LATE_SMALL_BYTES = 5 << 10, /* of int4 and packed bf16 */
     MOST_SLOTS = 8,
     SHORT = 2,       /* slots where there is not */
     BUSY_WARPS = 16, /* that keep a multiprocessor's memory busy */
@@ -56,7 +57,7 @@ __host__ __device__ static constexpr size_t ring_bytes(int dtype,
                                                        bool starts_early)
 {
     if (!starts_early)
-        return dtype == VIBE_I4 || dtype == VIBE_BF16_PACKED ? LATE_TILES
+        return dtype == VIBE_I4 || dtype == VIBE_BF16_PACKED ? LATE_SMALL_BYTES
                                                              : LATE_BYTES;
     if (dtype != VIBE_I4)
         return RING_BYTES;
