@@ -335,7 +335,8 @@ size_t vibe_diffusion_prepared_bytes(const struct vibe_diffusion *head,
     /* of tau, and while the steps are embedded */
     const size_t per_step = 2 * H + TIME_CHANNELS;
 
-    return sizeof(float) * (2 * head->D * group * per_row + n_steps * per_step);
+    return sizeof(float) *
+           (2 * head->max_D * group * per_row + n_steps * per_step);
 }
 
 /* Modulations of all layers for steps first .. first + n - 1. */

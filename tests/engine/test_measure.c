@@ -144,12 +144,27 @@ static void more_dialogues_need_more_state_and_no_more_weights(void **state)
     assert_int_equal(four.encoder, one.encoder);
 }
 
+/* Nobody has spoken when that is counted. */
+static void modulations_are_counted_for_every_dialogue(void **state)
+{
+    struct fixture *f = *state;
+    const struct vibe_plan_model one = measured(f);
+
+    f->what.n_dialogues = 4;
+
+    /* a row with the prompt and one without, a shift and a scale at least */
+    assert_true(measured(f).head_prepared - one.head_prepared >
+                3 * 2 * f->what.steps * 2 * f->g.config.lm.hidden_size *
+                    sizeof(float));
+}
+
 static const struct CMUnitTest tests[] = {
     VIBE_TEST(rows_are_those_of_the_layers),
     VIBE_TEST(tiles_are_whole),
     VIBE_TEST(every_part_takes_something),
     VIBE_TEST(keys_and_values_are_counted_by_block),
     VIBE_TEST(more_dialogues_need_more_state_and_no_more_weights),
+    VIBE_TEST(modulations_are_counted_for_every_dialogue),
 };
 
 VIBE_TEST_MAIN(tests)
