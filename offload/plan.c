@@ -10,6 +10,7 @@ enum {
     GRANULE = 2 << 20,         /* what a driver hands out */
     MIN_CHUNK_BYTES = 4 << 20, /* below, copies no longer reach the link */
     USUAL_RESERVE = 512 << 20, /* for a desktop on the same card */
+    SPARE = 2 << 20, /* of what is lent: gaps between pieces of other sizes */
 };
 
 static const double USUAL_UTILIZATION = 0.80;
@@ -101,7 +102,7 @@ static size_t growing_bytes(const struct vibe_plan *plan,
 
     if (!plan->lends_prompt)
         return kv + prompt;
-    return m->frame_scratch + larger(kv, before + prompt);
+    return SPARE + m->frame_scratch + larger(kv, before + prompt);
 }
 
 /* Everything but the rows and the ring. */
