@@ -10,13 +10,6 @@ __device__ static inline float vibe_warp_sum(float v)
     return v;
 }
 
-__device__ static inline float vibe_warp_max(float v)
-{
-    for (int offset = 16; offset > 0; offset /= 2)
-        v = fmaxf(v, __shfl_xor_sync(0xFFFFFFFFu, v, offset));
-    return v;
-}
-
 /* The sum over a block of up to 32 warps, in every thread. */
 __device__ static inline float vibe_block_sum(float v)
 {
