@@ -352,31 +352,6 @@ template <int dtype> struct held_tile<dtype, 3> {
     }
 };
 
-/* Half of a tile of wide weights, for two of four products. */
-template <int dtype>
-constexpr bool has_halves = dtype == VIBE_BF16 || dtype == VIBE_BF16_PACKED;
-
-template <int dtype>
-__device__ static inline void read_half(tile_pairs &t,
-                                        const unsigned char *from,
-                                        const group_of<dtype> &group,
-                                        unsigned half)
-{
-    const unsigned r = threadIdx.x % 32 / 4;
-    const unsigned q = threadIdx.x % 4;
-
-    if constexpr (dtype == VIBE_BF16_PACKED) {
-        unpack_half(t, from, group.base, half);
-    } else {
-        enum { BYTES = format<dtype>::ROW_BYTES };
-
-        format<dtype>::expand_half(t.low + 4 * half, from + r * BYTES, r, q,
-                                   half);
-        format<dtype>::expand_half(t.high + 4 * half, from + (r + 8) * BYTES,
-                                   r + 8, q, half);
-    }
-}
-
 /* c += a quarter of a tile times that of the pairs of x of this lane's
  * column. */
 __device__ static inline void multiply_step(float c[4], const tile_pairs &t,
