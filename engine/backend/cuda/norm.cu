@@ -200,10 +200,12 @@ __global__ __launch_bounds__(ROW, 1) void norm_row(
     }
 }
 
-/* Those that share a row must not write where others still read. */
+/* Those that share a row must not write where others still read; short rows are
+ * read as soon by one. */
 static unsigned parts_of(const struct norm *a)
 {
-    unsigned parts = a->y.data == a->x.data ? 1 : PARTS;
+    const bool is_shared = a->C > LONG_ROW && a->y.data != a->x.data;
+    unsigned parts = is_shared ? PARTS : 1;
 
     while (parts > 1 && parts * a->n_rows > FEW)
         parts /= 2;
