@@ -22,11 +22,12 @@ enum {
     MOST_SLOTS = 8,
     SHORT = 2,       /* slots where there is not */
     BUSY_WARPS = 16, /* that keep a multiprocessor's memory busy */
-    SOME = 4,        /* tiles of x that become digits at once, of short rows */
-    MORE = 8,        /* and of those above LONG_K; of others all of a slice */
-    FEW_TURNS = 2,   /* of a block */
-    SHORT_K = 2048,  /* rows so short that a turn costs more than its tiles */
-    LINE = 128,      /* of shared memory: copies are faster into whole ones */
+    /* tiles of x that become digits at once */
+    SOME = 4,       /* of rows up to SHORT_K, or above LONG_K */
+    MORE = 8,       /* of others: all of a slice */
+    FEW_TURNS = 2,  /* of a block */
+    SHORT_K = 2048, /* rows so short that a turn costs more than its tiles */
+    LINE = 128,     /* of shared memory: copies are faster into whole ones */
 };
 
 /* Rows come in twos: the second may be there twice. */
