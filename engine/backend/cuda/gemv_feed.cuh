@@ -2,17 +2,15 @@
  * gemv_feed.cuh - how weights and x of gemv.cu come to a warp.
  *
  * A warp copies what it multiplies: tiles to a ring, several of them ahead, and
- * x beside them, or digits of x (digits.cuh) once, if they are kept.
+ * x (gemv_x.cuh) beside them, or digits of x (digits.cuh) once, if they are
+ * kept.
  */
 #ifndef VIBE_CUDA_GEMV_FEED_CUH
 #define VIBE_CUDA_GEMV_FEED_CUH
 
-#include "engine/backend/cuda/decode.cuh"
-#include "engine/backend/cuda/shared.cuh"
+#include "engine/backend/cuda/gemv_x.cuh"
 
 enum {
-    ROWS = VIBE_CUDA_GEMV_ROWS, /* of x: two columns each */
-    X_BYTES = TILE_K * 4,       /* of a row of x in a tile */
     RING_BYTES = 10 << 10, /* of weights, for a warp, where there is room */
     I4_BYTES = 8 << 10,    /* of int4, beside x in digits, */
     SOME_BYTES = 7 << 10,  /* and beside some at once, which may be many */
@@ -29,28 +27,6 @@ enum {
     SHORT_K = 2048, /* rows so short that a turn costs more than its tiles */
     LINE = 128,     /* of shared memory: copies are faster into whole ones */
 };
-
-/* Rows come in twos: the second may be there twice. */
-__host__ __device__ static inline size_t even(size_t n_rows)
-{
-    return (n_rows + 1) / 2 * 2;
-}
-
-/* Of two rows of x in digits in a tile, and their units. */
-enum { KEPT_UNITS = 2 * 2 * TILE_K, KEPT_BYTES = KEPT_UNITS + 16 };
-
-/* Of rows of x in digits, two after two, that there is room for: all of a
- * slice, keeps tiles at a time, or if that is 0 this tile and the next. */
-__host__ __device__ static inline unsigned kept_bytes(unsigned keeps,
-                                                      unsigned n_rows,
-                                                      unsigned n_tiles,
-                                                      unsigned slices)
-{
-    const unsigned step = keeps * slices;
-    const unsigned n = keeps ? (n_tiles + step - 1) / step * keeps : 2;
-
-    return (n_rows + 1) / 2 * n * KEPT_BYTES;
-}
 
 /* Of weights in a warp's ring, where there is room. */
 __host__ __device__ static constexpr size_t ring_bytes(int dtype,
@@ -76,145 +52,6 @@ __host__ __device__ static constexpr unsigned slots_of(int dtype, size_t bytes,
 }
 
 #if __CUDA_ARCH__ >= 800
-
-/* Whether a kernel may start before the one ahead has ended, see launch.cuh. */
-enum { STARTS_EARLY = __CUDA_ARCH__ >= 900 };
-
-/* Row m of those of this launch, the last one for those past it. */
-__device__ static inline size_t row_of(const decode &a, const struct view &v,
-                                       unsigned m)
-{
-    return row_at(v, a.e.T, a.first + min(m, a.n_rows - 1));
-}
-
-/* Eight neighbours of each of eight columns, as mma.m16n8k16 takes them, four
- * times: lanes 8 i, ..., 8 i + 7 say where those of time i are. */
-__device__ static inline void read_columns(unsigned u[4], unsigned at)
-{
-    asm volatile(
-        "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-        : "=r"(u[0]), "=r"(u[1]), "=r"(u[2]), "=r"(u[3])
-        : "r"(at)
-        : "memory");
-}
-
-/*
- * x on its way through the ring: 16 neighbours of up to four rows.  Quads of
- * channels are pieces of 16 bytes; those of the upper half of a row swap
- * places so that lanes meet in no bank, and so do those of each half of woven
- * rows.
- */
-struct x_feed {
-    const float *from[ROWS / 2]; /* this lane's quad of every other row */
-    unsigned to;                 /* its place in a tile */
-    unsigned at;                 /* of the first 8 of a column's neighbours */
-    enum part part;              /* that the column has */
-    unsigned digits, unit;       /* of a column, and a row of sums */
-
-    /* digits_of_two: from those of two rows to those of the next two */
-    __device__ inline void open(const decode &a, unsigned lane,
-                                unsigned digits_of_two)
-    {
-        const unsigned quad = lane % 16;
-        const unsigned m = min(lane / 8, a.n_rows - 1);
-        const unsigned of_sums = min(lane % 4, a.n_rows - 1);
-
-#pragma unroll
-        for (unsigned i = 0; i < ROWS / 2; i++) {
-            from[i] = a.x.data;
-            if (STARTS_EARLY || 2 * i < a.n_rows)
-                from[i] += row_of(a, a.x, 2 * i + lane / 16);
-            from[i] += 4 * quad;
-            keep(from[i]);
-        }
-        to = a.x.is_woven ? lane / 16 * 2 + quad / 8 : quad / 8;
-        to = lane / 16 * X_BYTES + (quad ^ to * 2) * 16;
-        part = part_of_lane();
-        keep(to);
-        keep(part);
-        at = a.x.is_woven ? woven_piece(a, lane)
-                          : m * X_BYTES + lane % 4 * 64 + lane % 4 / 2 * 32;
-        digits = m / 2 * digits_of_two + m % 2 * DIGIT_ROW +
-                 digits_at(m, lane / 4 % 2) + lane % 4 * 16;
-        unit = of_sums / 2 * digits_of_two + KEPT_UNITS + of_sums % 2 * 4;
-    }
-
-    /* Where the piece of woven rows is that this lane has the warp read, of its
-     * column and quarter of half a tile. */
-    __device__ static inline unsigned woven_piece(const decode &a,
-                                                  unsigned lane)
-    {
-        const unsigned column = lane % 8;
-        const unsigned m = min(column / 2, a.n_rows - 1);
-        const unsigned turn = m % 2 * 2 + column % 2;
-
-        return m * X_BYTES + column % 2 * (X_BYTES / 2) +
-               (lane / 8 ^ turn * 2) * 16;
-    }
-
-    __device__ inline void fetch(unsigned char *tile_at, const decode &a,
-                                 unsigned tile) const
-    {
-        const unsigned k = tile * TILE_K;
-
-#pragma unroll
-        for (unsigned i = 0; i < ROWS / 2; i++)
-            if (i == 0 || 2 * i < a.n_rows)
-                copy_async<16>(tile_at + to + 2 * i * X_BYTES, from[i] + k,
-                               k + threadIdx.x % 16 * 4 < a.K);
-    }
-
-    /* The part that lane's column has of its 16 neighbours, grown for weights
-     * of this dtype. */
-    template <int dtype>
-    __device__ inline void read(unsigned pairs[8], const unsigned char *tile_at,
-                                const view &of) const
-    {
-        float4 x[4];
-
-        if (is_byte<dtype> && of.is_woven) {
-            read_woven(pairs, tile_at);
-            return;
-        }
-#pragma unroll
-        for (unsigned i = 0; i < 4; i++)
-            x[i] = *(const float4 *)(tile_at + (at ^ i / 2 * 32) + i % 2 * 16);
-        part_of_x(pairs, x, part, of.is_split);
-        if (growth<dtype>::OF_X)
-#pragma unroll
-            for (unsigned i = 0; i < 8; i++)
-                pairs[i] = fma_pairs(pairs[i], growth<dtype>::OF_X * 0x10001u,
-                                     0x80008000u);
-    }
-
-    /* The same of woven ones, which have grown already. */
-    __device__ inline void read_woven(unsigned pairs[8],
-                                      const unsigned char *tile_at) const
-    {
-        const unsigned first = shared_address(tile_at);
-
-        read_columns(pairs, first + at);
-        read_columns(pairs + 4, first + (at ^ X_BYTES / 4));
-    }
-
-    /* Make digits of a tile from the ring, what this lane has copied. */
-    __device__ inline void make_digits(unsigned char *to_x,
-                                       const unsigned char *tile_at,
-                                       const decode &a,
-                                       unsigned digits_of_two) const
-    {
-        const unsigned m = threadIdx.x % 32 / 16;
-
-#pragma unroll
-        for (unsigned i = 0; i < ROWS / 2; i++, to_x += digits_of_two) {
-            const float4 *v = (const float4 *)(tile_at + to + 2 * i * X_BYTES);
-
-            if (i == 0 || 2 * i < a.n_rows)
-                put_digits(to_x + m * DIGIT_ROW, to_x + KEPT_UNITS + 4 * m, m,
-                           *v, a.x.is_split);
-        }
-    }
-};
 
 /* The tiles that a warp takes: those of its slice, for one round of its block
  * after the other. */
