@@ -129,17 +129,23 @@ static void scale_of_another_shape_is_refused(void **state)
                            "value or [2]");
 }
 
+/* A scale for each of the pair's two rows. */
+static struct vibe_safetensors_item row_scales(enum vibe_dtype dtype,
+                                               const void *data)
+{
+    return (struct vibe_safetensors_item){.name = "lin.scale_weight",
+                                          .dtype = dtype,
+                                          .n_dims = 1,
+                                          .shape = {2},
+                                          .data = data};
+}
+
 static void scale_must_be_finite(void **state)
 {
     struct weights_fixture *f = *state;
     const uint16_t scales[] = {0x3F80, 0x7FC0};
 
-    weights_write_pair(
-        f, (struct vibe_safetensors_item){.name = "lin.scale_weight",
-                                          .dtype = VIBE_BF16,
-                                          .n_dims = 1,
-                                          .shape = {2},
-                                          .data = scales});
+    weights_write_pair(f, row_scales(VIBE_BF16, scales));
     weights_assert_refused(f, VIBE_E_FORMAT, "expected finite scales");
 }
 
@@ -172,12 +178,7 @@ static void scales_in_float8_are_honoured(void **state)
     const uint8_t scales[] = {0x40, 0x38}; /* 2, 1 */
     const float want[] = {2, 4, 6, 4, 5, 6};
 
-    weights_write_pair(
-        f, (struct vibe_safetensors_item){.name = "lin.scale_weight",
-                                          .dtype = VIBE_F8_E4M3,
-                                          .n_dims = 1,
-                                          .shape = {2},
-                                          .data = scales});
+    weights_write_pair(f, row_scales(VIBE_F8_E4M3, scales));
     weights_open(f);
     assert_int_equal(
         vibe_weights_f32(f->w, &f->f32, "lin.weight", shape, 2, &f->err),
