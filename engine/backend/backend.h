@@ -74,6 +74,15 @@ struct vibe_stream {
                               come in pieces that lie elsewhere each time */
 };
 
+/* How a tensor keeps its numbers.  All forms are of the same size; all but the
+ * first are for products (ops.h) alone, and may be floats on some devices. */
+enum vibe_form {
+    VIBE_FORM_PLAIN,  /* floats */
+    VIBE_FORM_PARTS,  /* each as two bf16 */
+    VIBE_FORM_WOVEN,  /* the same in the order of weights of a byte */
+    VIBE_FORM_DIGITS, /* whole numbers of units of their own, for int4 */
+};
+
 /*
  * A view of activations: [B][T][C], batch, time (or rows), channels.
  *
@@ -86,9 +95,7 @@ struct vibe_tensor {
     enum vibe_dtype dtype;
     size_t B, T, C;
     size_t stride_b, stride_t;
-    int is_for_products; /* only products (ops.h) read it: a device may keep it
-                            in the form that they take, of the same size */
-    int is_woven;        /* of those: in another form, see vibe_weaves */
+    enum vibe_form form;
 };
 
 /* How the file stores a matrix, and so how its [N][K] is found in it. */

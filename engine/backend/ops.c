@@ -91,7 +91,7 @@ void vibe_graph_free(struct vibe_stream *s, struct vibe_graph **graph)
 /* Whether ops besides products may read them; NULL is allowed. */
 static int is_plain(const struct vibe_tensor *t)
 {
-    return !t || !t->is_for_products;
+    return !t || t->form == VIBE_FORM_PLAIN;
 }
 
 static void check_product(const struct vibe_tensor *y,
@@ -217,21 +217,50 @@ void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
                  .y = y, .x = x, .gate = gate, .w = w, .epilogue = epilogue});
 }
 
-int vibe_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
-                const struct vibe_matrix *w)
+enum vibe_form vibe_form_for(const struct vibe_backend *be,
+                             const struct vibe_tensor *x,
+                             const struct vibe_matrix *w, unsigned forms)
 {
     struct vibe_supply *supply = w->supply;
+    struct vibe_tensor usual = *x;
+    enum vibe_form form;
 
     assert(x->C == w->K);
-    if (!be->ops->weaves || !x->is_for_products ||
+    usual.form = vibe_usual_form(w);
+    if (!be->ops->form ||
         (supply && !(supply->is_whole && supply->is_whole(supply, w->number))))
-        return 0;
-    return be->ops->weaves(be, x, w);
+        return usual.form;
+    form = be->ops->form(be, &usual, w);
+    return forms >> form & 1 ? form : usual.form;
 }
 
-int vibe_takes_parts(const struct vibe_matrix *w)
+enum vibe_form vibe_usual_form(const struct vibe_matrix *w)
 {
-    return w->part[0].dtype != VIBE_I4;
+    return w->part[0].dtype == VIBE_I4 ? VIBE_FORM_PLAIN : VIBE_FORM_PARTS;
+}
+
+unsigned vibe_norm_forms(const struct vibe_backend *be,
+                         const struct vibe_tensor *y)
+{
+    return be->ops->norm_forms ? be->ops->norm_forms(be, y) : 0;
+}
+
+unsigned vibe_linear_forms(const struct vibe_backend *be,
+                           const struct vibe_tensor *x,
+                           const struct vibe_matrix *w)
+{
+    assert(x->C == w->K);
+    return be->ops->linear_forms ? be->ops->linear_forms(be, x, w) : 0;
+}
+
+struct vibe_tensor vibe_norm_room(const struct vibe_backend *be,
+                                  const struct vibe_norm *norm,
+                                  const struct vibe_matrix *w)
+{
+    struct vibe_tensor room = *norm->room;
+
+    room.form = vibe_form_for(be, &room, w, vibe_norm_forms(be, &room));
+    return room;
 }
 
 /* Two ops: in one kernel blocks would norm x first and then race for memory
@@ -241,11 +270,9 @@ void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_matrix *w, enum vibe_epilogue epilogue,
                       const struct vibe_tensor *gate)
 {
-    struct vibe_tensor room = *norm->room;
+    const struct vibe_tensor room = vibe_norm_room(s->be, norm, w);
 
     check_normed(x, norm);
-    room.is_for_products = room.is_for_products && vibe_takes_parts(w);
-    room.is_woven = vibe_weaves(s->be, &room, w);
     if (norm->shift)
         vibe_modulate(s, &room, x, norm->w, norm->eps, norm->shift,
                       norm->scale);
@@ -342,14 +369,13 @@ void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
         s->be->ops->attention(s, y, qkv, kv, layer, rows, rope);
 }
 
-int vibe_attention_weaves(const struct vibe_backend *be,
-                          const struct vibe_tensor *y,
-                          const struct vibe_tensor *qkv,
-                          const struct vibe_kv *kv)
+unsigned vibe_attention_forms(const struct vibe_backend *be,
+                              const struct vibe_tensor *y,
+                              const struct vibe_tensor *qkv,
+                              const struct vibe_kv *kv)
 {
-    assert(y->is_for_products);
-    return be->ops->attention_weaves &&
-           be->ops->attention_weaves(be, y, qkv, kv);
+    return be->ops->attention_forms ? be->ops->attention_forms(be, y, qkv, kv)
+                                    : 0;
 }
 
 static void check_window(const struct vibe_tensor *win,

@@ -5,10 +5,10 @@
  * latches its error in the stream (backend.h).  Tensors are [B][T][C];
  * M = B * T counts rows.  Activations are f32; sums are f32 or wider.
  *
- * A tensor that is_for_products is written by a norm, vibe_mixer (normed),
- * vibe_add_silu, vibe_copy, vibe_attention or a product that does not add to
- * it, and read by vibe_linear, vibe_gemm and vibe_copy alone, with the bits of
- * one that is not (but for 2^-17 of a product in float arithmetic).
+ * A tensor in a form for products (backend.h) is written by a norm, vibe_mixer
+ * (normed), vibe_add_silu, vibe_copy, vibe_attention or a product that does not
+ * add to it, and read by vibe_linear, vibe_gemm and vibe_copy alone, with the
+ * bits of one that is plain (but for 2^-17 of a product in float arithmetic).
  *
  * The result of a row depends on that row alone: whatever else is in the
  * batch, and however many threads run, the bits are the same.
@@ -239,13 +239,20 @@ struct vibe_ops {
     void (*beside)(struct vibe_stream *s, void (*body)(void *user), void *user);
     void (*meet)(struct vibe_stream *s);
 
-    /* see vibe_weaves and vibe_attention_weaves; NULL: never */
-    int (*weaves)(const struct vibe_backend *be, const struct vibe_tensor *x,
-                  const struct vibe_matrix *w);
-    int (*attention_weaves)(const struct vibe_backend *be,
-                            const struct vibe_tensor *y,
-                            const struct vibe_tensor *qkv,
-                            const struct vibe_kv *kv);
+    /* see vibe_form_for, and which forms writers may leave y in besides the
+     * usual ones: bits 1 << form; all NULL: usual ones alone */
+    enum vibe_form (*form)(const struct vibe_backend *be,
+                           const struct vibe_tensor *x,
+                           const struct vibe_matrix *w);
+    unsigned (*norm_forms)(const struct vibe_backend *be,
+                           const struct vibe_tensor *y);
+    unsigned (*attention_forms)(const struct vibe_backend *be,
+                                const struct vibe_tensor *y,
+                                const struct vibe_tensor *qkv,
+                                const struct vibe_kv *kv);
+    unsigned (*linear_forms)(const struct vibe_backend *be,
+                             const struct vibe_tensor *x,
+                             const struct vibe_matrix *w);
 
     /* ops; the calls below say what each one does */
     void (*linear)(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -377,21 +384,40 @@ void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                enum vibe_epilogue epilogue, const struct vibe_tensor *gate);
 
 /*
- * Whether products of w want x, which is_for_products, to be woven: kept as
- * they and vibe_copy alone read it.  Then a norm, vibe_add_silu, vibe_copy or a
- * product whose own x is woven may write it, and vibe_attention where
- * vibe_attention_weaves says so.  The bits of products are the same.
+ * The form in which x, that only products of w will read, should be kept: the
+ * best for them that is among forms, those that what writes x can leave it in
+ * (bits 1 << form), or else the usual one.  Whatever its own form is, the bits
+ * of products are the same.
  */
-int vibe_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
-                const struct vibe_matrix *w);
+enum vibe_form vibe_form_for(const struct vibe_backend *be,
+                             const struct vibe_tensor *x,
+                             const struct vibe_matrix *w, unsigned forms);
 
-/* Whether products of w take x as a tensor is kept that is_for_products.  Those
- * with int4 do not: they count x in units of its own, for which floats are the
- * less work. */
-int vibe_takes_parts(const struct vibe_matrix *w);
+/* That which every writer can leave it in: parts, but int4 counts x in units of
+ * its own, for which floats are the less work. */
+enum vibe_form vibe_usual_form(const struct vibe_matrix *w);
+
+/* Forms that ops can leave y in, besides usual ones.  vibe_copy knows all;
+ * vibe_add_silu is no less than VIBE_FORM_WOVEN. */
+enum { VIBE_ALL_FORMS = 1 << VIBE_FORM_WOVEN | 1 << VIBE_FORM_DIGITS };
+unsigned vibe_norm_forms(const struct vibe_backend *be,
+                         const struct vibe_tensor *y);
+unsigned vibe_attention_forms(const struct vibe_backend *be,
+                              const struct vibe_tensor *y,
+                              const struct vibe_tensor *qkv,
+                              const struct vibe_kv *kv);
+/* x in the form that it will have */
+unsigned vibe_linear_forms(const struct vibe_backend *be,
+                           const struct vibe_tensor *x,
+                           const struct vibe_matrix *w);
+
+/* The room of a norm in the form that vibe_linear_norm leaves it in. */
+struct vibe_tensor vibe_norm_room(const struct vibe_backend *be,
+                                  const struct vibe_norm *norm,
+                                  const struct vibe_matrix *w);
 
 /* vibe_linear of the normed (and modulated) rows of x, which are left in the
- * room of the norm, woven where w wants that. */
+ * room of the norm in the form that w wants. */
 void vibe_linear_norm(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *x, const struct vibe_norm *norm,
                       const struct vibe_matrix *w, enum vibe_epilogue epilogue,
@@ -416,8 +442,8 @@ void vibe_add_silu(struct vibe_stream *s, const struct vibe_tensor *y,
 void vibe_affine(struct vibe_stream *s, const struct vibe_tensor *y,
                  const struct vibe_tensor *x, float mul, float add);
 
-/* y = x, or but for 2^-17 of it where one is_for_products; x may be broadcast.
- */
+/* y = x, or but for 2^-17 of it, or of the largest of neighbours, where one is
+ * for products; x may be broadcast. */
 void vibe_copy(struct vibe_stream *s, const struct vibe_tensor *y,
                const struct vibe_tensor *x);
 
@@ -445,12 +471,6 @@ void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
                     const struct vibe_tensor *qkv, const struct vibe_kv *kv,
                     size_t layer, const struct vibe_rows *rows,
                     const struct vibe_rope *rope);
-
-/* Whether its y, which is_for_products, may be woven. */
-int vibe_attention_weaves(const struct vibe_backend *be,
-                          const struct vibe_tensor *y,
-                          const struct vibe_tensor *qkv,
-                          const struct vibe_kv *kv);
 
 /*
  * Put a chunk behind its past: win = [past | x | zeros], and state = the last

@@ -196,12 +196,10 @@ static void attend_kept(struct vibe_lab *lab, const struct attention *a,
     vibe_lab_matrix(lab, w, &spec);
     if (lab->err.code)
         return;
-    kept[VIBE_TESTED].is_for_products = 1;
-    kept[VIBE_TESTED].is_woven = vibe_attention_weaves(s->be,
-                                                       &kept[VIBE_TESTED], qkv,
-                                                       &c->kv[VIBE_TESTED]) &&
-                                 vibe_weaves(s->be, &kept[VIBE_TESTED],
-                                             w[VIBE_TESTED]);
+    kept[VIBE_TESTED].form = vibe_form_for(
+        s->be, &kept[VIBE_TESTED], w[VIBE_TESTED],
+        vibe_attention_forms(s->be, &kept[VIBE_TESTED], qkv,
+                             &c->kv[VIBE_TESTED]));
     vibe_attention(s, &kept[VIBE_TESTED], qkv, &c->kv[VIBE_TESTED], 1, &rows,
                    rope);
     vibe_linear(s, &of_y[VIBE_TESTED], y, w[VIBE_TESTED], VIBE_STORE, NULL);

@@ -87,6 +87,26 @@ static void write(struct vibe_stream *s, const struct vibe_tensor *y,
     }
 }
 
+/* Forms besides the usual ones that a writer can leave y in. */
+static unsigned forms_of(const struct vibe_backend *be, enum writer writer,
+                         const struct vibe_tensor *y)
+{
+    switch (writer) {
+    case NORM:
+    case MODULATE:
+        return vibe_norm_forms(be, y);
+    case ADD_SILU:
+        return 1u << VIBE_FORM_WOVEN;
+    case COPY:
+        return VIBE_ALL_FORMS;
+    case STORE:
+    case GELU:
+    case SWIGLU:
+        return 0;
+    }
+    return 0;
+}
+
 /* Products in float arithmetic take all of a float: of what is kept they get
  * 2^-17 less, and compare with the reference only.  Few rows with bytes that
  * are not in whole tiles are such, too; there are none here. */
@@ -117,9 +137,9 @@ static void run_kept(struct vibe_lab *lab, const struct kept *p)
     for (int side = 0; side < VIBE_SIDES && !lab->err.code; side++) {
         struct vibe_stream *s = &lab->s[side];
 
-        kept[side].is_for_products = 1;
-        kept[side].is_woven = !is_product(p->writer) &&
-                              vibe_weaves(s->be, &kept[side], w[side]);
+        kept[side].form = vibe_form_for(
+            s->be, &kept[side], w[side],
+            forms_of(s->be, p->writer, &kept[side]));
         write(s, &plain[side], p, &in, (enum vibe_side)side);
         write(s, &kept[side], p, &in, (enum vibe_side)side);
         multiply(s, p, &y[side], &plain[side], w[side], VIBE_STORE);
@@ -212,13 +232,13 @@ static void run_woven(struct vibe_lab *lab, size_t n_rows)
     vibe_lab_matrix(lab, down, &of_y);
     for (int i = 0; i < 2 * VIBE_SIDES && !lab->err.code; i++) {
         const int side = i / 2, is_woven = i % 2;
+        const unsigned forms = is_woven ? VIBE_ALL_FORMS : 0;
         struct vibe_stream *s = &lab->s[side];
 
-        kept[side].is_for_products = act[side].is_for_products = 1;
-        kept[side].is_woven = is_woven &&
-                              vibe_weaves(s->be, &kept[side], up[side]);
-        act[side].is_woven = kept[side].is_woven &&
-                             vibe_weaves(s->be, &act[side], down[side]);
+        kept[side].form = vibe_form_for(s->be, &kept[side], up[side], forms);
+        act[side].form = vibe_form_for(
+            s->be, &act[side], down[side],
+            vibe_linear_forms(s->be, &kept[side], up[side]));
         vibe_copy(s, &kept[side], &x[side]);
         vibe_linear(s, &act[side], &kept[side], up[side], VIBE_SWIGLU, NULL);
         vibe_linear(s, &y[is_woven][side], &act[side], down[side], VIBE_STORE,

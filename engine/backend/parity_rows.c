@@ -293,7 +293,7 @@ static void run_block(struct vibe_lab *lab, size_t T, size_t C,
         const struct vibe_block_call call = {&w[side], y[side], state[side],
                                              past[side], x[side]};
 
-        normed[side].is_for_products = hidden[side].is_for_products = 1;
+        normed[side].form = hidden[side].form = VIBE_FORM_PARTS;
         w[side].mixer = mixer[side];
         vibe_blocks(&lab->s[side], &call, 1, &room);
     }
@@ -350,8 +350,8 @@ static void run_chain(struct vibe_lab *lab, size_t B, size_t T, size_t C,
     if (!lab->err.code)
         make_chain(lab, w, calls, &x[VIBE_TESTED], H);
     if (!lab->err.code) {
-        normed[VIBE_TESTED].is_for_products = 1;
-        hidden[VIBE_TESTED].is_for_products = 1;
+        normed[VIBE_TESTED].form = VIBE_FORM_PARTS;
+        hidden[VIBE_TESTED].form = VIBE_FORM_PARTS;
         vibe_blocks(&lab->s[VIBE_TESTED], calls[0], CHAIN, &room);
         for (size_t i = 0; i < CHAIN; i++)
             vibe_blocks(&lab->s[VIBE_TESTED], &calls[1][i], 1, &room);
@@ -381,8 +381,8 @@ static void run_parts(struct vibe_lab *lab, size_t B, size_t T, size_t C)
         make_chain(lab, w, calls, &x[VIBE_TESTED], 4 * C);
     if (lab->err.code)
         return;
-    normed[VIBE_TESTED].is_for_products = 1;
-    hidden[VIBE_TESTED].is_for_products = 1;
+    normed[VIBE_TESTED].form = VIBE_FORM_PARTS;
+    hidden[VIBE_TESTED].form = VIBE_FORM_PARTS;
     vibe_blocks(s, calls[0], CHAIN, &room);
     for (size_t i = 0; i < CHAIN; i++) {
         const struct vibe_block_call *call = &calls[1][i];

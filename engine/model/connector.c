@@ -106,7 +106,7 @@ static void project_frame(struct vibe_connector *c, struct vibe_stream *s,
     h.T = 1;
     h.stride_b = h.stride_t;
     normed = h;
-    normed.is_for_products = 1;
+    normed.form = VIBE_FORM_PARTS;
     vibe_linear(s, &h, x, &c->fc1, VIBE_STORE, NULL);
     vibe_rmsnorm(s, &normed, &h, c->norm, NORM_EPS);
     vibe_linear(s, y, &normed, &c->fc2, epilogue, NULL);

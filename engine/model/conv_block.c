@@ -166,7 +166,7 @@ void vibe_conv_blocks_forward(struct vibe_stream *s,
                                            4 * x->C);
     const struct vibe_block_room room = {.normed = &normed, .hidden = &hidden};
 
-    normed.is_for_products = 1;
-    hidden.is_for_products = 1;
+    normed.form = VIBE_FORM_PARTS;
+    hidden.form = VIBE_FORM_PARTS;
     vibe_blocks(s, calls, n, &room);
 }

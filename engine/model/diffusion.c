@@ -180,8 +180,8 @@ static int allocate_scratch(struct vibe_diffusion *head,
     for (size_t i = 0; !rc && i < sizeof(plan) / sizeof(plan[0]); i++)
         rc = vibe_tensor_init(plan[i].t, be, VIBE_F32, plan[i].B, plan[i].T,
                               plan[i].C, err);
-    head->m.is_for_products = 1;
-    head->act.is_for_products = 1;
+    head->m.form = VIBE_FORM_PARTS;
+    head->act.form = VIBE_FORM_PARTS;
     return rc;
 }
 
@@ -303,7 +303,7 @@ static int prepare(struct vibe_diffusion *head, struct vibe_stream *s,
         rc = vibe_tensor_init(&head->tau, be, VIBE_F32, 1, n_steps, H, err);
     if (!rc)
         rc = vibe_tensor_init(&head->c, be, VIBE_F32, rows, group, H, err);
-    head->c.is_for_products = 1;
+    head->c.form = VIBE_FORM_PARTS;
     if (!rc)
         rc = vibe_tensor_init(&head->at_steps, be, VIBE_F32, rows, group,
                               modulation_channels(&head->config), err);
@@ -353,9 +353,11 @@ static void modulate_group(struct vibe_diffusion *head, struct vibe_stream *s,
     cond.T = n;
     cond.stride_t = 0;
     tau = vibe_tensor_broadcast(&tau, cond.B);
-    c.is_woven = 1;
+    c.form = VIBE_FORM_WOVEN;
     for (size_t i = 0; i < head->n_stacks; i++)
-        c.is_woven &= vibe_weaves(s->be, &c, &head->adaln[i]);
+        if (vibe_form_for(s->be, &c, &head->adaln[i], 1 << VIBE_FORM_WOVEN) !=
+            VIBE_FORM_WOVEN)
+            c.form = VIBE_FORM_PARTS;
     vibe_add_silu(s, &c, &cond, &tau);
     for (size_t i = 0; i < head->n_stacks; i++) {
         const struct vibe_tensor some = vibe_tensor_channels(&all, at,
@@ -419,12 +421,14 @@ static void run_layers(struct vibe_diffusion *head, struct vibe_stream *s,
     for (size_t i = 0; i < head->config.head_layers; i++) {
         const struct head_layer *layer = &head->layers[i];
         struct vibe_tensor gate = modulation(head, i, step, 2);
+        struct vibe_tensor room;
         struct modulated m;
 
         modulate(&m, head, i, step);
-        head->act.is_for_products = vibe_takes_parts(&layer->down);
-        head->act.is_woven = vibe_weaves(s->be, &head->m, &layer->gate_up) &&
-                             vibe_weaves(s->be, &head->act, &layer->down);
+        room = vibe_norm_room(s->be, &m.norm, &layer->gate_up);
+        head->act.form = vibe_form_for(
+            s->be, &head->act, &layer->down,
+            vibe_linear_forms(s->be, &room, &layer->gate_up));
         vibe_linear_norm(s, &head->act, &head->u, &m.norm, &layer->gate_up,
                          VIBE_SWIGLU, NULL);
         vibe_linear(s, &head->u, &head->act, &layer->down, VIBE_GATE_ADD,

@@ -296,8 +296,8 @@ static int init_room(struct room *room, const struct vibe_qwen2 *lm,
     room->qkv.C = room->qkv.stride_t = qkv;
     room->act = room->wide;
     room->act.C = room->act.stride_t = ffn;
-    room->normed.is_for_products = 1;
-    room->act.is_for_products = 1;
+    room->normed.form = VIBE_FORM_PARTS;
+    room->act.form = VIBE_FORM_PARTS;
     return VIBE_OK;
 }
 
@@ -436,6 +436,22 @@ static struct vibe_tensor shaped(const struct vibe_tensor *scratch,
     return t;
 }
 
+/* The room of a norm in the form that products of w will read. */
+static struct vibe_tensor normed_room(const struct pass *pass,
+                                      const struct vibe_stream *s,
+                                      const struct vibe_norm *norm,
+                                      const struct vibe_matrix *w)
+{
+    const struct vibe_tensor best = vibe_norm_room(s->be, norm, w);
+    struct vibe_tensor room = *norm->room;
+
+    if (pass->multiply == vibe_linear)
+        return best;
+    if (best.form == VIBE_FORM_WOVEN)
+        room.form = best.form;
+    return room;
+}
+
 /* y = epilogue(W n(x) + bias). */
 static void multiply_normed(const struct pass *pass, struct vibe_stream *s,
                             const struct vibe_tensor *y,
@@ -444,13 +460,12 @@ static void multiply_normed(const struct pass *pass, struct vibe_stream *s,
                             const struct vibe_matrix *w,
                             enum vibe_epilogue epilogue)
 {
-    struct vibe_tensor room = *norm->room;
+    const struct vibe_tensor room = normed_room(pass, s, norm, w);
 
     if (pass->multiply == vibe_linear) {
         vibe_linear_norm(s, y, x, norm, w, epilogue, NULL);
         return;
     }
-    room.is_woven = vibe_weaves(s->be, &room, w);
     vibe_rmsnorm(s, &room, x, norm->w, norm->eps);
     vibe_gemm(s, y, &room, w, epilogue, NULL);
 }
@@ -470,15 +485,16 @@ static void run_layer(struct vibe_qwen2 *lm, struct vibe_stream *s,
     struct vibe_tensor act = shaped(&pass->room->act, pass);
 
     multiply_normed(pass, s, &qkv, x, &attn, &w->qkv, VIBE_STORE);
-    normed.is_for_products = vibe_takes_parts(&w->o);
-    normed.is_woven = vibe_weaves(s->be, &normed, &w->o) &&
-                      vibe_attention_weaves(s->be, &normed, &qkv, pass->kv);
+    normed.form = vibe_form_for(
+        s->be, &normed, &w->o,
+        vibe_attention_forms(s->be, &normed, &qkv, pass->kv));
     vibe_attention(s, &normed, &qkv, pass->kv, i, pass->rows, &rope);
     pass->multiply(s, x, &normed, &w->o, VIBE_ADD, NULL);
 
-    act.is_for_products = vibe_takes_parts(&w->down);
-    act.is_woven = vibe_weaves(s->be, &normed, &w->gate_up) &&
-                   vibe_weaves(s->be, &act, &w->down);
+    normed.form = vibe_usual_form(&w->gate_up);
+    normed = normed_room(pass, s, &mlp, &w->gate_up);
+    act.form = vibe_form_for(s->be, &act, &w->down,
+                             vibe_linear_forms(s->be, &normed, &w->gate_up));
     multiply_normed(pass, s, &act, x, &mlp, &w->gate_up, VIBE_SWIGLU);
     pass->multiply(s, x, &act, &w->down, VIBE_ADD, NULL);
 }

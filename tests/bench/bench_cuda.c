@@ -85,7 +85,6 @@ static void multiply(void *user)
     size_t bytes = matrix_bytes(p->dtype, p->N, p->K);
     size_t n_pool = pool_bytes / bytes;
 
-    room.is_for_products = 1;
     for (size_t i = 0; i < p->count; i++) {
         const struct vibe_matrix w = {
             .N = p->N,
@@ -104,9 +103,9 @@ static void multiply(void *user)
         };
 
         /* as in a model, where only products read it */
-        x.is_for_products = !p->is_normed && vibe_takes_parts(&w);
-        x.is_woven = x.is_for_products && !p->is_gemm &&
-                     vibe_weaves(b->be, &x, &w);
+        if (!p->is_normed)
+            x.form = vibe_form_for(b->be, &x, &w,
+                                   p->is_gemm ? 0 : VIBE_ALL_FORMS);
         if (p->is_normed)
             vibe_linear_norm(&b->s, &y, &x, &norm, &w, epilogue, NULL);
         else if (p->is_gemm)

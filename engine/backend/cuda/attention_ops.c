@@ -27,12 +27,15 @@ static int suits_tensor_cores(const struct vibe_cuda *cuda,
 }
 
 /* As steps are. */
-int vibe_cuda_attention_weaves(const struct vibe_backend *be,
-                               const struct vibe_tensor *y,
-                               const struct vibe_tensor *qkv,
-                               const struct vibe_kv *kv)
+unsigned vibe_cuda_attention_forms(const struct vibe_backend *be,
+                                   const struct vibe_tensor *y,
+                                   const struct vibe_tensor *qkv,
+                                   const struct vibe_kv *kv)
 {
-    return qkv->T == 1 && suits_tensor_cores(vibe_cuda_of(be), y, qkv, kv);
+    const int is_step = qkv->T == 1 &&
+                        suits_tensor_cores(vibe_cuda_of(be), y, qkv, kv);
+
+    return is_step ? 1 << VIBE_FORM_WOVEN : 0;
 }
 
 void vibe_cuda_attention(struct vibe_stream *s, const struct vibe_tensor *y,

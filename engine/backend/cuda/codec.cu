@@ -240,7 +240,7 @@ cudaError_t vibe_cuda_mixer(cudaStream_t stream, const struct vibe_tensor *y,
                       (unsigned)x->C,
                       (unsigned)(x->B * x->T),
                       1,
-                      normed->is_for_products != 0};
+                      normed->form != VIBE_FORM_PLAIN};
 
     if (x->C % 4 || !is_even(a.y) || !is_even(a.normed) || !is_even(a.state) ||
         !is_even(a.past) || !is_even(a.x))

@@ -114,7 +114,7 @@ static int is_mixed_up(const struct vibe_cuda *cuda,
                        const struct vibe_block_room *room)
 {
     return is_even_call(call) && is_plain_bf16(&call->w->up) &&
-           room->hidden->is_for_products && is_even(room->hidden) &&
+           room->hidden->form != VIBE_FORM_PLAIN && is_even(room->hidden) &&
            room->hidden->stride_t == room->hidden->C &&
            vibe_cuda_is_mixed_up(cuda, call);
 }
@@ -156,7 +156,7 @@ static int is_chain(struct vibe_stream *s, const struct vibe_block_call *calls,
     for (size_t i = 0; i < n; i++)
         if (!is_even_call(&calls[i]))
             return 0;
-    return room->hidden->is_for_products && is_even(room->hidden) &&
+    return room->hidden->form != VIBE_FORM_PLAIN && is_even(room->hidden) &&
            vibe_cuda_can_chain(vibe_cuda_of(s->be), calls, n);
 }
 
@@ -248,8 +248,10 @@ static void noise(struct vibe_stream *s, const struct vibe_tensor *x,
 
 void vibe_cuda_compute_init(struct vibe_ops *ops)
 {
-    ops->weaves = vibe_cuda_weaves;
-    ops->attention_weaves = vibe_cuda_attention_weaves;
+    ops->form = vibe_cuda_form;
+    ops->norm_forms = vibe_cuda_norm_forms;
+    ops->attention_forms = vibe_cuda_attention_forms;
+    ops->linear_forms = vibe_cuda_linear_forms;
     ops->linear = vibe_cuda_linear;
     ops->gemm = vibe_cuda_gemm;
     ops->rmsnorm = rmsnorm;

@@ -6,8 +6,13 @@
  * The largest of them keeps 15 bits, and a sum of a tile is exact whatever its
  * order; scales of groups and units come after it.
  *
- * In shared memory row m of x has DIGIT_ROW bytes: high or low ones first, by
- * whether m is even or odd, so that lanes of two rows meet in no bank.
+ * In shared memory row m of x that becomes digits there has DIGIT_ROW bytes of
+ * a tile: high or low ones first, by whether m is even or odd, so that lanes of
+ * two rows meet in no bank.
+ *
+ * A tensor in digits (backend.h) has in the place of a row's floats DIGIT_TILE
+ * bytes for each tile, one behind the other: high digits, low ones, the unit,
+ * and nothing, so that all can be moved by 16 bytes.  Rows are whole tiles.
  */
 #ifndef VIBE_CUDA_DIGITS_CUH
 #define VIBE_CUDA_DIGITS_CUH
@@ -15,9 +20,12 @@
 #include "engine/backend/cuda/split.cuh"
 #include "engine/backend/cuda/weights.cuh"
 
-#if __CUDA_ARCH__ >= 800
+enum {
+    DIGIT_ROW = 2 * TILE_K,
+    DIGIT_TILE = DIGIT_ROW + 16,
+};
 
-enum { DIGIT_ROW = 2 * TILE_K };
+#if __CUDA_ARCH__ >= 800
 
 /* Four neighbours. */
 struct digits {
@@ -182,5 +190,35 @@ __device__ static inline float sum_of(int high, int low)
 }
 
 #endif
+
+/* Leave four neighbours of each lane, c being this one's first, in a row of a
+ * tensor in digits: of half a warp those of a tile.  All lanes come, also those
+ * of a half that is not there. */
+__device__ static inline void write_digits(float *row, unsigned c,
+                                           const float4 &x, bool is_there)
+{
+#if __CUDA_ARCH__ >= 800
+    unsigned char *tile = (unsigned char *)row + c / TILE_K * DIGIT_TILE;
+    const digit_scale scale = digit_scale_of(find_largest<1>(&x));
+    const digits d = digits_of(x, scale.times);
+
+    if (!is_there)
+        return;
+    *(unsigned *)(tile + c % TILE_K) = d.high;
+    *(unsigned *)(tile + TILE_K + c % TILE_K) = d.low;
+    if (c % TILE_K == 0)
+        *(float *)(tile + DIGIT_ROW) = scale.unit;
+#endif
+}
+
+/* What is meant at c of such a row. */
+__device__ static inline float read_digits(const float *row, unsigned c)
+{
+    const signed char *tile = (const signed char *)row +
+                              c / TILE_K * DIGIT_TILE;
+    const int count = 256 * tile[c % TILE_K] + tile[TILE_K + c % TILE_K];
+
+    return (float)count * 16.0f * *(const float *)(tile + DIGIT_ROW);
+}
 
 #endif /* VIBE_CUDA_DIGITS_CUH */

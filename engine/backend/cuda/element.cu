@@ -1,4 +1,5 @@
 /* Ops on elements: one thread does one, all are bound by bytes moved. */
+#include "engine/backend/cuda/digits.cuh"
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/mixer.cuh"
@@ -24,7 +25,7 @@ static struct view view_of(const struct vibe_tensor *t)
         view.C = (unsigned)t->C;
         view.stride_b = t->stride_b;
         view.stride_t = t->stride_t;
-        view.how = {t->is_for_products != 0, t->is_woven != 0};
+        view.how = keeping_of(t);
     }
     return view;
 }
@@ -152,12 +153,33 @@ cudaError_t vibe_cuda_affine(cudaStream_t stream, const struct vibe_tensor *y,
     return launch_for(e.n, (const void *)affine, stream, &e);
 }
 
+/* What is meant by element i of a view. */
+__device__ static inline float meant_of(const struct view &v, size_t i)
+{
+    const float *row = row_of(v, i);
+    const unsigned c = (unsigned)(i % v.C);
+
+    return v.how.is_in_digits ? read_digits(row, c) : meant_at(row, c, v.how);
+}
+
 __global__ void copy(const __grid_constant__ struct element e)
 {
     const size_t i = begin();
 
     if (i < e.n)
-        keep(e.y, i, meant_at(row_of(e.a, i), (unsigned)(i % e.a.C), e.a.how));
+        keep(e.y, i, meant_of(e.a, i));
+}
+
+/* The same where y is in digits: a thread does 4 neighbours. */
+__global__ void copy_digits(const __grid_constant__ struct element e)
+{
+    const size_t i = 4 * begin();
+    float x[4] = {};
+
+    for (unsigned j = 0; j < 4 && i < e.n; j++)
+        x[j] = meant_of(e.a, i + j);
+    write_digits(row_of(e.y, i), (unsigned)(i % e.y.C),
+                 make_float4(x[0], x[1], x[2], x[3]), i < e.n);
 }
 
 cudaError_t vibe_cuda_copy(cudaStream_t stream, const struct vibe_tensor *y,
@@ -165,6 +187,8 @@ cudaError_t vibe_cuda_copy(cudaStream_t stream, const struct vibe_tensor *y,
 {
     struct element e = element_of(y, x, NULL);
 
+    if (e.y.how.is_in_digits)
+        return launch_for(e.n / 4, (const void *)copy_digits, stream, &e);
     return launch_for(e.n, (const void *)copy, stream, &e);
 }
 

@@ -10,19 +10,20 @@
 struct view {
     float *data;
     size_t stride_b, stride_t;
-    bool is_split, is_woven; /* see split.cuh */
+    bool is_split, is_woven, is_in_digits; /* see split.cuh */
 };
 
 static inline struct view view_of(const struct vibe_tensor *t)
 {
-    struct view v = {NULL, 0, 0, false, false};
+    struct view v = {NULL, 0, 0, false, false, false};
 
     if (t) {
         v.data = (float *)t->data;
         v.stride_b = t->stride_b;
         v.stride_t = t->stride_t;
-        v.is_split = t->is_for_products;
-        v.is_woven = t->is_woven;
+        v.is_split = keeping_of(t).is_split;
+        v.is_woven = keeping_of(t).is_woven;
+        v.is_in_digits = keeping_of(t).is_in_digits;
     }
     return v;
 }

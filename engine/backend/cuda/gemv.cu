@@ -450,6 +450,12 @@ static const void *kernel_for(enum vibe_dtype dtype, const struct shares *s)
                             : narrow_kernel_of<VIBE_F8_E4M3>(s);
 }
 
+int vibe_cuda_gemv_takes_digits(const struct vibe_cuda *,
+                                const struct vibe_matrix *, size_t)
+{
+    return 0;
+}
+
 cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
                            const struct vibe_cuda_product *p, size_t first,
                            size_t n_rows)

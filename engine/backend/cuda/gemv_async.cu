@@ -219,7 +219,7 @@ int vibe_cuda_can_async(const struct vibe_cuda_product *p)
 
     return vibe_cuda_is_banded(w) &&
            p->x->B * p->x->T > VIBE_CUDA_WIDE_ROWS / 2 &&
-           vibe_cuda_is_regular(p->x) && p->x->is_for_products &&
+           vibe_cuda_is_regular(p->x) && p->x->form != VIBE_FORM_PLAIN &&
            w->K / TILE_K >= slices_of(w->K) && is_even(p->x) && is_even(p->y) &&
            is_even(p->gate) && is_even(w->part[0].scale) && is_even(w->bias) &&
            is_even(w->gamma) && has_products(kernel_for(dtype));

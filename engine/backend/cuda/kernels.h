@@ -25,6 +25,9 @@ cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
                            float eps, const struct vibe_tensor *shift,
                            const struct vibe_tensor *scale);
 
+unsigned vibe_cuda_norm_forms(const struct vibe_backend *be,
+                              const struct vibe_tensor *y);
+
 cudaError_t vibe_cuda_add_silu(cudaStream_t stream, const struct vibe_tensor *y,
                                const struct vibe_tensor *a,
                                const struct vibe_tensor *b);
@@ -54,10 +57,10 @@ cudaError_t vibe_cuda_noise(cudaStream_t stream, const struct vibe_tensor *x,
                             const struct vibe_noise_key *keys);
 
 /* The op (attention_ops.c), by the kernels that follow. */
-int vibe_cuda_attention_weaves(const struct vibe_backend *be,
-                               const struct vibe_tensor *y,
-                               const struct vibe_tensor *qkv,
-                               const struct vibe_kv *kv);
+unsigned vibe_cuda_attention_forms(const struct vibe_backend *be,
+                                   const struct vibe_tensor *y,
+                                   const struct vibe_tensor *qkv,
+                                   const struct vibe_kv *kv);
 void vibe_cuda_attention(struct vibe_stream *s, const struct vibe_tensor *y,
                          const struct vibe_tensor *qkv,
                          const struct vibe_kv *kv, size_t layer,
@@ -143,7 +146,7 @@ cudaError_t vibe_cuda_wide_block(const struct vibe_cuda *cuda,
 /* The first half of the op, which leaves room->hidden, y mixed and the state,
  * where _is_ says so: for a few columns of 256, 512 or 1024 channels of one
  * dialogue, all aligned to 16 bytes, bf16 weights without scales, and hidden
- * dense and is_for_products.  next is the call behind this one, alike, or
+ * dense and for products.  next is the call behind this one, alike, or
  * NULL. */
 bool vibe_cuda_is_mixed_up(const struct vibe_cuda *cuda,
                            const struct vibe_block_call *call);

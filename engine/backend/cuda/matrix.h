@@ -60,8 +60,12 @@ void vibe_cuda_matrix_release(struct vibe_matrix *m, struct vibe_backend *be);
 void vibe_cuda_staging_free(struct vibe_cuda *cuda);
 
 /* vibe_linear, vibe_gemm and vibe_conv. */
-int vibe_cuda_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
-                     const struct vibe_matrix *w);
+enum vibe_form vibe_cuda_form(const struct vibe_backend *be,
+                              const struct vibe_tensor *x,
+                              const struct vibe_matrix *w);
+unsigned vibe_cuda_linear_forms(const struct vibe_backend *be,
+                                const struct vibe_tensor *x,
+                                const struct vibe_matrix *w);
 void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,
                       const struct vibe_tensor *x, const struct vibe_matrix *w,
                       enum vibe_epilogue epilogue,
@@ -138,6 +142,8 @@ enum {
 cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
                            const struct vibe_cuda_product *p, size_t first,
                            size_t n_rows);
+int vibe_cuda_gemv_takes_digits(const struct vibe_cuda *cuda,
+                                const struct vibe_matrix *w, size_t n_rows);
 cudaError_t vibe_cuda_gemv_wide(const struct vibe_cuda *cuda,
                                 const struct vibe_cuda_product *p,
                                 float *partial);

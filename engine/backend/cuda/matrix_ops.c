@@ -33,6 +33,12 @@ static int is_even(const struct vibe_tensor *x)
            x->stride_t % 4 == 0;
 }
 
+/* Whether x is in a form that few kernels read. */
+static int is_for_tensor_cores(const struct vibe_tensor *x)
+{
+    return x->form == VIBE_FORM_WOVEN || x->form == VIBE_FORM_DIGITS;
+}
+
 static int has_tensor_cores(const struct vibe_cuda *cuda, enum vibe_dtype dtype)
 {
     return dtype != VIBE_F32 && dtype != VIBE_F16 && cuda->cc >= 80 &&
@@ -111,7 +117,7 @@ static void multiply_few_rows(struct vibe_stream *s,
     float *partial = NULL;
     size_t bytes;
 
-    if (p->x->is_woven) {
+    if (is_for_tensor_cores(p->x)) {
         vibe_cuda_latch(s,
                         M > VIBE_CUDA_GEMV_ROWS ? vibe_cuda_gemv_async(cuda, p)
                                                 : vibe_cuda_gemv(cuda, p, 0, M),
@@ -146,23 +152,46 @@ static void multiply_few_rows(struct vibe_stream *s,
         vibe_cuda_latch(s, vibe_cuda_gemv_wide(cuda, p, partial), "linear");
 }
 
-/* Whether gemv takes x woven. */
+/* Whether gemv takes x woven, or in digits. */
 static int is_woven_for_few(const struct vibe_cuda_product *p)
 {
     return p->x->B * p->x->T <= VIBE_CUDA_GEMV_ROWS &&
            vibe_cuda_is_banded(p->w) && is_even(p->x) && !vibe_cuda_is_tile(p);
 }
 
-/* Of what would otherwise be a few rows, too: they have the same bits. */
-int vibe_cuda_weaves(const struct vibe_backend *be, const struct vibe_tensor *x,
-                     const struct vibe_matrix *w)
+static int is_in_digits_for_few(const struct vibe_cuda *cuda,
+                                const struct vibe_cuda_product *p)
 {
+    const size_t M = p->x->B * p->x->T;
+
+    return p->w->part[0].dtype == VIBE_I4 && M <= VIBE_CUDA_GEMV_ROWS &&
+           is_even(p->x) && !vibe_cuda_is_tile(p) &&
+           vibe_cuda_gemv_takes_digits(cuda, p->w, M);
+}
+
+/* Of what would otherwise be a few rows, too: they have the same bits. */
+enum vibe_form vibe_cuda_form(const struct vibe_backend *be,
+                              const struct vibe_tensor *x,
+                              const struct vibe_matrix *w)
+{
+    const struct vibe_cuda *cuda = vibe_cuda_of(be);
     const struct vibe_cuda_product p = {.x = x, .w = w};
 
-    return x->T <= LT_T && w->whole_N > VIBE_CUDA_FEW &&
-           w->K > VIBE_CUDA_THIN &&
-           has_tensor_cores(vibe_cuda_of(be), w->part[0].dtype) &&
-           (is_woven_for_few(&p) || vibe_cuda_can_async(&p));
+    if (x->T > LT_T || w->whole_N <= VIBE_CUDA_FEW || w->K <= VIBE_CUDA_THIN ||
+        !has_tensor_cores(cuda, w->part[0].dtype))
+        return x->form;
+    if (is_woven_for_few(&p) || vibe_cuda_can_async(&p))
+        return VIBE_FORM_WOVEN;
+    return is_in_digits_for_few(cuda, &p) ? VIBE_FORM_DIGITS : x->form;
+}
+
+unsigned vibe_cuda_linear_forms(const struct vibe_backend *be,
+                                const struct vibe_tensor *x,
+                                const struct vibe_matrix *w)
+{
+    (void)be;
+    (void)w;
+    return x->form == VIBE_FORM_WOVEN ? 1 << VIBE_FORM_WOVEN : 0;
 }
 
 void vibe_cuda_linear(struct vibe_stream *s, const struct vibe_tensor *y,
@@ -322,7 +351,7 @@ void vibe_cuda_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
     };
 
     assert(is_float(y) && is_float(x) && is_float(gate));
-    if (x->T < PLAIN_T || x->is_woven) {
+    if (x->T < PLAIN_T || is_for_tensor_cores(x)) {
         vibe_cuda_linear(s, y, x, w, epilogue, gate);
         return;
     }

@@ -1,8 +1,10 @@
 /* RMS norms, plain and modulated. */
+#include <assert.h>
+
+#include "engine/backend/cuda/digits.cuh"
 #include "engine/backend/cuda/kernels.h"
 #include "engine/backend/cuda/launch.cuh"
 #include "engine/backend/cuda/reduce.cuh"
-#include "engine/backend/cuda/split.cuh"
 
 enum {
     THREADS = 256,
@@ -28,7 +30,7 @@ static struct rows rows_of(const struct vibe_tensor *t)
         rows.data = (float *)t->data;
         rows.stride_b = t->stride_b;
         rows.stride_t = t->stride_t;
-        rows.how = {t->is_for_products != 0, t->is_woven != 0};
+        rows.how = keeping_of(t);
     }
     return rows;
 }
@@ -153,7 +155,7 @@ __device__ static inline bool is_mine(unsigned k, const struct norm &a)
  * block is enough, ptxas saves registers by loading scale and shift after the
  * sum.
  */
-template <unsigned N>
+template <unsigned N, bool IN_DIGITS>
 __global__ __launch_bounds__(ROW, 1) void norm_row(
     const __grid_constant__ struct norm a)
 {
@@ -193,10 +195,14 @@ __global__ __launch_bounds__(ROW, 1) void norm_row(
 #pragma unroll
     for (unsigned k = 0; k < N; k++) {
         const unsigned c = 4 * (k * blockDim.x + threadIdx.x);
+        const float4 y = change(v[k], factor, weight[k], by[k], plus[k]);
 
-        if (c < a.C && is_mine(k, a))
-            keep_at(out, c, change(v[k], factor, weight[k], by[k], plus[k]),
-                    a.y.how);
+        if (!is_mine(k, a))
+            continue;
+        if constexpr (IN_DIGITS)
+            write_digits(out, c, y, c < a.C);
+        else if (c < a.C)
+            keep_at(out, c, y, a.y.how);
     }
 }
 
@@ -219,8 +225,10 @@ static cudaError_t launch_row(cudaStream_t stream, struct norm *a)
     const unsigned n_warps = (a->C + of_warp - 1) / of_warp;
 
     a->parts = parts_of(a);
-    return launch_waiting((const void *)norm_row<N>, dim3(a->n_rows, a->parts),
-                          32 * n_warps, 0, stream, a);
+    return launch_waiting(
+        a->y.how.is_in_digits ? (const void *)norm_row<N, true>
+                              : (const void *)norm_row<N, false>,
+        dim3(a->n_rows, a->parts), 32 * n_warps, 0, stream, a);
 }
 
 /* Whether rows can be moved 4 channels at a time; absent ones can. */
@@ -228,6 +236,13 @@ static bool is_even(struct rows rows)
 {
     return (uintptr_t)rows.data % 16 == 0 && rows.stride_b % 4 == 0 &&
            rows.stride_t % 4 == 0;
+}
+
+/* Digits are those of norm_row, which does a tile of them at once. */
+unsigned vibe_cuda_norm_forms(const struct vibe_backend *,
+                              const struct vibe_tensor *y)
+{
+    return y->C > 2 * LONG_ROW ? 1 << VIBE_FORM_WOVEN : (int)VIBE_ALL_FORMS;
 }
 
 cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
@@ -247,7 +262,7 @@ cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
                      (unsigned)x->C,
                      1};
 
-    if (a.C <= NARROW)
+    if (a.C <= NARROW && !a.y.how.is_in_digits)
         return launch_waiting((const void *)norm_narrow,
                               dim3((a.n_rows + n_warps - 1) / n_warps), THREADS,
                               0, stream, &a);
@@ -255,6 +270,7 @@ cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
         is_even(a.shift) && is_even(a.scale) && (uintptr_t)w % 16 == 0)
         return a.C <= LONG_ROW ? launch_row<1>(stream, &a)
                                : launch_row<2>(stream, &a);
+    assert(!a.y.how.is_in_digits);
     return launch_waiting((const void *)norm_wide, dim3(a.n_rows), THREADS, 0,
                           stream, &a);
 }

@@ -50,7 +50,7 @@ static int is_direct(const struct vibe_cuda_product *p)
     const size_t floats = VIBE_CUDA_LT_ALIGNMENT / sizeof(float);
     const struct vibe_matrix *w = p->w;
 
-    if (p->y->is_for_products || w->part[0].scale ||
+    if (p->y->form != VIBE_FORM_PLAIN || w->part[0].scale ||
         (uintptr_t)p->y->data % VIBE_CUDA_LT_ALIGNMENT ||
         p->y->stride_t % floats || p->y->stride_t < w->N)
         return 0;

@@ -2,7 +2,7 @@
  * split.cuh - the form in which products take x.
  *
  * Tensor cores multiply x as two bf16, high + low, which is all of it but
- * 2^-17.  A tensor that only products read (is_for_products) is kept so: the
+ * 2^-17.  A tensor for products (backend.h) is kept in these parts: the
  * upper half of each word is the high part, the lower half the low one.  GPUs
  * without bf16 keep floats.
  *
@@ -10,9 +10,13 @@
  * words their high parts, then their low ones, sixteen for each of four
  * products (decode.cuh) in the order in which lanes have weights; all of them
  * have grown as float8 wants it (weights.cuh).
+ *
+ * For int4 it is in digits, see digits.cuh.
  */
 #ifndef VIBE_CUDA_SPLIT_CUH
 #define VIBE_CUDA_SPLIT_CUH
+
+#include "engine/backend/backend.h"
 
 #if __CUDA_ARCH__ >= 800
 
@@ -92,10 +96,19 @@ __device__ static inline unsigned grown(unsigned parts)
 #endif
 }
 
-/* How a tensor keeps numbers: split, and then maybe woven. */
+/* How a tensor keeps numbers: split, and then maybe woven, or in digits, which
+ * keep_at does not write. */
 struct keeping {
-    bool is_split, is_woven;
+    bool is_split, is_woven, is_in_digits;
 };
+
+static inline struct keeping keeping_of(const struct vibe_tensor *t)
+{
+    const enum vibe_form form = t->form;
+
+    return {form == VIBE_FORM_PARTS || form == VIBE_FORM_WOVEN,
+            form == VIBE_FORM_WOVEN, form == VIBE_FORM_DIGITS};
+}
 
 /* Where c's pair of high parts is in a row that is woven, in words; that of low
  * ones comes WEAVE / 2 behind. */

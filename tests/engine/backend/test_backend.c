@@ -231,7 +231,7 @@ static void what_runs_beside_is_there_after_meeting(void **state)
     assert_float_equal(found, 1.0f, 0.0f);
 }
 
-static void products_take_parts_unless_weights_are_int4(void **state)
+static void products_usually_take_parts_but_of_int4(void **state)
 {
     static const enum vibe_dtype dtypes[] = {VIBE_BF16, VIBE_F8_E4M3, VIBE_I8,
                                              VIBE_BF16_PACKED};
@@ -240,10 +240,10 @@ static void products_take_parts_unless_weights_are_int4(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(dtypes) / sizeof(*dtypes); i++) {
         w.part[0].dtype = dtypes[i];
-        assert_true(vibe_takes_parts(&w));
+        assert_int_equal(vibe_usual_form(&w), VIBE_FORM_PARTS);
     }
     w.part[0].dtype = VIBE_I4;
-    assert_false(vibe_takes_parts(&w));
+    assert_int_equal(vibe_usual_form(&w), VIBE_FORM_PLAIN);
 }
 
 static const struct CMUnitTest tests[] = {
@@ -257,7 +257,7 @@ static const struct CMUnitTest tests[] = {
     VIBE_TEST(a_sealed_backend_neither_allocates_nor_waits),
     VIBE_TEST(what_runs_beside_is_there_after_meeting),
     VIBE_TEST(a_timed_stream_tells_moments_in_their_order),
-    VIBE_TEST(products_take_parts_unless_weights_are_int4),
+    VIBE_TEST(products_usually_take_parts_but_of_int4),
 };
 
 VIBE_TEST_MAIN(tests)
