@@ -202,6 +202,19 @@ static void kept(struct vibe_lab *lab)
         {SWIGLU, 0, 10, 1, 18, 264, VIBE_BF16},
         {SWIGLU, 0, 2, 1, 18, 264, VIBE_F32},
         {SWIGLU, 1, 1, 40, 18, 264, VIBE_BF16},
+        {NORM, 0, 1, 1, 40, 3584, VIBE_I4},
+        {NORM, 0, 2, 1, 4608, 3584, VIBE_I4},
+        {NORM, 1, 1, 3, 2048, 1536, VIBE_I4},
+        {MODULATE, 0, 2, 2, 48, 3584, VIBE_I4},
+        {NORM, 0, 3, 1, 33, 320, VIBE_I4},
+        {NORM, 0, 2, 1, 40, 2112, VIBE_I4},
+        {NORM, 0, 2, 1, 40, 4672, VIBE_I4},
+        {NORM, 0, 5, 1, 40, 1536, VIBE_I4},
+        {COPY, 0, 1, 1, 40, 576, VIBE_I4},
+        {COPY, 0, 2, 1, 3584, 18944, VIBE_I4},
+        {COPY, 0, 3, 1, 80, 8960, VIBE_I4},
+        {COPY, 0, 4, 1, 80, 4160, VIBE_I4},
+        {ADD_SILU, 0, 2, 1, 80, 1536, VIBE_I4},
     };
 
     run_all(lab, cases, sizeof(cases) / sizeof(*cases));

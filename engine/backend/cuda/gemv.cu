@@ -7,8 +7,10 @@
  * one group of outputs to the next, and from before the kernel ahead has
  * ended: weights never change.  x comes through the ring beside them; that of
  * int4 becomes digits (digits.cuh) a tile ahead, or at first, for all groups
- * that a block makes.
+ * that a block makes, unless it is in digits already.
  */
+#include <assert.h>
+
 #include "engine/backend/cuda/gemv_feed.cuh"
 
 #if __CUDA_ARCH__ >= 800
@@ -303,6 +305,22 @@ static void take_all(const struct vibe_cuda *cuda, const struct vibe_matrix *w,
         *s = all;
 }
 
+/* Have room for all of x that a warp needs, which is given in digits: it comes
+ * at once. */
+static bool keep_given(const struct vibe_cuda *cuda,
+                       const struct vibe_matrix *w, size_t n_rows,
+                       struct shares *s)
+{
+    const unsigned n_tiles = (unsigned)(w->K / TILE_K);
+    const unsigned of_warp = (n_tiles + s->warps - 1) / s->warps;
+
+    s->keeps = s->warps == SLICES ? GIVEN : GIVEN_MANY;
+    s->kept = kept_bytes(s->keeps, (unsigned)n_rows, n_tiles, s->warps);
+    s->depth = slots_of(VIBE_I4, s->slot_bytes, s->keeps, is_followed());
+    return w->K % TILE_K == 0 && of_warp * PIECES <= 16 * s->keeps &&
+           shared_bytes(s) <= room_of(cuda, s);
+}
+
 /* Have room for all of x that a warp needs in digits, if there is, beside a
  * ring for that; or for digits of two tiles.  Where nothing starts early those
  * of long rows had better be made beside products, or these come late. */
@@ -323,8 +341,9 @@ static bool keep_digits(const struct vibe_cuda *cuda,
     return false;
 }
 
-static struct shares shares_of(const struct vibe_cuda *cuda,
-                               const struct vibe_matrix *w, size_t n_rows)
+/* What x has no part in. */
+static struct shares shares_of_weights(const struct vibe_cuda *cuda,
+                                       const struct vibe_matrix *w)
 {
     const size_t tile = tile_bytes(w->part[0].dtype);
     struct shares s = {};
@@ -334,6 +353,18 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
     s.slot_bytes = w->part[0].dtype == VIBE_I4
                        ? (s.height * tile + LINE - 1) / LINE * LINE
                        : s.height * tile;
+    return s;
+}
+
+static struct shares shares_of(const struct vibe_cuda *cuda,
+                               const struct vibe_matrix *w, size_t n_rows,
+                               bool is_in_digits)
+{
+    struct shares s = shares_of_weights(cuda, w);
+
+    if (is_in_digits && keep_given(cuda, w, n_rows, &s))
+        return s;
+    assert(!is_in_digits);
     if (w->part[0].dtype == VIBE_I4 && keep_digits(cuda, w, n_rows, &s))
         return s;
     s.depth = slots_of(w->part[0].dtype, s.slot_bytes, 0, is_followed());
@@ -414,7 +445,11 @@ static enum next_start next_start_of(const struct vibe_cuda *cuda,
 template <int dtype, int HEIGHT, int KEEPS = 0>
 static const void *kernel_of(const struct shares *s)
 {
-    enum { OF_MANY = KEEPS == MORE ? (int)SOME : KEEPS };
+    enum {
+        OF_MANY = KEEPS == MORE    ? (int)SOME
+                  : KEEPS == GIVEN ? (int)GIVEN_MANY
+                                   : KEEPS
+    };
 
     if (KEEPS == MORE || s->warps == SLICES)
         return (const void *)gemv_kernel<dtype, SLICES, HEIGHT, KEEPS>;
@@ -433,7 +468,8 @@ static const void *narrow_kernel_of(const struct shares *s)
 
 static const void *i4_kernel_of(const struct shares *s)
 {
-    return s->keeps == MORE   ? narrow_kernel_of<VIBE_I4, MORE>(s)
+    return is_given(s->keeps) ? narrow_kernel_of<VIBE_I4, GIVEN>(s)
+           : s->keeps == MORE ? narrow_kernel_of<VIBE_I4, MORE>(s)
            : s->keeps == SOME ? narrow_kernel_of<VIBE_I4, SOME>(s)
                               : narrow_kernel_of<VIBE_I4>(s);
 }
@@ -450,17 +486,20 @@ static const void *kernel_for(enum vibe_dtype dtype, const struct shares *s)
                             : narrow_kernel_of<VIBE_F8_E4M3>(s);
 }
 
-int vibe_cuda_gemv_takes_digits(const struct vibe_cuda *,
-                                const struct vibe_matrix *, size_t)
+int vibe_cuda_gemv_takes_digits(const struct vibe_cuda *cuda,
+                                const struct vibe_matrix *w, size_t n_rows)
 {
-    return 0;
+    struct shares s = shares_of_weights(cuda, w);
+
+    return keep_given(cuda, w, n_rows, &s);
 }
 
 cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
                            const struct vibe_cuda_product *p, size_t first,
                            size_t n_rows)
 {
-    const struct shares s = shares_of(cuda, p->w, n_rows);
+    const struct shares s = shares_of(cuda, p->w, n_rows,
+                                      p->x->form == VIBE_FORM_DIGITS);
     const size_t shared = shared_bytes(&s);
     const void *kernel = kernel_for(p->w->part[0].dtype, &s);
     const unsigned most = (unsigned)cuda->n_sm *

@@ -38,7 +38,7 @@ __host__ __device__ static constexpr size_t ring_bytes(int dtype,
                                                              : LATE_BYTES;
     if (dtype != VIBE_I4)
         return RING_BYTES;
-    return keeps == SOME ? SOME_BYTES : I4_BYTES;
+    return keeps == SOME || keeps == GIVEN_MANY ? SOME_BYTES : I4_BYTES;
 }
 
 /* Slots for so many bytes of weights. */
@@ -171,6 +171,7 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
     unsigned char *kept, *x_here; /* digits, of the tile at hand */
     unsigned slot_bytes, digits_of_two;
     float4 first_x[KEEPS ? KEEPS : 1]; /* of two rows: digits to be */
+    given_pieces<is_given(KEEPS) ? KEEPS : 1> given;
 
     __device__ inline void open(const decode &a, unsigned char *memory)
     {
@@ -212,7 +213,9 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
             fill_early(a, first);
         else
             fill_slots(a, first);
-        if constexpr (KEEPS)
+        if constexpr (is_given(KEEPS))
+            copy_given(a);
+        else if constexpr (KEEPS)
             keep_x(a);
         else if constexpr (dtype == VIBE_I4)
             begin_digits(a);
@@ -236,7 +239,9 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
             next(a);
         }
         first.look(a);
-        x.open(a, threadIdx.x % 32, digits_of_two);
+        x.template open<is_given(KEEPS)>(a, threadIdx.x % 32, digits_of_two);
+        if constexpr (is_given(KEEPS))
+            given.open(a, kept, digits_of_two / 2);
         if (a.next_start == BEFORE_X)
             let_next_start();
         wait_for_inputs();
@@ -264,8 +269,13 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
             fetch_weights(here, a, first_policy(a, i == 0));
             keep(lane);
             if (i == 0)
-                x.open(a, lane, digits_of_two);
-            if constexpr (KEEPS)
+                x.template open<is_given(KEEPS)>(a, lane, digits_of_two);
+            if constexpr (is_given(KEEPS)) {
+                if (i == 0) {
+                    given.open(a, kept, digits_of_two / 2);
+                    given.load(x.from[0]);
+                }
+            } else if constexpr (KEEPS)
                 if (i == 0)
                     load_x(first_x, x.from[0], a, threadIdx.x / 32);
             fetch_x(a);
@@ -283,6 +293,21 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
             copies_wait<SHORT - 1>();
         x_here = kept;
         x.make_digits(x_here, begin + X_AT, a, digits_of_two);
+    }
+
+    /* Copy all of x that this warp needs, in digits. */
+    __device__ inline void copy_given(const decode &a)
+    {
+#pragma unroll
+        for (unsigned i = 0; i < ROWS / 2; i++)
+            if (2 * i < a.n_rows) {
+                if (STARTS_EARLY || i > 0)
+                    given.load(x.from[i]);
+                given.store(i * digits_of_two);
+            }
+        if (a.next_start == AFTER_X)
+            let_next_start();
+        __syncwarp();
     }
 
     /* Make digits of all of x that this warp needs. */
@@ -409,7 +434,7 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
         if (!KEEPS && x_here != kept)
             x_here = kept;
         else
-            x_here += KEPT_BYTES;
+            x_here += is_given(KEEPS) ? DIGIT_TILE : KEPT_BYTES;
         if (!KEEPS)
             x.make_digits(x_here, here + X_AT, a, digits_of_two);
     }

@@ -1,5 +1,6 @@
 /*
- * gemv_x.cuh - x of gemv.cu: on its way through the ring, and in digits.
+ * gemv_x.cuh - x of gemv.cu: on its way through the ring, and in digits, which
+ * are made by it or given.
  */
 #ifndef VIBE_CUDA_GEMV_X_CUH
 #define VIBE_CUDA_GEMV_X_CUH
@@ -21,17 +22,33 @@ __host__ __device__ static inline size_t even(size_t n_rows)
 /* Of two rows of x in digits in a tile, and their units. */
 enum { KEPT_UNITS = 2 * 2 * TILE_K, KEPT_BYTES = KEPT_UNITS + 16 };
 
+/* Pieces of 16 bytes that a lane copies of a row of x that is given in digits,
+ * of a tile of which there are PIECES: all of a slice. */
+enum {
+    GIVEN = 5,       /* of rows up to LONG_K */
+    GIVEN_MANY = 11, /* of others */
+    PIECES = DIGIT_TILE / 16,
+};
+
+__host__ __device__ static constexpr bool is_given(unsigned keeps)
+{
+    return keeps == GIVEN || keeps == GIVEN_MANY;
+}
+
 /* Of rows of x in digits, two after two, that there is room for: all of a
- * slice, keeps tiles at a time, or if that is 0 this tile and the next. */
+ * slice, keeps tiles at a time unless they are given, or if that is 0 this tile
+ * and the next. */
 __host__ __device__ static inline unsigned kept_bytes(unsigned keeps,
                                                       unsigned n_rows,
                                                       unsigned n_tiles,
                                                       unsigned slices)
 {
-    const unsigned step = keeps * slices;
-    const unsigned n = keeps ? (n_tiles + step - 1) / step * keeps : 2;
+    const unsigned at_once = is_given(keeps) ? 1 : keeps;
+    const unsigned step = at_once * slices;
+    const unsigned n = keeps ? (n_tiles + step - 1) / step * at_once : 2;
 
-    return (n_rows + 1) / 2 * n * KEPT_BYTES;
+    return (n_rows + 1) / 2 * n *
+           (is_given(keeps) ? 2 * DIGIT_TILE : KEPT_BYTES);
 }
 
 #if __CUDA_ARCH__ >= 800
@@ -71,9 +88,13 @@ struct x_feed {
     unsigned digits, unit;       /* of a column, and a row of sums */
 
     /* digits_of_two: from those of two rows to those of the next two */
+    template <bool IS_GIVEN>
     __device__ inline void open(const decode &a, unsigned lane,
                                 unsigned digits_of_two)
     {
+        const unsigned of_row = IS_GIVEN ? digits_of_two / 2 : DIGIT_ROW;
+        const unsigned of_unit = IS_GIVEN ? digits_of_two / 2 : 4;
+        const unsigned unit_at = IS_GIVEN ? DIGIT_ROW : KEPT_UNITS;
         const unsigned quad = lane % 16;
         const unsigned m = min(lane / 8, a.n_rows - 1);
         const unsigned of_sums = min(lane % 4, a.n_rows - 1);
@@ -83,7 +104,7 @@ struct x_feed {
             from[i] = a.x.data;
             if (STARTS_EARLY || 2 * i < a.n_rows)
                 from[i] += row_of(a, a.x, 2 * i + lane / 16);
-            from[i] += 4 * quad;
+            from[i] += IS_GIVEN ? 0 : 4 * quad;
             keep(from[i]);
         }
         to = a.x.is_woven ? lane / 16 * 2 + quad / 8 : quad / 8;
@@ -93,9 +114,9 @@ struct x_feed {
         keep(part);
         at = a.x.is_woven ? woven_piece(a, lane)
                           : m * X_BYTES + lane % 4 * 64 + lane % 4 / 2 * 32;
-        digits = m / 2 * digits_of_two + m % 2 * DIGIT_ROW +
-                 digits_at(m, lane / 4 % 2) + lane % 4 * 16;
-        unit = of_sums / 2 * digits_of_two + KEPT_UNITS + of_sums % 2 * 4;
+        digits = m / 2 * digits_of_two + m % 2 * of_row +
+                 digits_at(IS_GIVEN ? 0 : m, lane / 4 % 2) + lane % 4 * 16;
+        unit = of_sums / 2 * digits_of_two + unit_at + of_sums % 2 * of_unit;
     }
 
     /* Where the piece of woven rows is that this lane has the warp read, of its
@@ -172,6 +193,58 @@ struct x_feed {
                 put_digits(to_x + m * DIGIT_ROW, to_x + KEPT_UNITS + 4 * m, m,
                            *v, a.x.is_split);
         }
+    }
+};
+
+/* What a lane copies of two rows of x that are given in digits: half a warp has
+ * a row's, which come behind each other. */
+template <int N> struct given_pieces {
+    enum : unsigned { NONE = ~0u };
+    unsigned from[N]; /* of a row, bytes */
+    unsigned to;      /* of the first, in shared memory */
+    uint4 v[N];
+
+    /* those of the two rows go to kept, each of which has of_row bytes */
+    __device__ inline void open(const decode &a, const unsigned char *kept,
+                                unsigned of_row)
+    {
+        const unsigned first = threadIdx.x % 16;
+
+#pragma unroll
+        for (unsigned i = 0; i < N; i++) {
+            const unsigned piece = first + 16 * i;
+            const unsigned tile = threadIdx.x / 32 + piece / PIECES * a.slices;
+
+            from[i] = tile < a.n_tiles ? tile * DIGIT_TILE + piece % PIECES * 16
+                                       : (unsigned)NONE;
+            keep(from[i]);
+        }
+        to = shared_address(kept) + threadIdx.x % 32 / 16 * of_row + first * 16;
+        keep(to);
+    }
+
+    __device__ inline void load(const float *row)
+    {
+#pragma unroll
+        for (unsigned i = 0; i < N; i++)
+            if (from[i] != NONE)
+                asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                             : "=r"(v[i].x), "=r"(v[i].y), "=r"(v[i].z),
+                               "=r"(v[i].w)
+                             : "l"((const unsigned char *)row + from[i])
+                             : "memory");
+    }
+
+    /* offset: in bytes, of rows behind the first two */
+    __device__ inline void store(unsigned offset) const
+    {
+#pragma unroll
+        for (unsigned i = 0; i < N; i++)
+            if (from[i] != NONE)
+                asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(
+                                 to + offset + 256 * i),
+                             "r"(v[i].x), "r"(v[i].y), "r"(v[i].z), "r"(v[i].w)
+                             : "memory");
     }
 };
 

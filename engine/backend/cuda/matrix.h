@@ -127,7 +127,8 @@ void vibe_cuda_multiply_expanded(struct vibe_stream *s,
  * VIBE_CUDA_WIDE_ROWS.
  *
  * gemv and gemv_wide need tensor cores (vibe_cuda_has_tensor_cores) and give
- * a row the same bits; gemv_wide has the sums of slices of K meet in partial,
+ * a row the same bits.  gemv takes x in digits where _takes_digits says so, for
+ * so many rows; gemv_wide has the sums of slices of K meet in partial,
  * vibe_cuda_gemv_wide_bytes large.  gemv_async does the same for 17 rows or
  * more of 8-bit weights on sm_90a, where vibe_cuda_can_async says so, and
  * gemv_tile for all rows where K is one tile or two, as vibe_cuda_is_tile says.
