@@ -148,6 +148,18 @@ __device__ static inline bool is_mine(unsigned k, const struct norm &a)
     return (i & (a.parts - 1)) == blockIdx.y;
 }
 
+/* Squares added up.  One of the first two is rounded, the others are not, and
+ * which one makes the bits: left to nvcc it is now this one, now that, so it is
+ * said here, as it was in rows of either length. */
+template <unsigned N> __device__ static inline float squares_of(float4 v)
+{
+    const float rounded = N == 1 ? v.x : v.y;
+    const float other = N == 1 ? v.y : v.x;
+    const float sum = fmaf(other, other, __fmul_rn(rounded, rounded));
+
+    return fmaf(v.w, v.w, fmaf(v.z, v.z, sum));
+}
+
 /*
  * A block does one row, or its part of one whose sum it makes like the others:
  * few rows wait for memory, not for its bandwidth, and shift and scale are
@@ -189,8 +201,7 @@ __global__ __launch_bounds__(ROW, 1) void norm_row(
     }
 #pragma unroll
     for (unsigned k = 0; k < N; k++)
-        sum += v[k].x * v[k].x + v[k].y * v[k].y + v[k].z * v[k].z +
-               v[k].w * v[k].w;
+        sum += squares_of<N>(v[k]);
     factor = 1.0f / sqrtf(sum_block(sum) / (float)a.C + a.eps);
 #pragma unroll
     for (unsigned k = 0; k < N; k++) {
@@ -238,11 +249,14 @@ static bool is_even(struct rows rows)
            rows.stride_t % 4 == 0;
 }
 
-/* Digits are those of norm_row, which does a tile of them at once. */
+/* Digits are those of norm_row, which does a tile of them at once and adds up
+ * otherwise than the kernels for other rows. */
 unsigned vibe_cuda_norm_forms(const struct vibe_backend *,
                               const struct vibe_tensor *y)
 {
-    return y->C > 2 * LONG_ROW ? 1 << VIBE_FORM_WOVEN : (int)VIBE_ALL_FORMS;
+    const bool is_row = y->C > NARROW && y->C <= 2 * LONG_ROW;
+
+    return is_row ? (int)VIBE_ALL_FORMS : 1 << VIBE_FORM_WOVEN;
 }
 
 cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
@@ -262,7 +276,8 @@ cudaError_t vibe_cuda_norm(cudaStream_t stream, const struct vibe_tensor *y,
                      (unsigned)x->C,
                      1};
 
-    if (a.C <= NARROW && !a.y.how.is_in_digits)
+    assert(!a.y.how.is_in_digits || a.C > NARROW);
+    if (a.C <= NARROW)
         return launch_waiting((const void *)norm_narrow,
                               dim3((a.n_rows + n_warps - 1) / n_warps), THREADS,
                               0, stream, &a);
