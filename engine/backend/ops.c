@@ -111,6 +111,24 @@ static void check_product(const struct vibe_tensor *y,
     (void)y, (void)x, (void)w, (void)epilogue, (void)gate;
 }
 
+/* Whether a form is among usual ones and others, bits 1 << form. */
+static int is_among(enum vibe_form form, unsigned others)
+{
+    return form == VIBE_FORM_PLAIN || form == VIBE_FORM_PARTS ||
+           (others >> form & 1);
+}
+
+/* Few kernels know the other forms: x must have that which w was asked for. */
+static void check_forms(const struct vibe_backend *be,
+                        const struct vibe_tensor *y,
+                        const struct vibe_tensor *x,
+                        const struct vibe_matrix *w)
+{
+    assert(is_among(x->form, 1u << vibe_form_for(be, x, w, 1u << x->form)));
+    assert(is_among(y->form, vibe_linear_forms(be, x, w)));
+    (void)be, (void)y, (void)x, (void)w;
+}
+
 static void check_normed(const struct vibe_tensor *x,
                          const struct vibe_norm *norm)
 {
@@ -212,6 +230,7 @@ void vibe_linear(struct vibe_stream *s, const struct vibe_tensor *y,
                  enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
 {
     check_product(y, x, w, epilogue, gate);
+    check_forms(s->be, y, x, w);
     multiply(s,
              &(const struct product){
                  .y = y, .x = x, .gate = gate, .w = w, .epilogue = epilogue});
@@ -286,6 +305,7 @@ void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
                enum vibe_epilogue epilogue, const struct vibe_tensor *gate)
 {
     check_product(y, x, w, epilogue, gate);
+    check_forms(s->be, y, x, w);
     multiply(s, &(const struct product){.y = y,
                                         .x = x,
                                         .gate = gate,
@@ -298,6 +318,7 @@ void vibe_rmsnorm(struct vibe_stream *s, const struct vibe_tensor *y,
                   const struct vibe_tensor *x, const float *w, float eps)
 {
     assert(is_alike(y, x) && is_plain(x));
+    assert(is_among(y->form, vibe_norm_forms(s->be, y)));
     if (is_live(s))
         s->be->ops->rmsnorm(s, y, x, w, eps);
 }
@@ -309,6 +330,7 @@ void vibe_modulate(struct vibe_stream *s, const struct vibe_tensor *y,
 {
     assert(is_alike(y, x) && is_alike(y, shift) && is_alike(y, scale));
     assert(is_plain(x) && is_plain(shift) && is_plain(scale));
+    assert(is_among(y->form, vibe_norm_forms(s->be, y)));
     if (is_live(s))
         s->be->ops->modulate(s, y, x, w, eps, shift, scale);
 }
@@ -318,6 +340,7 @@ void vibe_add_silu(struct vibe_stream *s, const struct vibe_tensor *y,
 {
     assert(is_alike(y, a) && (!b || is_alike(y, b)));
     assert(is_plain(a) && is_plain(b));
+    assert(is_among(y->form, 1u << VIBE_FORM_WOVEN));
     if (is_live(s))
         s->be->ops->add_silu(s, y, a, b);
 }
@@ -365,6 +388,7 @@ void vibe_attention(struct vibe_stream *s, const struct vibe_tensor *y,
     assert(is_rows(y, qkv->B, qkv->T) && y->data != qkv->data);
     assert(is_plain(qkv));
     assert(y->C == qkv->C - 2 * kv->n_kv_heads * kv->head_dim);
+    assert(is_among(y->form, vibe_attention_forms(s->be, y, qkv, kv)));
     if (is_live(s))
         s->be->ops->attention(s, y, qkv, kv, layer, rows, rope);
 }
@@ -422,6 +446,7 @@ static void check_mixer(const struct vibe_tensor *y,
     assert(y->data != x->data && y->data != normed->data);
     assert(normed->data != x->data && state->data != past->data);
     assert(is_plain(y) && is_plain(state) && is_plain(past) && is_plain(x));
+    assert(is_among(normed->form, 0));
     (void)y, (void)normed, (void)state, (void)past, (void)x;
 }
 
