@@ -199,8 +199,8 @@ static void every_product(struct vibe_lab *lab, int is_gemm)
  */
 static void many_turns(struct vibe_lab *lab)
 {
-    static const enum vibe_dtype dtypes[] = {VIBE_BF16_PACKED, VIBE_F8_E4M3,
-                                             VIBE_I8, VIBE_I4, VIBE_I4};
+    static const enum vibe_dtype dtypes[] = {
+        VIBE_BF16_PACKED, VIBE_F8_E4M3, VIBE_I8, VIBE_I4, VIBE_I4, VIBE_BF16};
     static const struct vibe_lab_matrix sizes[] = {
         {.N = 18000, .K = 128}, {.N = 13000, .K = 640}, {.N = 3200, .K = 2112},
         {.N = 300, .K = 12352}, {.N = 4300, .K = 4224},

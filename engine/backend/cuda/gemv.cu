@@ -7,11 +7,23 @@
  * one group of outputs to the next, and from before the kernel ahead has
  * ended: weights never change.  x comes through the ring beside them; that of
  * int4 becomes digits (digits.cuh) a tile ahead, or at first, for all groups
- * that a block makes, unless it is in digits already.
+ * that a block makes, unless it is in digits already.  Two such teams of warps
+ * may be one block, for which x comes once.
  */
 #include <assert.h>
 
 #include "engine/backend/cuda/gemv_feed.cuh"
+
+/* Rounds whose sums of slices are kept, and the rows of each: two take turns,
+ * but two teams have room for one each. */
+__host__ __device__ static constexpr unsigned sides_of(unsigned teams)
+{
+    return teams == 1 ? 2 : 1;
+}
+__host__ __device__ static constexpr unsigned rows_of_sums(unsigned teams)
+{
+    return teams == 1 ? (unsigned)ROWS : (unsigned)TEAM_ROWS;
+}
 
 #if __CUDA_ARCH__ >= 800
 
@@ -44,11 +56,11 @@ template <int dtype> __device__ static inline float growth_of(const decode &a)
                                           : growth<dtype>::OF_SUMS;
 }
 
-/* Add up the slices of a block's outputs, finish and store. */
-template <int dtype, int WARPS, int OUTPUTS>
+/* Add up the slices of a team's outputs, finish and store. */
+template <int dtype, int WARPS, int N_ROWS, int OUTPUTS>
 __device__ static inline void finish_outputs(
-    const float parts[WARPS][ROWS][OUTPUTS], const decode &a, const target &t,
-    const struct operands &o, unsigned n)
+    const float (&parts)[WARPS][N_ROWS][OUTPUTS], const decode &a,
+    const target &t, const struct operands &o, unsigned n)
 {
     const keeping how = {a.e.y.is_split, a.e.y.is_woven};
     float *y = a.e.y.data + t.y_at;
@@ -151,18 +163,35 @@ __device__ static inline void add_slice(float2 sums[HEIGHT],
         }
     }
 }
+
+/* The warps of a team wait for each other. */
+template <int TEAMS, int WARPS> __device__ static inline void meet_team(void)
+{
+    if (TEAMS == 1)
+        __syncthreads();
+    else
+        asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.y), "n"(32 * WARPS)
+                     : "memory");
+}
 #endif
 
 /* bytes: the weights once; x comes from the caches. */
 template <int dtype, int WARPS, int HEIGHT, int KEEPS>
-__global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
+__global__ void __launch_bounds__(32 * WARPS * teams_of(KEEPS),
+                                  BUSY_WARPS / WARPS / teams_of(KEEPS))
     gemv_kernel(const __grid_constant__ struct decode a)
 {
 #if __CUDA_ARCH__ >= 800
-    enum { OUTPUTS = HEIGHT * TILE_N };
+    enum {
+        OUTPUTS = HEIGHT * TILE_N,
+        TEAMS = teams_of(KEEPS),
+        SIDES = sides_of(TEAMS),
+    };
 
     extern __shared__ uint4 memory[];
-    __shared__ float parts[2][WARPS][ROWS][OUTPUTS];
+    __shared__ float all_parts[TEAMS][SIDES][WARPS][rows_of_sums(TEAMS)]
+                              [OUTPUTS];
+    auto &parts = all_parts[TEAMS == 1 ? 0 : threadIdx.y];
     const unsigned warp = threadIdx.x / 32;
     const unsigned lane = threadIdx.x % 32;
     const target t = target_of(a, OUTPUTS);
@@ -171,12 +200,13 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
     group_of<dtype> groups[HEIGHT];
     unsigned side = 0;
 
-    first.find(a, blockIdx.x);
-    ahead.find(a, blockIdx.x + gridDim.x);
+    first.find(a, this_team<TEAMS>());
+    ahead.find(a, this_team<TEAMS>() + n_teams<TEAMS>());
     tiles.open(a, (unsigned char *)memory);
     tiles.fill(a, first);
     first.open(groups);
-    for (unsigned i = blockIdx.x; i < a.n_rounds; i += gridDim.x, side ^= 1) {
+    for (unsigned i = this_team<TEAMS>(); i < a.n_rounds;
+         i += n_teams<TEAMS>(), side ^= SIDES - 1) {
         const unsigned n = i * a.outputs + t.r;
         struct operands o = {};
         float2 sums[HEIGHT];
@@ -184,9 +214,11 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
         if (t.is_there && n < a.e.N)
             o = read_operands(a.e, t.y_at, t.gate_at, n);
         ahead.look(a);
-        ahead.find(a, i + 2 * gridDim.x);
+        ahead.find(a, i + 2 * n_teams<TEAMS>());
         add_slice(sums, tiles, groups, i * HEIGHT, a);
         ahead.open(groups);
+        if (SIDES == 1) /* sums of the round before have been added up */
+            meet_team<TEAMS, WARPS>();
         if (lane % 4 < a.n_rows)
 #pragma unroll
             for (unsigned h = 0; h < HEIGHT; h++) {
@@ -195,9 +227,9 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
                 to[0] = sums[h].x;
                 to[8] = sums[h].y;
             }
-        __syncthreads();
+        meet_team<TEAMS, WARPS>();
         if (warp * 32 < a.n_rows * OUTPUTS)
-            finish_outputs<dtype, WARPS, OUTPUTS>(parts[side], a, t, o, n);
+            finish_outputs<dtype>(parts[side], a, t, o, n);
     }
     copies_wait<0>();
 #endif
@@ -205,27 +237,32 @@ __global__ void __launch_bounds__(32 * WARPS, BUSY_WARPS / WARPS)
 
 /* How the work is shared out. */
 struct shares {
-    size_t slot_bytes; /* of a warp's ring */
-    size_t kept;       /* bytes of x in digits */
-    unsigned warps, depth, height;
-    unsigned keeps; /* tiles of x that become digits at once, if all are kept */
+    size_t slot_bytes;             /* of a warp's ring */
+    size_t kept;                   /* bytes of x, for each warp */
+    unsigned warps, depth, height; /* warps: of a team */
+    unsigned keeps; /* tiles of x that become digits at once, if all are kept,
+                       or in which other way */
 };
 
 static size_t shared_bytes(const struct shares *s)
 {
-    return s->warps * (s->depth * s->slot_bytes + s->kept);
+    return teams_of(s->keeps) * s->warps * (s->depth * s->slot_bytes + s->kept);
 }
 
 /* Besides, and a little more. */
 static size_t static_bytes(const struct shares *s)
 {
-    return 2 * s->warps * ROWS * s->height * TILE_N * sizeof(float) + 1024;
+    const unsigned teams = teams_of(s->keeps);
+
+    return teams * sides_of(teams) * s->warps * rows_of_sums(teams) *
+               s->height * TILE_N * sizeof(float) +
+           1024;
 }
 
 /* Blocks that keep a multiprocessor busy. */
 static unsigned busy_blocks(const struct shares *s)
 {
-    return BUSY_WARPS / s->warps;
+    return BUSY_WARPS / s->warps / teams_of(s->keeps);
 }
 
 /* Whether these fit a multiprocessor together. */
@@ -305,6 +342,29 @@ static void take_all(const struct vibe_cuda *cuda, const struct vibe_matrix *w,
         *s = all;
 }
 
+/*
+ * Have two teams in a block, and x once beside their rings, which so are
+ * deeper, for few rows and bytes that blocks take turns at.  Teams that take a
+ * turn more than others are together, and where the others end there is room
+ * for a large block of the next kernel.
+ */
+static bool pair_teams(const struct vibe_cuda *cuda,
+                       const struct vibe_matrix *w, size_t n_rows,
+                       struct shares *s)
+{
+    const size_t n_tiles = w->K / TILE_K;
+    const size_t n_teams = (size_t)cuda->n_sm * BUSY_WARPS / SLICES;
+
+    if (!is_followed() || !vibe_cuda_is_banded(w) || s->warps != SLICES ||
+        s->height != 2 || n_rows > TEAM_ROWS || w->K % TILE_K ||
+        turns_of(w, s->height, n_teams) == 1)
+        return false;
+    s->keeps = FOR_TWO;
+    s->kept = TEAM_ROWS * X_BYTES * n_tiles / BUSY_WARPS;
+    s->depth = slots_of(w->part[0].dtype, s->slot_bytes, FOR_TWO, true);
+    return shared_bytes(s) <= room_of(cuda, s);
+}
+
 /* Have room for all of x that a warp needs, which is given in digits: it comes
  * at once. */
 static bool keep_given(const struct vibe_cuda *cuda,
@@ -360,13 +420,15 @@ static struct shares shares_of(const struct vibe_cuda *cuda,
                                const struct vibe_matrix *w, size_t n_rows,
                                bool is_in_digits)
 {
-    struct shares s = shares_of_weights(cuda, w);
+    struct shares s = shares_of_weights(cuda, w), pair = s;
 
     if (is_in_digits && keep_given(cuda, w, n_rows, &s))
         return s;
     assert(!is_in_digits);
     if (w->part[0].dtype == VIBE_I4 && keep_digits(cuda, w, n_rows, &s))
         return s;
+    if (pair_teams(cuda, w, n_rows, &pair))
+        return pair;
     s.depth = slots_of(w->part[0].dtype, s.slot_bytes, 0, is_followed());
     s.slot_bytes += even(n_rows) * X_BYTES;
     if (w->part[0].dtype != VIBE_I4 && s.depth > SHORT && !is_busy(cuda, &s))
@@ -474,8 +536,17 @@ static const void *i4_kernel_of(const struct shares *s)
                               : narrow_kernel_of<VIBE_I4>(s);
 }
 
+static const void *kernel_for_two(enum vibe_dtype dtype)
+{
+    return dtype == VIBE_I8
+               ? (const void *)gemv_kernel<VIBE_I8, SLICES, 2, FOR_TWO>
+               : (const void *)gemv_kernel<VIBE_F8_E4M3, SLICES, 2, FOR_TWO>;
+}
+
 static const void *kernel_for(enum vibe_dtype dtype, const struct shares *s)
 {
+    if (s->keeps == FOR_TWO)
+        return kernel_for_two(dtype);
     if (dtype == VIBE_BF16)
         return kernel_of<VIBE_BF16, 1>(s);
     if (dtype == VIBE_BF16_PACKED)
@@ -502,11 +573,12 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
                                       p->x->form == VIBE_FORM_DIGITS);
     const size_t shared = shared_bytes(&s);
     const void *kernel = kernel_for(p->w->part[0].dtype, &s);
-    const unsigned most = (unsigned)cuda->n_sm *
+    const unsigned most = (unsigned)cuda->n_sm * teams_of(s.keeps) *
                           blocks_that_fit(cuda, shared + static_bytes(&s),
                                           busy_blocks(&s));
+    const dim3 threads(32 * s.warps, teams_of(s.keeps));
     struct decode a = decode_of(p, first, n_rows);
-    unsigned n_blocks;
+    unsigned n_teams;
     cudaError_t rc;
 
     if (shared > room_of(cuda, &s) && n_rows > 2) {
@@ -518,8 +590,8 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
     a.depth = s.depth;
     a.outputs = outputs_of(&s, p->w, most);
     a.n_rounds = (a.e.N + a.outputs - 1) / a.outputs;
-    n_blocks = a.n_rounds < most ? a.n_rounds : most;
-    a.first_stays = first_stays(cuda, p->w, &s, n_blocks);
-    a.next_start = next_start_of(cuda, &s, p->w, a.n_rounds, n_blocks);
-    return launch_large(cuda, kernel, n_blocks, 32 * s.warps, shared, &a);
+    n_teams = a.n_rounds < most ? a.n_rounds : most;
+    a.first_stays = first_stays(cuda, p->w, &s, n_teams);
+    a.next_start = next_start_of(cuda, &s, p->w, a.n_rounds, n_teams);
+    return launch_large(cuda, kernel, n_teams / threads.y, threads, shared, &a);
 }

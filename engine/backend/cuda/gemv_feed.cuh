@@ -11,7 +11,8 @@
 #include "engine/backend/cuda/gemv_x.cuh"
 
 enum {
-    RING_BYTES = 10 << 10, /* of weights, for a warp, where there is room */
+    RING_BYTES = 10 << 10, /* of weights, for a warp, where there is room, */
+    TEAM_BYTES = 12 << 10, /* and beside x that two teams share */
     I4_BYTES = 8 << 10,    /* of int4, beside x in digits, */
     SOME_BYTES = 7 << 10,  /* and beside some at once, which may be many */
     /* where nothing starts early: what is asked for at once comes at once */
@@ -37,7 +38,7 @@ __host__ __device__ static constexpr size_t ring_bytes(int dtype,
         return dtype == VIBE_I4 || dtype == VIBE_BF16_PACKED ? LATE_SMALL_BYTES
                                                              : LATE_BYTES;
     if (dtype != VIBE_I4)
-        return RING_BYTES;
+        return keeps == FOR_TWO ? TEAM_BYTES : RING_BYTES;
     return keeps == SOME || keeps == GIVEN_MANY ? SOME_BYTES : I4_BYTES;
 }
 
@@ -53,15 +54,25 @@ __host__ __device__ static constexpr unsigned slots_of(int dtype, size_t bytes,
 
 #if __CUDA_ARCH__ >= 800
 
-/* The tiles that a warp takes: those of its slice, for one round of its block
+/* Of all teams of a kernel, this thread's, and how many there are. */
+template <int TEAMS> __device__ static inline unsigned this_team(void)
+{
+    return TEAMS == 1 ? blockIdx.x : blockIdx.x * TEAMS + threadIdx.y;
+}
+template <int TEAMS> __device__ static inline unsigned n_teams(void)
+{
+    return gridDim.x * TEAMS;
+}
+
+/* The tiles that a warp takes: those of its slice, for one round of its team
  * after the other. */
-struct route {
+template <int TEAMS> struct route {
     unsigned tile, round, n_rounds;
 
     __device__ inline void open(const decode &a)
     {
         tile = threadIdx.x / 32;
-        round = blockIdx.x;
+        round = this_team<TEAMS>();
         n_rounds = tile < a.n_tiles ? a.n_rounds : 0;
         keep(n_rounds);
     }
@@ -78,7 +89,7 @@ struct route {
         if (tile < a.n_tiles)
             return false;
         tile = threadIdx.x / 32;
-        round += gridDim.x;
+        round += n_teams<TEAMS>();
         return true;
     }
 };
@@ -163,26 +174,33 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
         TILE_BYTES = format<dtype>::TILE_BYTES,
         X_AT = feeds<dtype, HEIGHT>::BYTES,
         FULL = slots_of(dtype, X_AT, KEEPS, STARTS_EARLY), /* if they fit */
+        TEAMS = teams_of(KEEPS),
     };
-    route ahead;
+    route<TEAMS> ahead;
     feeds<dtype, HEIGHT> weights;
     x_feed x;
     unsigned char *begin, *end, *here;
-    unsigned char *kept, *x_here; /* digits, of the tile at hand */
+    unsigned char *kept, *x_here; /* x, or digits; of the tile at hand */
     unsigned slot_bytes, digits_of_two;
     float4 first_x[KEEPS ? KEEPS : 1]; /* of two rows: digits to be */
     given_pieces<is_given(KEEPS) ? KEEPS : 1> given;
 
+    __device__ static inline unsigned warp_of_block(const decode &a)
+    {
+        return threadIdx.x / 32 + (TEAMS == 1 ? 0 : threadIdx.y * a.slices);
+    }
+
     __device__ inline void open(const decode &a, unsigned char *memory)
     {
-        const unsigned warp = threadIdx.x / 32;
+        const unsigned warp = warp_of_block(a);
 
         slot_bytes = X_AT + (KEEPS ? 0 : even(a.n_rows) * X_BYTES);
         begin = memory + warp * a.depth * slot_bytes;
         end = begin + a.depth * slot_bytes;
         digits_of_two = kept_bytes(KEEPS, 2, a.n_tiles, a.slices);
-        kept = memory + a.slices * a.depth * slot_bytes +
-               warp * even(a.n_rows) / 2 * digits_of_two;
+        kept = memory + TEAMS * a.slices * a.depth * slot_bytes;
+        if (KEEPS != FOR_TWO)
+            kept += warp * even(a.n_rows) / 2 * digits_of_two;
         here = begin;
         ahead.open(a);
         weights.turn(a, ahead.round);
@@ -213,7 +231,9 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
             fill_early(a, first);
         else
             fill_slots(a, first);
-        if constexpr (is_given(KEEPS))
+        if constexpr (KEEPS == FOR_TWO)
+            copy_for_two(a);
+        else if constexpr (is_given(KEEPS))
             copy_given(a);
         else if constexpr (KEEPS)
             keep_x(a);
@@ -228,9 +248,9 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
     template <class T>
     __device__ inline void fill_early(const decode &a, T &first)
     {
-        route way = ahead;
+        route<TEAMS> way = ahead;
 
-        if (a.n_rounds <= gridDim.x && a.next_start == BEFORE_X)
+        if (a.n_rounds <= n_teams<TEAMS>() && a.next_start == BEFORE_X)
             let_next_start();
         for (unsigned char *to = begin; to < end; to += slot_bytes) {
             fetch_weights(to, a, first_policy(a, to == begin));
@@ -275,7 +295,7 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
                     given.open(a, kept, digits_of_two / 2);
                     given.load(x.from[0]);
                 }
-            } else if constexpr (KEEPS)
+            } else if constexpr (KEEPS && KEEPS != FOR_TWO)
                 if (i == 0)
                     load_x(first_x, x.from[0], a, threadIdx.x / 32);
             fetch_x(a);
@@ -293,6 +313,30 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
             copies_wait<SHORT - 1>();
         x_here = kept;
         x.make_digits(x_here, begin + X_AT, a, digits_of_two);
+    }
+
+    /* Copy x for both teams, each warp its share. */
+    __device__ inline void copy_for_two(const decode &a) const
+    {
+        const unsigned first = warp_of_block(a), step = TEAMS * a.slices;
+        float4 v[TILES_FOR_TWO];
+
+#pragma unroll
+        for (unsigned i = 0; i < TILES_FOR_TWO; i++)
+            if (first + i * step < a.n_tiles)
+                v[i] = *(const float4 *)(x.from[0] +
+                                         (first + i * step) * TILE_K);
+#pragma unroll
+        for (unsigned i = 0; i < TILES_FOR_TWO; i++)
+            if (first + i * step < a.n_tiles)
+                *(float4 *)(x_of(first + i * step) + x.to) = v[i];
+        __syncthreads();
+    }
+
+    /* Where a tile of x is that two teams share. */
+    __device__ inline unsigned char *x_of(unsigned tile) const
+    {
+        return kept + tile * TEAM_ROWS * X_BYTES;
     }
 
     /* Copy all of x that this warp needs, in digits. */
@@ -414,7 +458,8 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
 #pragma unroll
         for (int h = 0; h < HEIGHT; h++)
             w[h].read(here + h * TILE_BYTES, groups[h]);
-        x.template read<dtype>(pairs, here + X_AT, a.x);
+        x.template read<dtype>(
+            pairs, KEEPS == FOR_TWO ? x_of(tile) : here + X_AT, a.x);
 #pragma unroll
         for (int h = 0; h < HEIGHT; h++)
             groups[h].put(w[h], tile, a, n + h);

@@ -30,6 +30,16 @@ enum {
     PIECES = DIGIT_TILE / 16,
 };
 
+/* x as it is, kept for two teams of a block, up to TEAM_ROWS of it: their warps
+ * copy so many tiles each, all of rows up to LONG_K. */
+enum { FOR_TWO = 3, TILES_FOR_TWO = 4, TEAM_ROWS = 2 };
+
+/* Teams of a block, threadIdx.y, each of which makes outputs of its own. */
+__host__ __device__ static constexpr unsigned teams_of(unsigned keeps)
+{
+    return keeps == FOR_TWO ? 2 : 1;
+}
+
 __host__ __device__ static constexpr bool is_given(unsigned keeps)
 {
     return keeps == GIVEN || keeps == GIVEN_MANY;
