@@ -13,8 +13,9 @@
 enum {
     RING_BYTES = 10 << 10, /* of weights, for a warp, where there is room, */
     TEAM_BYTES = 12 << 10, /* and beside x that two teams share */
-    I4_BYTES = 8 << 10,    /* of int4, beside x in digits, */
-    SOME_BYTES = 7 << 10,  /* and beside some at once, which may be many */
+    TEAM_PACE = 2, /* slots that these have on their way before x is there */
+    I4_BYTES = 8 << 10,   /* of int4, beside x in digits, */
+    SOME_BYTES = 7 << 10, /* and beside some at once, which may be many */
     /* where nothing starts early: what is asked for at once comes at once */
     LATE_BYTES = 6 << 10,
     LATE_SMALL_BYTES = 5 << 10, /* of int4 and packed bf16 */
@@ -244,7 +245,9 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
     /* Fill the ring: weights before the kernel ahead has ended, x after.  The
      * next kernel begins to read behind these weights, but beside them where
      * they are nearly all: what it reads first comes one after another.  Or it
-     * begins behind x, if that is what this one waits for. */
+     * begins behind x, if that is what this one waits for.  Where blocks have
+     * large rings all at once, these are filled at a pace at which what the
+     * kernels ahead still read comes soon: those that make x. */
     template <class T>
     __device__ inline void fill_early(const decode &a, T &first)
     {
@@ -256,6 +259,8 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
             fetch_weights(to, a, first_policy(a, to == begin));
             if (KEEPS)
                 copies_end();
+            if (KEEPS == FOR_TWO)
+                copies_wait<TEAM_PACE - 1>();
             next(a);
         }
         first.look(a);
