@@ -38,13 +38,17 @@ size_t vibe_lab_below(struct vibe_lab *lab, size_t n)
 static float *host_floats(struct vibe_lab *lab, enum vibe_fill fill, size_t n)
 {
     float *host = calloc(n ? n : 1, sizeof(*host));
+    float size = 1.0f;
 
     if (!host) {
         vibe_fail(&lab->err, VIBE_E_NOMEM, "no memory for parity inputs");
         return NULL;
     }
-    for (size_t i = 0; i < n; i++)
-        host[i] = fill == VIBE_FILL_POISON ? NAN : vibe_lab_uniform(lab);
+    for (size_t i = 0; i < n; i++) {
+        if (fill == VIBE_FILL_UNEVEN && i % 64 == 0)
+            size = 1.0f / (float)(1 << vibe_lab_below(lab, 8));
+        host[i] = fill == VIBE_FILL_POISON ? NAN : size * vibe_lab_uniform(lab);
+    }
     return host;
 }
 

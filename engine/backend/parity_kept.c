@@ -26,6 +26,8 @@ static int is_product(enum writer writer)
 static void make_inputs(struct vibe_lab *lab, struct inputs *in,
                         const struct kept *p)
 {
+    const enum vibe_fill fill = p->dtype == VIBE_I4 ? VIBE_FILL_UNEVEN
+                                                    : VIBE_FILL_RANDOM;
     const size_t K = is_product(p->writer) ? 72 : p->K;
     const int n = p->writer == SWIGLU ? 2 : 1;
     const struct vibe_lab_matrix w = {
@@ -37,7 +39,7 @@ static void make_inputs(struct vibe_lab *lab, struct inputs *in,
         .n_scales = 1,
     };
 
-    vibe_lab_tensor(lab, in->x, VIBE_FILL_RANDOM, p->B, p->T, K);
+    vibe_lab_tensor(lab, in->x, fill, p->B, p->T, K);
     vibe_lab_tensor(lab, in->shift, VIBE_FILL_RANDOM, p->B, p->T, K);
     vibe_lab_tensor(lab, in->scale, VIBE_FILL_RANDOM, p->B, p->T, K);
     vibe_lab_floats(lab, in->norm, K);

@@ -38,6 +38,8 @@ struct vibe_lab {
 enum vibe_fill {
     VIBE_FILL_POISON, /* NaN: an output */
     VIBE_FILL_RANDOM, /* uniform in [-1, 1) */
+    VIBE_FILL_UNEVEN, /* the same times a power of two, another one for every
+                         64, as units of digits differ */
 };
 
 /* Uniform in [-1, 1), 24 bits. */

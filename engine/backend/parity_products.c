@@ -42,20 +42,22 @@ static double bound_of(const struct product *p)
 static void make_x(struct vibe_lab *lab, struct vibe_tensor x[VIBE_SIDES],
                    const struct product *p)
 {
+    const enum vibe_fill fill = p->w.dtype == VIBE_I4 ? VIBE_FILL_UNEVEN
+                                                      : VIBE_FILL_RANDOM;
     size_t K = p->w.K;
     size_t step = (K + 2) / 3;
 
     switch (p->rows) {
     case DENSE:
-        vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, p->B, p->T, K);
+        vibe_lab_tensor(lab, x, fill, p->B, p->T, K);
         return;
     case BROADCAST:
-        vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, 1, p->T, K);
+        vibe_lab_tensor(lab, x, fill, 1, p->T, K);
         for (int side = 0; side < VIBE_SIDES; side++)
             x[side] = vibe_tensor_broadcast(&x[side], p->B);
         return;
     case OVERLAP:
-        vibe_lab_tensor(lab, x, VIBE_FILL_RANDOM, p->B, p->T + 2, step);
+        vibe_lab_tensor(lab, x, fill, p->B, p->T + 2, step);
         for (int side = 0; side < VIBE_SIDES; side++) {
             x[side].T = p->T;
             x[side].C = K;
