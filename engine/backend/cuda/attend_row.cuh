@@ -10,6 +10,7 @@
 
 #include "engine/backend/cuda/attend_tiles.cuh"
 #include "engine/backend/cuda/kernels.h"
+#include "engine/backend/cuda/shared.cuh"
 
 enum {
     HEADS = VIBE_CUDA_STEP_HEADS, /* query heads of a KV head, at most */
@@ -47,8 +48,8 @@ struct part {
 
 /* What the warps of a block have in common, of one row. */
 template <typename T, unsigned HD> struct alignas(128) desk {
-    __nv_bfloat16 q[2][HEADS][HD + PAD]; /* high, low */
-    float2 scores[MAX_WARPS][HEADS];     /* of a warp, its tops and weights */
+    unsigned short q[2][HEADS][HD + PAD]; /* bits of bf16: high, low */
+    float2 scores[MAX_WARPS][HEADS];      /* of a warp, its tops and weights */
     /* the newest position */
     alignas(16) T rows[2][HD];
     unsigned char exponents[2];
@@ -56,10 +57,11 @@ template <typename T, unsigned HD> struct alignas(128) desk {
 
 #if __CUDA_ARCH__ >= 800
 
-/* What a lane has of a row of HD numbers: those of its pairs. */
+/* What a lane has of a row of HD numbers: pairs, i of channel lane * HD / 64 +
+ * i and HD / 2 more. */
 template <unsigned HD> struct pairs {
-    float lo[HD / 64], hi[HD / 64]; /* i: channels lane * HD / 64 + i, and
-                                       HD / 2 more */
+    alignas(HD / 16) float lo[HD / 64];
+    alignas(HD / 16) float hi[HD / 64];
 };
 
 template <unsigned HD>
@@ -68,15 +70,18 @@ __device__ static inline unsigned channel_of_pair(unsigned i)
     return threadIdx.x % 32 * (HD / 64) + i;
 }
 
+/* Of what the kernel ahead has made, from this lane's first channel on. */
 template <unsigned HD>
-__device__ static inline pairs<HD> load_pairs(const float *row)
+__device__ static inline pairs<HD> load_pairs(const float *from)
 {
     pairs<HD> p;
 
-#pragma unroll
-    for (unsigned i = 0; i < HD / 64; i++) {
-        p.lo[i] = row[channel_of_pair<HD>(i)];
-        p.hi[i] = row[channel_of_pair<HD>(i) + HD / 2];
+    if constexpr (HD == 128) {
+        *(float2 *)p.lo = __ldcg((const float2 *)from);
+        *(float2 *)p.hi = __ldcg((const float2 *)(from + HD / 2));
+    } else {
+        p.lo[0] = __ldcg(from);
+        p.hi[0] = __ldcg(from + HD / 2);
     }
     return p;
 }
@@ -99,18 +104,20 @@ template <typename T, unsigned HD>
 __device__ static inline void lay_query(desk<T, HD> *d, unsigned head,
                                         const pairs<HD> &q, float scale)
 {
-#pragma unroll
-    for (unsigned i = 0; i < HD / 64; i++)
-#pragma unroll
-        for (unsigned half = 0; half < 2; half++) {
-            const unsigned c = channel_of_pair<HD>(i) + half * HD / 2;
-            const unsigned at = c / 16 * 16 + operand_of_channel<T>(c % 16);
-            const float v = (half ? q.hi[i] : q.lo[i]) * scale;
-            const __nv_bfloat16 high = __float2bfloat16(v);
+    const unsigned c = channel_of_pair<HD>(0);
+    const unsigned at = c / 16 * 16 + operand_of_channel<T>(c % 16);
 
-            d->q[0][head][at] = high;
-            d->q[1][head][at] = __float2bfloat16(v - __bfloat162float(high));
-        }
+#pragma unroll
+    for (unsigned i = 0; i < HD / 64; i++) {
+        const unsigned lo = at + operand_of_channel<T>(i); /* c is even then */
+        unsigned high, low;
+
+        split(high, low, make_float2(q.lo[i] * scale, q.hi[i] * scale));
+        d->q[0][head][lo] = (unsigned short)high;
+        d->q[1][head][lo] = (unsigned short)low;
+        d->q[0][head][lo + HD / 2] = (unsigned short)(high >> 16);
+        d->q[1][head][lo + HD / 2] = (unsigned short)(low >> 16);
+    }
 }
 
 /* A key or value, rounded, to the cache and to the desk. */
@@ -162,84 +169,120 @@ __device__ static inline unsigned newest_of_warp(void)
     return threadIdx.x / 32 + 2 - blockDim.x / 32;
 }
 
-/* Where this warp stores the newest key or value; NULL for not. */
-__device__ static inline char *newest_at(const struct step &a,
-                                         const struct part &p)
-{
-    const unsigned i = newest_of_warp();
+/* What a warp knows of the row before that is there. */
+template <typename T, unsigned HD> struct row_ahead {
+    pairs<HD> turns, centre;     /* that its key is without */
+    const float *query, *newest; /* key or value, of this lane */
+    float scale;                 /* of the query, or 0 */
+    T *to;                       /* where it stores that; NULL: nowhere */
+    unsigned char *exponent;
+};
 
-    if (p.i != p.n - 1 || i > 1)
-        return NULL;
-    return keys_at(a.cache, p.seq, p.pos, p.head) +
-           i * a.cache.n_kv_heads * a.cache.head_bytes;
+/* Where the newest key or value is, and where it goes. */
+template <typename T, unsigned HD>
+__device__ static inline void find_newest(row_ahead<T, HD> &r,
+                                          const struct step &a,
+                                          const struct part &p)
+{
+    const struct cache &c = a.cache;
+    const unsigned i = min(newest_of_warp(), 1u);
+    const unsigned at = p.pos & (c.block_tokens - 1);
+    char *rows;
+
+    r.newest = a.qkv + p.row * a.qkv_stride +
+               ((a.group + i) * c.n_kv_heads + p.head) * HD +
+               channel_of_pair<HD>(0);
+    r.to = NULL;
+    r.exponent = NULL;
+    if (p.i != p.n - 1 || newest_of_warp() > 1)
+        return;
+    rows = keys_at(c, p.seq, p.pos, p.head) + i * c.n_kv_heads * c.head_bytes;
+    r.to = (T *)rows + at * HD;
+    r.exponent = (unsigned char *)rows + c.block_tokens * HD + at;
 }
 
-/* What this warp takes off the newest row. */
 template <typename T, unsigned HD>
-__device__ static inline pairs<HD> load_centre(const struct step &a,
-                                               const struct part &p)
+__device__ static inline void load_centre(row_ahead<T, HD> &r,
+                                          const struct step &a,
+                                          const struct part &p)
 {
-    pairs<HD> centre = {};
-
+    r.centre = {};
     if (is_f8<T> && a.by.centre && newest_of_warp() == 0)
 #pragma unroll
         for (unsigned i = 0; i < HD / 64; i++) {
             const float *at = a.by.centre + p.head * HD +
                               channel_of_pair<HD>(i);
 
-            centre.lo[i] = load_kept(at);
-            centre.hi[i] = load_kept(at + HD / 2);
+            r.centre.lo[i] = load_kept(at);
+            r.centre.hi[i] = load_kept(at + HD / 2);
         }
-    return centre;
+}
+
+/* Find out all that: loads first, and turns while these are on their way. */
+template <typename T, unsigned HD>
+__device__ static inline void look_ahead(row_ahead<T, HD> &r,
+                                         const struct step &a,
+                                         const struct part &p,
+                                         const float (&inv_freq)[HD / 64])
+{
+    const unsigned warp = threadIdx.x / 32;
+
+    find_newest(r, a, p);
+    load_centre(r, a, p);
+    r.query = a.qkv + p.row * a.qkv_stride +
+              (p.head * a.group + min(warp, a.group - 1)) * HD +
+              channel_of_pair<HD>(0);
+    r.scale = warp < a.group ? a.scale : 0.0f;
+#pragma unroll
+    for (unsigned i = 0; i < HD / 64; i++)
+        turn(&r.turns.hi[i], &r.turns.lo[i], (float)p.pos, inv_freq[i]);
+#pragma unroll
+    for (unsigned i = 0; i < HD / 64; i++) {
+        keep(r.turns.lo[i]);
+        keep(r.turns.hi[i]);
+    }
+    keep(r.query);
+    keep(r.newest);
+    keep(r.scale);
+    keep(r.to);
+    keep(r.exponent);
 }
 
 /* Store the newest key or value, as the row has it, to the cache and the
  * desk. */
 template <typename T, unsigned HD>
-__device__ static inline void take_newest(desk<T, HD> *d, const struct step &a,
-                                          const struct part &p, pairs<HD> row,
-                                          const pairs<HD> &turns,
-                                          const pairs<HD> &centre, char *to)
+__device__ static inline void take_newest(desk<T, HD> *d,
+                                          const row_ahead<T, HD> &r,
+                                          pairs<HD> row)
 {
     const unsigned part = newest_of_warp();
-    const unsigned at = p.pos % a.cache.block_tokens;
 
     if (part == 0) {
-        rotate<HD>(row, turns);
+        rotate<HD>(row, r.turns);
 #pragma unroll
         for (unsigned i = 0; is_f8<T> && i < HD / 64; i++) {
-            row.lo[i] -= centre.lo[i];
-            row.hi[i] -= centre.hi[i];
+            row.lo[i] -= r.centre.lo[i];
+            row.hi[i] -= r.centre.hi[i];
         }
     }
-    store_newest<HD>(d, part, row, (T *)to + at * HD,
-                     (unsigned char *)to + a.cache.block_tokens * HD + at);
+    store_newest<HD>(d, part, row, r.to, r.exponent);
 }
 
 /* Queries of a KV head to the desk, a warp each, and the newest key and value
- * to there and where newest_at says. */
+ * to there and the cache. */
 template <typename T, unsigned HD>
-__device__ static inline void take_row(desk<T, HD> *d, const struct step &a,
-                                       const struct part &p,
-                                       const pairs<HD> &turns,
-                                       const pairs<HD> &centre, char *to)
+__device__ static inline void take_row(desk<T, HD> *d,
+                                       const row_ahead<T, HD> &r)
 {
     const unsigned warp = threadIdx.x / 32;
-    const unsigned n_heads = a.group * a.cache.n_kv_heads;
-    const bool is_there = warp < a.group;
-    const float *row = a.qkv + p.row * a.qkv_stride + p.head * HD;
-    const float *key = row + (n_heads + (to ? newest_of_warp() : 0) *
-                                            a.cache.n_kv_heads) *
-                                 HD;
-    pairs<HD> q = load_pairs<HD>(
-        row + (p.head * (a.group - 1) + (is_there ? warp : 0)) * HD);
-    pairs<HD> newest = load_pairs<HD>(key);
+    pairs<HD> q = load_pairs<HD>(r.query);
+    const pairs<HD> newest = load_pairs<HD>(r.newest);
 
-    rotate<HD>(q, turns);
+    rotate<HD>(q, r.turns);
     if (warp < HEADS)
-        lay_query<T, HD>(d, warp, q, is_there ? a.scale : 0.0f);
-    if (to)
-        take_newest<T, HD>(d, a, p, newest, turns, centre, to);
+        lay_query<T, HD>(d, warp, q, r.scale);
+    if (r.to)
+        take_newest<T, HD>(d, r, newest);
 }
 
 /* The newest position's row, which the cache may not have yet. */
@@ -249,16 +292,16 @@ __device__ static inline void patch(tile<T, HD, ROWS> *tile,
 {
     constexpr unsigned pieces = HD * sizeof(T) / 16;
     const unsigned lane = threadIdx.x % 32;
+    const unsigned part = lane / pieces;
 
-#pragma unroll
-    for (unsigned part = 0; part < 2; part++) {
-        if (lane < pieces)
-            *(uint4 *)piece<T, HD>(tile->rows[part], row,
-                                   lane) = ((const uint4 *)d->rows[part])[lane];
-        if constexpr (is_f8<T>)
-            if (lane == 0)
-                tile->exponents[part][row] = d->exponents[part];
-    }
+    static_assert(2 * pieces <= 32, "a lane has a piece");
+    if (part < 2)
+        *(uint4 *)piece<T, HD>(
+            tile->rows[part], row,
+            lane % pieces) = ((const uint4 *)d->rows[part])[lane % pieces];
+    if constexpr (is_f8<T>)
+        if (lane >= 30)
+            tile->exponents[lane - 30][row] = d->exponents[lane - 30];
     __syncwarp();
 }
 

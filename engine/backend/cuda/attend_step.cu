@@ -162,18 +162,13 @@ __device__ static inline void do_part(desk<T, HD> *d, const struct step &a,
                                       const struct part &p,
                                       const float (&inv_freq)[HD / 64])
 {
-    pairs<HD> turns, centre;
+    row_ahead<T, HD> row;
     work<HD> w;
-    char *newest;
 
-#pragma unroll
-    for (unsigned i = 0; i < HD / 64; i++)
-        turn(&turns.hi[i], &turns.lo[i], (float)p.pos, inv_freq[i]);
-    newest = newest_at(a, p);
-    centre = load_centre<T, HD>(a, p);
+    look_ahead(row, a, p, inv_freq);
     wait_for_inputs();
     let_next_start(); /* what it reads ahead comes after what we do */
-    take_row<T, HD>(d, a, p, turns, centre, newest);
+    take_row<T, HD>(d, row);
     __syncthreads();
     begin_work<T, HD>(w, d);
     add_tiles<T, HD, WARPS, WARPS == FEW_WARPS ? 1 : 2>(w, d, a, p);

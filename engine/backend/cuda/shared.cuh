@@ -36,6 +36,11 @@ template <class T> __device__ static inline void keep(T &v)
     asm volatile("" : "+r"(v));
 }
 
+__device__ static inline void keep(float &v)
+{
+    asm volatile("" : "+f"(v));
+}
+
 template <class T> __device__ static inline void keep(T *&v)
 {
     asm volatile("" : "+l"(v));
