@@ -42,6 +42,7 @@ static const struct attention contexts[] = {
     {2, 1, 28, 4, 128, 32, 127, VIBE_F8_E4M3},
     {2, 1, 7, 1, 128, 256, 2900, VIBE_F8_E4M3},
     {1, 1, 8, 1, 64, 256, 16900, VIBE_F8_E4M3},
+    {4, 1, 28, 4, 128, 64, 700, VIBE_F8_E4M3},
     {18, 1, 10, 2, 128, 64, 500, VIBE_F8_E4M3},
     {1, 64, 3, 1, 128, 256, 0, VIBE_F8_E4M3},
     {2, 70, 4, 2, 128, 256, 250, VIBE_F8_E4M3},
@@ -167,17 +168,16 @@ static void attend_alone(struct vibe_lab *lab, const struct attention *a,
                   "row alone of %zux%zu at %zu", a->B, a->T, a->first);
 }
 
-/* A product of y has the same bits where y is kept for products, and woven
- * where that is asked for, but for narrow rows and for bytes of no whole tiles,
+/* A product of y with weights of a dtype has the same bits where y is kept in
+ * the form that they want, but for narrow rows and for bytes of no whole tiles,
  * which are multiplied in floats. */
 static void attend_kept(struct vibe_lab *lab, const struct attention *a,
                         struct cache *c, const struct vibe_tensor *y,
                         const struct vibe_tensor *qkv,
-                        const struct vibe_rope *rope)
+                        const struct vibe_rope *rope, enum vibe_dtype dtype)
 {
     const struct vibe_lab_matrix spec = {
-        .dtype = a->dtype == VIBE_F8_E4M3 && y->C % 64 == 0 ? VIBE_F8_E4M3
-                                                            : VIBE_BF16,
+        .dtype = dtype,
         .N = 48,
         .K = y->C,
         .n_parts = 1,
@@ -186,10 +186,12 @@ static void attend_kept(struct vibe_lab *lab, const struct attention *a,
     const struct vibe_rows rows = {c->seq[VIBE_TESTED], c->pos[VIBE_TESTED]};
     struct vibe_stream *s = &lab->s[VIBE_TESTED];
     struct vibe_tensor kept[VIBE_SIDES], of_y[VIBE_SIDES], of_kept[VIBE_SIDES];
+    struct vibe_tensor row[VIBE_SIDES]; /* attention leaves it undefined */
     struct vibe_matrix *w[VIBE_SIDES];
 
     if (y->C % 4 != 0)
         return;
+    vibe_lab_tensor(lab, row, VIBE_FILL_POISON, a->B, a->T, qkv->C);
     vibe_lab_tensor(lab, kept, VIBE_FILL_POISON, a->B, a->T, y->C);
     vibe_lab_tensor(lab, of_y, VIBE_FILL_POISON, a->B, a->T, spec.N);
     vibe_lab_tensor(lab, of_kept, VIBE_FILL_POISON, a->B, a->T, spec.N);
@@ -200,13 +202,28 @@ static void attend_kept(struct vibe_lab *lab, const struct attention *a,
         s->be, &kept[VIBE_TESTED], w[VIBE_TESTED],
         vibe_attention_forms(s->be, &kept[VIBE_TESTED], qkv,
                              &c->kv[VIBE_TESTED]));
-    vibe_attention(s, &kept[VIBE_TESTED], qkv, &c->kv[VIBE_TESTED], 1, &rows,
-                   rope);
+    vibe_copy(s, &row[VIBE_TESTED], qkv);
+    vibe_attention(s, &kept[VIBE_TESTED], &row[VIBE_TESTED],
+                   &c->kv[VIBE_TESTED], 1, &rows, rope);
     vibe_linear(s, &of_y[VIBE_TESTED], y, w[VIBE_TESTED], VIBE_STORE, NULL);
     vibe_linear(s, &of_kept[VIBE_TESTED], &kept[VIBE_TESTED], w[VIBE_TESTED],
                 VIBE_STORE, NULL);
     vibe_lab_same(lab, "attention", &of_y[VIBE_TESTED], &of_kept[VIBE_TESTED],
-                  "kept, %zux%zu at %zu", a->B, a->T, a->first);
+                  "kept for %s, %zux%zu at %zu", vibe_dtype_name(dtype), a->B,
+                  a->T, a->first);
+}
+
+/* In parts, and where it is whole tiles woven and in digits. */
+static void attend_for_products(struct vibe_lab *lab, const struct attention *a,
+                                struct cache *c, const struct vibe_tensor *y,
+                                const struct vibe_tensor *qkv,
+                                const struct vibe_rope *rope)
+{
+    const enum vibe_dtype dtypes[] = {VIBE_BF16, VIBE_F8_E4M3, VIBE_I4};
+    const size_t n = y->C % 64 == 0 ? sizeof(dtypes) / sizeof(*dtypes) : 1;
+
+    for (size_t i = 0; i < n && !lab->err.code; i++)
+        attend_kept(lab, a, c, y, qkv, rope, dtypes[i]);
 }
 
 /* Turned by nothing a key rounds to the same bf16 or e4m3 on both sides. */
@@ -283,8 +300,8 @@ static void run_attention(struct vibe_lab *lab, const struct attention *a)
         attend_alone(lab, a, &c, &y[VIBE_TESTED], &again[VIBE_TESTED],
                      &rope[VIBE_TESTED]);
     if (!lab->err.code)
-        attend_kept(lab, a, &c, &y[VIBE_TESTED], &once_more[VIBE_TESTED],
-                    &rope[VIBE_TESTED]);
+        attend_for_products(lab, a, &c, &y[VIBE_TESTED],
+                            &once_more[VIBE_TESTED], &rope[VIBE_TESTED]);
     vibe_lab_clear(lab);
 }
 

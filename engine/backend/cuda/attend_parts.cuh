@@ -35,11 +35,11 @@ enum {
     LEAST = 8,            /* tiles of a part otherwise */
     ENOUGH = 8,           /* parts, more of which had better be longer */
     LONG = 16,            /* tiles of those */
-    GROUP = 4,            /* quads that lanes side by side read */
-    READERS = 32 / GROUP, /* of a quad */
+    READERS = 32 / GROUP, /* of a quad; lanes side by side read a group */
     LETTERS = 4,          /* that a reader reads, at most */
     MAX_PARTS = READERS * LETTERS, /* of a past */
-    GROUPS = 2, /* that a part finishes, or none, where it can */
+    GROUPS = 2,      /* that a part finishes, or none, where it can */
+    TILE_GROUPS = 4, /* of 64 channels, of which digits are made together */
 };
 
 /* What a part has to say: of each quad, and of groups of them, which are of one
@@ -73,7 +73,7 @@ __device__ static inline unsigned parts_for(unsigned n_tiles, unsigned most)
 /* Part i of those that there are: those of one past are side by side, the last
  * row's before others.  Returns whether there is one.  Lets the next kernel
  * start where all pasts are short. */
-template <unsigned HD>
+template <unsigned HD, bool IN_DIGITS>
 __device__ static inline bool find_part(struct part &p, const struct step &a,
                                         unsigned i)
 {
@@ -112,6 +112,8 @@ __device__ static inline bool find_part(struct part &p, const struct step &a,
             p.first = p.i * (p.pos / TILE + 1) / p.n;
             p.end = (p.i + 1) * (p.pos / TILE + 1) / p.n;
             groups = max((unsigned)GROUPS, (n_groups + p.n - 1) / p.n);
+            if (IN_DIGITS)
+                groups = (groups + TILE_GROUPS - 1) / TILE_GROUPS * TILE_GROUPS;
             p.first_group = min(p.i * groups, n_groups);
             p.end_group = min((p.i + 1) * groups, n_groups);
             return true;
@@ -165,7 +167,7 @@ __device__ static inline void look(float4 &v, const float4 *from, bool is_there)
 }
 
 /* The largest word, which is BLANK if any is. */
-__device__ static inline unsigned largest(float4 v)
+__device__ static inline unsigned largest_word(float4 v)
 {
     return max(max(__float_as_uint(v.x), __float_as_uint(v.y)),
                max(__float_as_uint(v.z), __float_as_uint(v.w)));
@@ -202,7 +204,8 @@ __device__ static inline void read_letters(float4 (&sum)[LETTERS],
         }
 #pragma unroll
         for (unsigned i = 0; i < LETTERS; i++)
-            words = max(words, max(largest(sum[i]), largest(scores[i])));
+            words = max(words,
+                        max(largest_word(sum[i]), largest_word(scores[i])));
     } while (__any_sync(0xFFFFFFFFu, words == BLANK));
 #pragma unroll
     for (unsigned i = 0; i < LETTERS; i++)

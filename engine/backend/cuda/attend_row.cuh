@@ -16,6 +16,7 @@ enum {
     HEADS = VIBE_CUDA_STEP_HEADS, /* query heads of a KV head, at most */
     MAX_WARPS = 12,               /* of a block */
     PAD = 8,                      /* bf16: rows meet different banks */
+    GROUP = 4,                    /* quads of channels of y that a warp does */
 };
 
 /* Rows of a step, and the past that they see. */

@@ -12,6 +12,7 @@
  */
 #include "engine/backend/cuda/attend_warp.cuh"
 #include "engine/backend/cuda/device.h"
+#include "engine/backend/cuda/digits.cuh"
 #include "engine/backend/cuda/launch.cuh"
 
 enum {
@@ -77,31 +78,46 @@ __device__ static inline quad gather(desk<T, HD> *d, unsigned depth, unsigned i)
     return q;
 }
 
-/* Quad i of the row. */
-template <typename T, unsigned HD>
-__device__ static inline void finish(const struct step &a, const struct part &p,
-                                     unsigned i, const quad &q)
+/* What a quad of the row comes to. */
+template <typename T> __device__ static inline float4 finished(const quad &q)
 {
     const float f = UNIT<T> / q.weight;
 
-    keep_at(a.y + p.row * a.y_stride, p.head * a.group * HD + i * 4,
-            make_float4(q.sum.x * f, q.sum.y * f, q.sum.z * f, q.sum.w * f),
-            a.how);
+    return make_float4(q.sum.x * f, q.sum.y * f, q.sum.z * f, q.sum.w * f);
+}
+
+/* Store quad i of the row; in digits all lanes of a warp come, with quads side
+ * by side. */
+template <unsigned HD, bool IN_DIGITS>
+__device__ static inline void store_quad(const struct step &a,
+                                         const struct part &p, unsigned i,
+                                         float4 v, bool is_there)
+{
+    float *row = a.y + p.row * a.y_stride;
+    const unsigned c = p.head * a.group * HD + i * 4;
+
+    if (IN_DIGITS)
+        write_digits(row, c, v, is_there);
+    else if (is_there)
+        keep_at(row, c, v, a.how);
 }
 
 /* Finish the row, or tell the other parts of its past what this one has
  * found. */
-template <typename T, unsigned HD, unsigned WARPS>
+template <typename T, unsigned HD, unsigned WARPS, bool IN_DIGITS>
 __device__ static inline void post(desk<T, HD> *d, const struct step &a,
                                    const struct part &p)
 {
+    const unsigned n = a.group * HD / 4;
+
 #pragma unroll 1
-    for (unsigned i = this_thread(); i < a.group * HD / 4; i += 32 * WARPS) {
+    for (unsigned i = this_thread(); (IN_DIGITS ? i / 32 * 32 : i) < n;
+         i += 32 * WARPS) {
         const quad q = gather<T, HD, WARPS>(d, a.depth, i);
 
         if (p.n == 1) {
-            finish<T, HD>(a, p, i, q);
-        } else {
+            store_quad<HD, IN_DIGITS>(a, p, i, finished<T>(q), i < n);
+        } else if (i < n) {
             letter<HD> *to = letter_of<HD>(p, a, p.i);
 
             send(&to->sums[i], q.sum);
@@ -132,17 +148,50 @@ __device__ static inline void prefetch_letters(const struct step &a,
     }
 }
 
-/* Finish the groups of quads that are this part's to finish. */
-template <typename T, unsigned HD, unsigned WARPS>
-__device__ static inline void share(const struct step &a, const struct part &p)
+/* Store in digits, of which a tile's are made together, the quads from the
+ * first one on that the block has finished. */
+template <unsigned HD, unsigned WARPS>
+__device__ static inline void store_finished(const float4 *quads,
+                                             const struct step &a,
+                                             const struct part &p,
+                                             unsigned first)
 {
-#pragma unroll 1
-    for (unsigned i = p.first_group + this_thread() / 32; i < p.end_group;
-         i += WARPS) {
-        const quad q = collect<HD>(letter_of<HD>(p, a, 0), p.n, i);
+    const unsigned n = min(WARPS * GROUP, p.end_group * GROUP - first);
+    const unsigned i = this_thread();
 
-        if (this_thread() % 32 < GROUP)
-            finish<T, HD>(a, p, i * GROUP + this_thread() % 32, q);
+    __syncthreads();
+    if (i / 32 * 32 < n)
+        store_quad<HD, true>(a, p, first + i, quads[i % (WARPS * GROUP)],
+                             i < n);
+    __syncthreads();
+}
+
+/* Finish the groups of quads that are this part's to finish, a warp each.
+ * Those in digits meet where queries were, which nobody reads any more. */
+template <typename T, unsigned HD, unsigned WARPS, bool IN_DIGITS>
+__device__ static inline void share(desk<T, HD> *d, const struct step &a,
+                                    const struct part &p)
+{
+    const unsigned warp = this_thread() / 32;
+    const unsigned lane = this_thread() % 32;
+    float4 *quads = (float4 *)d->q;
+
+    static_assert(WARPS % TILE_GROUPS == 0, "a block finishes whole tiles");
+    static_assert(sizeof(d->q) >= WARPS * GROUP * sizeof(*quads), "room");
+#pragma unroll 1
+    for (unsigned i = p.first_group; i < p.end_group; i += WARPS) {
+        if (i + warp < p.end_group) {
+            const quad q = collect<HD>(letter_of<HD>(p, a, 0), p.n, i + warp);
+            const float4 y = finished<T>(q);
+
+            if (!IN_DIGITS)
+                store_quad<HD, false>(a, p, (i + warp) * GROUP + lane, y,
+                                      lane < GROUP);
+            else if (lane < GROUP)
+                quads[warp * GROUP + lane] = y;
+        }
+        if (IN_DIGITS)
+            store_finished<HD, WARPS>(quads, a, p, i * GROUP);
     }
 }
 
@@ -157,7 +206,7 @@ __device__ static inline void begin_part(desk<T, HD> *d, const struct step &a,
 }
 
 /* A part from then on until its letter is on its way. */
-template <typename T, unsigned HD, unsigned WARPS>
+template <typename T, unsigned HD, unsigned WARPS, bool IN_DIGITS>
 __device__ static inline void do_part(desk<T, HD> *d, const struct step &a,
                                       const struct part &p,
                                       const float (&inv_freq)[HD / 64])
@@ -174,14 +223,14 @@ __device__ static inline void do_part(desk<T, HD> *d, const struct step &a,
     add_tiles<T, HD, WARPS, WARPS == FEW_WARPS ? 1 : 2>(w, d, a, p);
     leave<T, HD>(d, a.depth, w);
     __syncthreads();
-    post<T, HD, WARPS>(d, a, p);
+    post<T, HD, WARPS, IN_DIGITS>(d, a, p);
 }
 
 #endif
 
 /* Grid: as many blocks as may wait for each other, or parts there can be.  The
  * next part's tiles are on their way while this one waits for letters. */
-template <typename T, unsigned HD, unsigned WARPS>
+template <typename T, unsigned HD, unsigned WARPS, bool IN_DIGITS>
 __global__ __launch_bounds__(32 * WARPS, 1) void step_kernel(
     const __grid_constant__ struct step a)
 {
@@ -196,22 +245,22 @@ __global__ __launch_bounds__(32 * WARPS, 1) void step_kernel(
 #pragma unroll
     for (unsigned k = 0; k < HD / 64; k++)
         inv_freq[k] = load_kept(&a.by.inv_freq[channel_of_pair<HD>(k)]);
-    is_there = find_part<HD>(p, a, i);
+    is_there = find_part<HD, IN_DIGITS>(p, a, i);
     if (is_there)
         begin_part<T, HD, WARPS>(d, a, p);
 #pragma unroll 1
     while (is_there) {
-        do_part<T, HD, WARPS>(d, a, p, inv_freq);
+        do_part<T, HD, WARPS, IN_DIGITS>(d, a, p, inv_freq);
         is_there = false;
         i += gridDim.x;
         if (i < p.n_all) {
             __syncthreads(); /* its shared memory is the next one's */
-            is_there = find_part<HD>(next, a, i);
+            is_there = find_part<HD, IN_DIGITS>(next, a, i);
             if (is_there)
                 begin_part<T, HD, WARPS>(d, a, next);
         }
         if (p.n > 1)
-            share<T, HD, WARPS>(a, p);
+            share<T, HD, WARPS, IN_DIGITS>(d, a, p);
         p = next;
     }
 #endif
@@ -277,7 +326,9 @@ static cudaError_t launch_at_once(const struct vibe_cuda *cuda,
 template <typename T, unsigned HD, unsigned WARPS>
 static cudaError_t launch_warps(const struct vibe_cuda *cuda, struct step *a)
 {
-    const void *kernel = (const void *)step_kernel<T, HD, WARPS>;
+    const void *kernel = a->how.is_in_digits
+                             ? (const void *)step_kernel<T, HD, WARPS, true>
+                             : (const void *)step_kernel<T, HD, WARPS, false>;
     const size_t shared = sizeof(desk<T, HD>) +
                           a->depth * WARPS * sizeof(tile<T, HD, TILE>);
     cudaError_t rc = cudaFuncSetAttribute(

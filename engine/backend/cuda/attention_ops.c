@@ -35,7 +35,7 @@ unsigned vibe_cuda_attention_forms(const struct vibe_backend *be,
     const int is_step = qkv->T == 1 &&
                         suits_tensor_cores(vibe_cuda_of(be), y, qkv, kv);
 
-    return is_step ? 1 << VIBE_FORM_WOVEN : 0;
+    return is_step ? VIBE_ALL_FORMS : 0;
 }
 
 void vibe_cuda_attention(struct vibe_stream *s, const struct vibe_tensor *y,
