@@ -16,7 +16,9 @@
 #include "engine/backend/cuda/launch.cuh"
 
 enum {
-    MAX_DEPTH = 2, /* tiles that a warp holds, where they fit */
+    /* tiles that a warp holds, where they fit */
+    MAX_DEPTH = 2,
+    F8_DEPTH = 3,  /* of e4m3, with room beside for a block of a product */
     FEW_WARPS = 8, /* of a block of e4m3, or where shared memory is small */
 };
 
@@ -352,7 +354,8 @@ static cudaError_t launch_step(const struct vibe_cuda *cuda, struct step *a)
                          sizeof(tile<T, HD, TILE>);
 
     a->scale *= UNIT<T>;
-    a->depth = (unsigned)min(tiles / FEW_WARPS, (size_t)MAX_DEPTH);
+    a->depth = (unsigned)min(tiles / FEW_WARPS,
+                             (size_t)(is_f8<T> ? F8_DEPTH : MAX_DEPTH));
     if constexpr (!is_f8<T>)
         if (tiles >= MAX_DEPTH * MAX_WARPS)
             return launch_warps<T, HD, MAX_WARPS>(cuda, a);

@@ -193,7 +193,9 @@ __device__ static inline void fetch(tile<T, HD, TILE> *to, const struct step &a,
 template <unsigned N>
 __device__ static inline void wait_for_tiles(unsigned depth)
 {
-    if (depth - N == 1)
+    if (depth - N == 2)
+        copies_wait<2>();
+    else if (depth - N == 1)
         copies_wait<1>();
     else
         copies_wait<0>();
