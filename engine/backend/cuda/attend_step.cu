@@ -26,11 +26,27 @@ static_assert(int(FEW_WARPS) >= int(HEADS), "a warp turns a head");
 
 #if __CUDA_ARCH__ >= 800
 
-/* Where a head's channel c is in what a warp leaves of its sums. */
-template <typename T, unsigned HD>
-__device__ static inline unsigned place(unsigned head, unsigned c)
+/* Warps that have tiles of a part. */
+template <unsigned WARPS>
+__device__ static inline unsigned busy_warps(const struct part &p)
 {
-    return head * HD + (c ^ head / 2 * (is_f8<T> ? 16 : 8) % HD);
+    return min(WARPS, p.end - p.first);
+}
+
+/* What a head's channels turn by in what a warp leaves of its sums, so that
+ * lanes of four heads meet in no bank. */
+__device__ static inline unsigned turn_of(unsigned head)
+{
+    return head / 2 % 4 * 8;
+}
+
+/* Leave nothing. */
+template <typename T, unsigned HD>
+__device__ static inline void leave_none(desk<T, HD> *d)
+{
+    if (this_thread() % 32 < HEADS)
+        d->scores[this_thread() / 32][this_thread() % 32] = make_float2(
+            -INFINITY, 0.0f);
 }
 
 /* Leave sums, tops and weights where its tiles were. */
@@ -41,7 +57,9 @@ __device__ static inline void leave(desk<T, HD> *d, unsigned depth,
     const unsigned lane = this_thread() % 32;
     const unsigned warp = this_thread() / 32;
     const unsigned head = lane % 4 * 2;
-    float *sums = (float *)ring_of(d, depth, warp);
+    const unsigned turn = turn_of(head);
+    const unsigned of_pair[2] = {turn & 16, ~turn & 16}; /* k even, odd */
+    float *sums = (float *)ring_of(d, depth, warp) + head * HD;
     float weight = w.weight;
 
     static_assert(sizeof(tile<T, HD, TILE>) >= HEADS * HD * 4, "room for sums");
@@ -52,31 +70,51 @@ __device__ static inline void leave(desk<T, HD> *d, unsigned depth,
 #pragma unroll
     for (unsigned k = 0; k < HD / 16; k++)
 #pragma unroll
-        for (unsigned i = 0; i < 4; i++) {
-            const unsigned c = k * 16 + channel_of_row<T>(lane / 4 + i / 2 * 8);
+        for (unsigned i = 0; i < 2; i++) {
+            const unsigned c = channel_of_row<T>(lane / 4) ^ (turn & 8);
+            float *to = sums + i * HD + k / 2 * 32 + of_pair[k % 2] + c;
 
-            sums[place<T, HD>(head + i % 2, c)] = w.sum[k][i];
+            if constexpr (is_f8<T>) {
+                *(float2 *)to = make_float2(w.sum[k][i], w.sum[k][i + 2]);
+            } else {
+                to[0] = w.sum[k][i];
+                to[8 - (int)(turn & 8) * 2] = w.sum[k][i + 2];
+            }
         }
 }
 
-/* Quad i of a block, of what its warps have left. */
+/* Quad i of a block, of what n warps have left.  What sums are multiplied by is
+ * worked out while they are on their way. */
 template <typename T, unsigned HD, unsigned WARPS>
-__device__ static inline quad gather(desk<T, HD> *d, unsigned depth, unsigned i)
+__device__ static inline quad gather(desk<T, HD> *d, unsigned depth, unsigned n,
+                                     unsigned i)
 {
+    enum { SOME = 4 }; /* warps whose sums are read together */
     const unsigned head = i / (HD / 4);
-    const unsigned at = place<T, HD>(head, i % (HD / 4) * 4);
+    const unsigned at = head * HD + (i % (HD / 4) * 4 ^ turn_of(head));
+    const float4 *sums = (const float4 *)((const float *)(d + 1) + at);
+    const unsigned step = depth * sizeof(tile<T, HD, TILE>) / sizeof(*sums);
     quad q = {make_float4(0.0f, 0.0f, 0.0f, 0.0f), -INFINITY, 0.0f};
+    float2 scores[WARPS];
 
-#pragma unroll
-    for (unsigned warp = 0; warp < WARPS; warp++)
-        q.top = fmaxf(q.top, d->scores[warp][head].x);
 #pragma unroll
     for (unsigned warp = 0; warp < WARPS; warp++) {
-        const float *sums = (const float *)ring_of(d, depth, warp);
-        const float2 scores = d->scores[warp][head];
-
-        append(q, *(const float4 *)(sums + at), scores.x, scores.y);
+        scores[warp] = d->scores[warp][head];
+        q.top = fmaxf(q.top, scores[warp].x);
     }
+#pragma unroll
+    for (unsigned first = 0; first < WARPS; first += SOME)
+        if (first == 0 || first < n) {
+            float4 v[SOME];
+
+#pragma unroll
+            for (unsigned j = 0; j < SOME; j++, sums += step)
+                v[j] = first + j < n ? *sums
+                                     : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll
+            for (unsigned j = 0; j < SOME; j++)
+                append(q, v[j], scores[first + j].x, scores[first + j].y);
+        }
     return q;
 }
 
@@ -104,29 +142,29 @@ __device__ static inline void store_quad(const struct step &a,
         keep_at(row, c, v, a.how);
 }
 
-/* Finish the row, or tell the other parts of its past what this one has
- * found. */
+/* Finish the row, or tell the other parts of its past what this one has found;
+ * a thread has a quad. */
 template <typename T, unsigned HD, unsigned WARPS, bool IN_DIGITS>
 __device__ static inline void post(desk<T, HD> *d, const struct step &a,
                                    const struct part &p)
 {
     const unsigned n = a.group * HD / 4;
+    const unsigned i = this_thread();
+    quad q;
 
-#pragma unroll 1
-    for (unsigned i = this_thread(); (IN_DIGITS ? i / 32 * 32 : i) < n;
-         i += 32 * WARPS) {
-        const quad q = gather<T, HD, WARPS>(d, a.depth, i);
+    static_assert(HEADS * HD / 4 <= 32 * WARPS, "a thread for each");
+    if ((IN_DIGITS ? i / 32 * 32 : i) >= n)
+        return;
+    q = gather<T, HD, WARPS>(d, a.depth, busy_warps<WARPS>(p), i);
+    if (p.n == 1) {
+        store_quad<HD, IN_DIGITS>(a, p, i, finished<T>(q), i < n);
+    } else if (i < n) {
+        letter<HD> *to = letter_of<HD>(p, a, p.i);
 
-        if (p.n == 1) {
-            store_quad<HD, IN_DIGITS>(a, p, i, finished<T>(q), i < n);
-        } else if (i < n) {
-            letter<HD> *to = letter_of<HD>(p, a, p.i);
-
-            send(&to->sums[i], q.sum);
-            if (i % GROUP == 0)
-                send(&to->scores[i / GROUP],
-                     make_float4(q.top, q.weight, 0.0f, 0.0f));
-        }
+        send(&to->sums[i], q.sum);
+        if (i % GROUP == 0)
+            send(&to->scores[i / GROUP],
+                 make_float4(q.top, q.weight, 0.0f, 0.0f));
     }
 }
 
@@ -221,9 +259,13 @@ __device__ static inline void do_part(desk<T, HD> *d, const struct step &a,
     let_next_start(); /* what it reads ahead comes after what we do */
     take_row<T, HD>(d, row);
     __syncthreads();
-    begin_work<T, HD>(w, d);
-    add_tiles<T, HD, WARPS, WARPS == FEW_WARPS ? 1 : 2>(w, d, a, p);
-    leave<T, HD>(d, a.depth, w);
+    if (this_thread() / 32 < busy_warps<WARPS>(p)) {
+        begin_work<T, HD>(w, d);
+        add_tiles<T, HD, WARPS, WARPS == FEW_WARPS ? 1 : 2>(w, d, a, p);
+        leave<T, HD>(d, a.depth, w);
+    } else {
+        leave_none<T, HD>(d);
+    }
     __syncthreads();
     post<T, HD, WARPS, IN_DIGITS>(d, a, p);
 }

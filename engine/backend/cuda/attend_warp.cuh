@@ -222,7 +222,31 @@ __device__ static inline void begin_tiles(desk<T, HD> *d, const struct step &a,
     }
 }
 
-/* Walk through this warp's tiles, N at a time. */
+/* Scores, weights and sums of N tiles of this warp, `first` and those WARPS
+ * further on. */
+template <typename T, unsigned HD, unsigned WARPS, unsigned N>
+__device__ static inline void add_some(work<HD> &w, tile<T, HD, TILE> *tiles[N],
+                                       const struct part &p, unsigned first)
+{
+    float s[N][4];
+
+#pragma unroll
+    for (unsigned j = 0; j < N; j++) {
+        const unsigned at = first + j * WARPS;
+
+        if (j == 0 || at < p.end)
+            score<T, HD>(s[j], w, tiles[j], (int)(p.pos + 1 - at * TILE));
+        else
+            score_nothing(s[j]);
+    }
+    weigh<HD, N>(s, w);
+#pragma unroll
+    for (unsigned j = 0; j < N; j++)
+        if (first + j * WARPS < p.end)
+            add_values<T, HD>(w, tiles[j], s[j]);
+}
+
+/* Walk through this warp's tiles, of which there are some, N at a time. */
 template <typename T, unsigned HD, unsigned WARPS, unsigned N>
 __device__ static inline void add_tiles(work<HD> &w, desk<T, HD> *d,
                                         const struct step &a,
@@ -230,12 +254,12 @@ __device__ static inline void add_tiles(work<HD> &w, desk<T, HD> *d,
 {
     const unsigned newest = p.pos / TILE;
     tile<T, HD, TILE> *ring = ring_of(d, a.depth, this_thread() / 32);
+    unsigned i = p.first + this_thread() / 32;
     unsigned slot = 0;
 
 #pragma unroll 1
-    for (unsigned i = p.first + this_thread() / 32; i < p.end; i += N * WARPS) {
+    for (;;) {
         tile<T, HD, TILE> *tiles[N];
-        float s[N][4];
 
         wait_for_tiles<N>(a.depth);
 #pragma unroll
@@ -244,32 +268,20 @@ __device__ static inline void add_tiles(work<HD> &w, desk<T, HD> *d,
             if (i + j * WARPS == newest)
                 patch<T, HD>(tiles[j], d, p.pos % TILE);
         }
-#pragma unroll
-        for (unsigned j = 0; j < N; j++) {
-            const unsigned at = i + j * WARPS;
-
-            if (j == 0 || at < p.end)
-                score<T, HD>(s[j], w, tiles[j], (int)(p.pos + 1 - at * TILE));
-            else
-                score_nothing(s[j]);
-        }
-        weigh<HD, N>(s, w);
-#pragma unroll
-        for (unsigned j = 0; j < N; j++)
-            if (i + j * WARPS < p.end)
-                add_values<T, HD>(w, tiles[j], s[j]);
+        add_some<T, HD, WARPS, N>(w, tiles, p, i);
         __syncwarp();
+        i += N * WARPS;
+        if (i >= p.end)
+            return;
 #pragma unroll 1
         for (unsigned j = 0; j < N; j++) {
-            const unsigned at = i + (j + a.depth) * WARPS;
+            const unsigned at = i + (j + a.depth - N) * WARPS;
 
             fetch<T, HD>(ring + slot, a, p, at, locate(a, p, at));
             if (++slot == a.depth)
                 slot = 0;
         }
     }
-    copies_wait<0>();
-    __syncwarp(); /* all lanes' copies of what was not there */
 }
 
 #endif
