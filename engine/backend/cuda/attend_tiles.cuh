@@ -45,15 +45,19 @@ __device__ static inline float power_of_2(float x)
     return y;
 }
 
+/* What the places of a row's pieces are exchanged by.  Of fewer than 8 rows
+ * that share a line of banks have it in common. */
+template <typename T, unsigned HD>
+__device__ static constexpr unsigned order(unsigned row)
+{
+    return HD * sizeof(T) / 16 >= 8 ? row & 7 : row / 2 & 3;
+}
+
 /* Where piece i of a row of a tile is. */
 template <typename T, unsigned HD>
 __device__ static inline T *piece(T *rows, unsigned row, unsigned i)
 {
-    constexpr unsigned channels = 16 / sizeof(T);
-    /* fewer than 8 pieces: rows that share a line of banks share an order */
-    const unsigned order = HD / channels >= 8 ? row & 7 : row / 2 & 3;
-
-    return rows + row * HD + (i ^ order) * channels;
+    return rows + row * HD + (i ^ order<T, HD>(row)) * (16 / sizeof(T));
 }
 
 /* Load what is read again and again, between streams of weights that would push

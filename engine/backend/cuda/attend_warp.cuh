@@ -9,6 +9,7 @@
 #define VIBE_CUDA_ATTEND_WARP_CUH
 
 #include "engine/backend/cuda/attend_parts.cuh"
+#include "engine/backend/cuda/shared.cuh"
 
 #if __CUDA_ARCH__ >= 800
 
@@ -173,6 +174,49 @@ __device__ static inline const char *locate(const struct step &a,
     return at < p.end ? keys_at(a.cache, p.seq, at * TILE, p.head) : NULL;
 }
 
+/* Start copying what there is of a tile from position pos on, n rows.  That of
+ * bf16 is better asked for slowly: at 10,000 tokens it comes in the way of
+ * weights. */
+template <unsigned HD>
+__device__ static inline void copy_tile(tile<__nv_bfloat16, HD, TILE> *to,
+                                        const struct cache &c, unsigned pos,
+                                        const char *keys, int n)
+{
+#pragma unroll 1
+    for (unsigned part = 0; part < 2; part++)
+        fetch_part(to, c, keys, pos, n, part, threadIdx.x % 32, 32);
+}
+
+/* The same of e4m3 without a loop: some rows at once, of which a lane has one
+ * piece; whose places differ by as much for all lanes. */
+template <unsigned HD>
+__device__ static inline void copy_tile(tile<e4m3, HD, TILE> *to,
+                                        const struct cache &c, unsigned pos,
+                                        const char *keys, int n)
+{
+    constexpr unsigned at_once = 32 * 16 / HD; /* rows */
+    const unsigned lane = threadIdx.x % 32;
+    const unsigned row = lane / (32 / at_once);
+    const unsigned at = pos & (c.block_tokens - 1);
+    const size_t values = c.n_kv_heads * c.head_bytes; /* behind keys */
+    const char *from = keys + at * HD + 16 * lane;
+
+#pragma unroll
+    for (unsigned part = 0; part < 2; part++) {
+        const unsigned first = shared_address(
+            piece<e4m3, HD>(to->rows[part], row, lane % (32 / at_once)));
+
+#pragma unroll
+        for (unsigned i = 0; i < TILE; i += at_once)
+            copy_to_shared((first + i * HD) ^ 16 * order<e4m3, HD>(i),
+                           from + i * HD, (int)(row + i) < n);
+        from += values;
+    }
+    if (lane < 2)
+        copy_to_shared(shared_address(to->exponents[lane]),
+                       keys + lane * values + c.block_tokens * HD + at, true);
+}
+
 /* Start copying it. */
 template <typename T, unsigned HD>
 __device__ static inline void fetch(tile<T, HD, TILE> *to, const struct step &a,
@@ -182,10 +226,7 @@ __device__ static inline void fetch(tile<T, HD, TILE> *to, const struct step &a,
     const unsigned pos = at * TILE;
 
     if (keys)
-#pragma unroll 1
-        for (unsigned part = 0; part < 2; part++)
-            fetch_part(to, a.cache, keys, pos, (int)p.pos - (int)pos, part,
-                       threadIdx.x % 32, 32);
+        copy_tile<HD>(to, a.cache, pos, keys, (int)p.pos - (int)pos);
     copies_end();
 }
 
