@@ -286,6 +286,10 @@ __global__ __launch_bounds__(32 * WARPS, 1) void step_kernel(
     struct part p, next;
     bool is_there;
 
+    /* the next kernel waits for all blocks; those that have nothing to do where
+     * pasts are short leave it to the others when it starts */
+    if (blockIdx.x >= a.n_rows * a.cache.n_kv_heads)
+        let_next_start();
 #pragma unroll
     for (unsigned k = 0; k < HD / 64; k++)
         inv_freq[k] = load_kept(&a.by.inv_freq[channel_of_pair<HD>(k)]);
