@@ -115,6 +115,11 @@ __device__ static inline void add_fold(float2 sums[HEIGHT],
 {
     float c[HEIGHT][4] = {};
 
+    if constexpr (dtype == VIBE_I4 && KEEPS == GIVEN && HEIGHT < 3)
+        if (tiles.holds_all(a)) {
+            tiles.add_all_digits(c, a);
+            first = end;
+        }
     for (unsigned tile = first; tile < end; tile += a.slices) {
         if constexpr (dtype == VIBE_I4) {
             tiles.add_digits(c, a);

@@ -168,6 +168,75 @@ template <int HEIGHT> struct feeds<VIBE_I4, HEIGHT> {
     }
 };
 
+/* Products of a tile of int4 of HEIGHT groups and x in digits, from 0 on. */
+template <int HEIGHT>
+__device__ static inline void multiply_tile(int c[HEIGHT][4],
+                                            const i4_words w[HEIGHT],
+                                            const unsigned digits[4])
+{
+#pragma unroll
+    for (int j = 0; j < 2 * HEIGHT; j++) {
+        const unsigned *u = w[j % HEIGHT].u;
+        const int i = j / HEIGHT;
+        const unsigned rows[4] = {i4_bytes(u[0], i), i4_bytes(u[2], i),
+                                  i4_bytes(u[1], i), i4_bytes(u[3], i)};
+
+        multiply_bytes(c[j % HEIGHT], rows, digits + 2 * i);
+    }
+}
+
+/* The first and the third sum of each += what they are with their scales. */
+template <int HEIGHT>
+__device__ static inline void add_products(float sums[HEIGHT][4],
+                                           const int c[HEIGHT][4],
+                                           const float2 scales[HEIGHT],
+                                           float unit)
+{
+#pragma unroll
+    for (int h = 0; h < HEIGHT; h++) {
+        sums[h][0] = fmaf(sum_of(c[h][0], c[h][1]), scales[h].x * unit,
+                          sums[h][0]);
+        sums[h][2] = fmaf(sum_of(c[h][2], c[h][3]), scales[h].y * unit,
+                          sums[h][2]);
+    }
+}
+
+/* A tile of int4 of HEIGHT groups, as a lane multiplies it, and x. */
+template <int HEIGHT> struct held_digits {
+    i4_words w[HEIGHT];
+    float2 scales[HEIGHT];
+    unsigned digits[4];
+    float unit;
+
+    /* One that is not there is nothing, whatever is in its place. */
+    __device__ inline void read(const unsigned char *at,
+                                const unsigned char *x_at, const x_feed &x,
+                                bool is_there)
+    {
+        const unsigned lane = threadIdx.x % 32;
+        const unsigned char *scales_at = at + feeds<VIBE_I4, HEIGHT>::SCALES_AT;
+
+#pragma unroll
+        for (int h = 0; h < HEIGHT; h++) {
+            read_16_bytes(w[h].u, at + h * VIBE_TILE_SCALES_AT + lane * 16);
+            scales[h] = is_there ? i4_scales(scales_at + h * I4_SCALE_BYTES,
+                                             lane / 4)
+                                 : make_float2(0.0f, 0.0f);
+        }
+        read_16_bytes(digits, x_at + x.digits);
+        unit = is_there ? *(const float *)(x_at + x.unit) : 0.0f;
+    }
+
+    /* The first and the third sum of each += the tile times x. */
+    __device__ inline void add_to(float sums[HEIGHT][4]) const
+    {
+        int c[HEIGHT][4] = {};
+
+        multiply_tile<HEIGHT>(c, w, digits);
+        add_products<HEIGHT>(sums, c, scales, unit);
+    }
+};
+
 /* A warp's ring of a.depth slots of shared memory, each for a tile of HEIGHT
  * groups of outputs and x beside it, unless that is kept, and the route of what
  * is fetched next. */
@@ -524,22 +593,34 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
                                       h * I4_SCALE_BYTES,
                                   lane / 4);
         refill(a);
-#pragma unroll
-        for (int j = 0; j < 2 * HEIGHT; j++) {
-            const unsigned *u = w[j % HEIGHT].u;
-            const int i = j / HEIGHT;
-            const unsigned rows[4] = {i4_bytes(u[0], i), i4_bytes(u[2], i),
-                                      i4_bytes(u[1], i), i4_bytes(u[3], i)};
-
-            multiply_bytes(c[j % HEIGHT], rows, digits + 2 * i);
-        }
+        multiply_tile<HEIGHT>(c, w, digits);
         next_x(a);
+        add_products<HEIGHT>(sums, c, scales, unit);
+    }
+
+    /* Whether the rings are just what the block needs: all tiles of a slice, of
+     * one fold. */
+    __device__ static inline bool holds_all(const decode &a)
+    {
+        return a.n_rounds <= n_teams<TEAMS>() &&
+               a.n_tiles > (FULL - 1) * a.slices &&
+               a.n_tiles <= min((unsigned)FULL, a.fold) * a.slices;
+    }
+
+    /* The same of all tiles of this warp, in half as many instructions: no slot
+     * is filled again, and tiles are read ahead of others' products. */
+    __device__ inline void add_all_digits(float sums[HEIGHT][4],
+                                          const decode &a) const
+    {
+        copies_wait<0>();
+        __syncwarp();
 #pragma unroll
-        for (int h = 0; h < HEIGHT; h++) {
-            sums[h][0] = fmaf(sum_of(c[h][0], c[h][1]), scales[h].x * unit,
-                              sums[h][0]);
-            sums[h][2] = fmaf(sum_of(c[h][2], c[h][3]), scales[h].y * unit,
-                              sums[h][2]);
+        for (unsigned j = 0; j < FULL; j++) {
+            held_digits<HEIGHT> tile;
+
+            tile.read(begin + j * X_AT, kept + j * DIGIT_TILE, x,
+                      threadIdx.x / 32 + j * a.slices < a.n_tiles);
+            tile.add_to(sums);
         }
     }
 };
