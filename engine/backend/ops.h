@@ -397,8 +397,8 @@ enum vibe_form vibe_form_for(const struct vibe_backend *be,
  * its own, for which floats are the less work. */
 enum vibe_form vibe_usual_form(const struct vibe_matrix *w);
 
-/* Forms that ops can leave y in, besides usual ones.  vibe_copy knows all;
- * vibe_add_silu is no less than VIBE_FORM_WOVEN. */
+/* Forms that ops can leave y in, besides usual ones: of those that there are
+ * vibe_copy all, vibe_add_silu VIBE_FORM_WOVEN, and others as these say. */
 enum { VIBE_ALL_FORMS = 1 << VIBE_FORM_WOVEN | 1 << VIBE_FORM_DIGITS };
 unsigned vibe_norm_forms(const struct vibe_backend *be,
                          const struct vibe_tensor *y);
@@ -406,7 +406,7 @@ unsigned vibe_attention_forms(const struct vibe_backend *be,
                               const struct vibe_tensor *y,
                               const struct vibe_tensor *qkv,
                               const struct vibe_kv *kv);
-/* x in the form that it will have */
+/* with x in the form that it will have */
 unsigned vibe_linear_forms(const struct vibe_backend *be,
                            const struct vibe_tensor *x,
                            const struct vibe_matrix *w);
