@@ -50,7 +50,6 @@ struct decode {
     unsigned parts, teams, levels; /* see gemv_wide.cu */
     unsigned of_pass;              /* rows, there */
     enum next_start next_start;
-    unsigned early; /* slots that are filled before the inputs are there */
     unsigned x_step, x_pass; /* from row to row of x, from pass to pass */
     packed_list list; /* of the matrix, of which first_group comes first */
     unsigned first_group;

@@ -509,20 +509,6 @@ static enum next_start next_start_of(const struct vibe_cuda *cuda,
     return vibe_cuda_is_banded(w) && w->K > LONG_K ? WITH_X : BEFORE_X;
 }
 
-/*
- * Slots of a ring to fill before the inputs are there: all, but few of a ring
- * that holds all of a block's weights.  What the kernel ahead still has to load
- * comes behind what is asked for, and here nothing is ready before x is.
- */
-static unsigned early_of(const struct shares *s, const struct decode *a,
-                         unsigned n_blocks)
-{
-    const bool has_all = a->n_rounds <= n_blocks &&
-                         s->depth * s->warps >= a->n_tiles;
-
-    return has_all && s->depth > EARLY_SLOTS ? (unsigned)EARLY_SLOTS : s->depth;
-}
-
 template <int dtype, int HEIGHT, int KEEPS = 0>
 static const void *kernel_of(const struct shares *s)
 {
@@ -611,7 +597,6 @@ cudaError_t vibe_cuda_gemv(const struct vibe_cuda *cuda,
     a.n_rounds = (a.e.N + a.outputs - 1) / a.outputs;
     n_teams = a.n_rounds < most ? a.n_rounds : most;
     a.first_stays = first_stays(cuda, p->w, &s, n_teams);
-    a.early = early_of(&s, &a, n_teams);
     a.next_start = next_start_of(cuda, &s, p->w, a.n_rounds, n_teams);
     return launch_large(cuda, kernel, n_teams / threads.y, threads, shared, &a);
 }

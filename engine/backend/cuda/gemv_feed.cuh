@@ -21,7 +21,6 @@ enum {
     LATE_SMALL_BYTES = 5 << 10, /* of int4 and packed bf16 */
     MOST_SLOTS = 8,
     SHORT = 2,       /* slots where there is not */
-    EARLY_SLOTS = 3, /* before the inputs are there, where not all are */
     BUSY_WARPS = 16, /* that keep a multiprocessor's memory busy */
     /* tiles of x that become digits at once */
     SOME = 4,       /* of rows up to SHORT_K, or above LONG_K */
@@ -295,20 +294,6 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
             weights.turn(a, ahead.round);
     }
 
-    /* Fill slots from one on until another. */
-    __device__ inline void ask(const decode &a, unsigned char *from,
-                               const unsigned char *until)
-    {
-        for (; from < until; from += slot_bytes) {
-            fetch_weights(from, a, first_policy(a, from == begin));
-            if (KEEPS)
-                copies_end();
-            if (KEEPS == FOR_TWO)
-                copies_wait<TEAM_PACE - 1>();
-            next(a);
-        }
-    }
-
     /* Fill the ring, and early on look for what else the first round needs. */
     template <class T> __device__ inline void fill(const decode &a, T &first)
     {
@@ -339,7 +324,14 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
 
         if (a.n_rounds <= n_teams<TEAMS>() && a.next_start == BEFORE_X)
             let_next_start();
-        ask(a, begin, is_given(KEEPS) ? begin + a.early * slot_bytes : end);
+        for (unsigned char *to = begin; to < end; to += slot_bytes) {
+            fetch_weights(to, a, first_policy(a, to == begin));
+            if (KEEPS)
+                copies_end();
+            if (KEEPS == FOR_TWO)
+                copies_wait<TEAM_PACE - 1>();
+            next(a);
+        }
         first.look(a);
         x.template open<is_given(KEEPS)>(a, threadIdx.x % 32, digits_of_two);
         if constexpr (is_given(KEEPS))
@@ -421,8 +413,7 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
         return kept + tile * TEAM_ROWS * X_BYTES;
     }
 
-    /* Copy all of x that this warp needs, in digits, and behind its first loads
-     * ask for the rest of a ring. */
+    /* Copy all of x that this warp needs, in digits. */
     __device__ inline void copy_given(const decode &a)
     {
 #pragma unroll
@@ -430,8 +421,6 @@ template <int dtype, int HEIGHT, int KEEPS> struct feeder {
             if (2 * i < a.n_rows) {
                 if (STARTS_EARLY || i > 0)
                     given.load(x.from[i]);
-                if (STARTS_EARLY && i == 0)
-                    ask(a, begin + a.early * slot_bytes, end);
                 given.store(i * digits_of_two);
             }
         if (a.next_start == AFTER_X)
