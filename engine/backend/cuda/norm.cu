@@ -13,6 +13,7 @@ enum {
     LONG_ROW = 4 * ROW, /* channels, from which a thread keeps two vectors */
     PARTS = 8,          /* blocks that share a row, if there are few */
     FEW = 32,           /* blocks for which there is room anyway */
+    SLIM_WARPS = 4,     /* of norm_slim */
 };
 
 /* Where row r = b * T + t of a tensor begins. */
@@ -217,6 +218,81 @@ __global__ __launch_bounds__(ROW, 1) void norm_row(
     }
 }
 
+/* Where vector i of this lane begins, in the order of norm_slim: warps of
+ * norm_row, with two each; a.C if there is none. */
+__device__ static inline unsigned slim_at(unsigned i, const struct norm &a)
+{
+    const unsigned of_warp = 2 * 32 * 4;
+    const unsigned n_warps = (a.C + of_warp - 1) / of_warp;
+    const unsigned warp = i / 2 * SLIM_WARPS + threadIdx.x / 32;
+    const unsigned c = 4 * (32 * (i % 2 * n_warps + warp) + threadIdx.x % 32);
+
+    return warp < n_warps ? min(c, a.C) : a.C;
+}
+
+/* Several sums over a warp, as vibe_warp_sum makes each. */
+template <unsigned N> __device__ static inline void sum_warp(float (&v)[N])
+{
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2)
+#pragma unroll
+        for (unsigned i = 0; i < N; i++)
+            v[i] += __shfl_xor_sync(0xFFFFFFFFu, v[i], offset);
+}
+
+/*
+ * norm_row of a long row that PARTS blocks share, a vector of each lane to
+ * finish, by warps that do four of its warps each: so few registers that, with
+ * little of shared memory held back for a cache, blocks of the next kernel
+ * have room beside and begin as early as others.  That pays for woven rows:
+ * int4's and bf16's products end later by it.
+ */
+__global__ __launch_bounds__(32 * SLIM_WARPS, 8) void norm_slim(
+    const __grid_constant__ struct norm a)
+{
+    enum { N = PARTS / 2 }; /* warps of norm_row */
+    __shared__ float parts[N * SLIM_WARPS];
+    const unsigned b = blockIdx.x / a.T;
+    const unsigned t = blockIdx.x % a.T;
+    const float *in = row_at(a.x, b, t);
+    const float *add = row_at(a.shift, b, t);
+    const float *mul = row_at(a.scale, b, t);
+    float *out = row_at(a.y, b, t);
+    const unsigned c = slim_at(blockIdx.y, a);
+    const bool is_in = c < a.C;
+    float4 v[2 * N], mine, weight, by, plus;
+    float sums[N], sum = 0.0f;
+
+    let_next_start();
+    weight = load(is_in ? a.w : NULL, c, 1.0f);
+    wait_for_inputs();
+#pragma unroll
+    for (unsigned i = 0; i < 2 * N; i++)
+        v[i] = load(slim_at(i, a) < a.C ? in : NULL, slim_at(i, a), 0.0f);
+    by = load(is_in ? mul : NULL, c, 0.0f);
+    plus = load(is_in ? add : NULL, c, 0.0f);
+#pragma unroll
+    for (unsigned i = 0; i < N; i++)
+        sums[i] = squares_of<2>(v[2 * i]) + squares_of<2>(v[2 * i + 1]);
+    sum_warp(sums);
+    if (threadIdx.x % 32 == 0)
+#pragma unroll
+        for (unsigned i = 0; i < N; i++)
+            parts[i * SLIM_WARPS + threadIdx.x / 32] = sums[i];
+#pragma unroll
+    for (unsigned i = 0; i < 2 * N; i++)
+        if (i == blockIdx.y)
+            mine = v[i];
+    __syncthreads();
+#pragma unroll
+    for (unsigned i = 0; i < N * SLIM_WARPS; i++)
+        sum += parts[i];
+    mine = change(mine, 1.0f / sqrtf(sum / (float)a.C + a.eps), weight, by,
+                  plus);
+    if (is_in)
+        keep_at(out, c, mine, a.y.how);
+}
+
 /* Those that share a row must not write where others still read; short rows are
  * read as soon by one. */
 static unsigned parts_of(const struct norm *a)
@@ -229,6 +305,19 @@ static unsigned parts_of(const struct norm *a)
     return parts;
 }
 
+static cudaError_t launch_slim(cudaStream_t stream, struct norm *a)
+{
+    const void *kernel = (const void *)norm_slim;
+    const cudaError_t rc = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+        cudaSharedmemCarveoutMaxShared);
+
+    if (rc != cudaSuccess)
+        return rc;
+    return launch_waiting(kernel, dim3(a->n_rows, PARTS), 32 * SLIM_WARPS, 0,
+                          stream, a);
+}
+
 template <unsigned N>
 static cudaError_t launch_row(cudaStream_t stream, struct norm *a)
 {
@@ -236,6 +325,9 @@ static cudaError_t launch_row(cudaStream_t stream, struct norm *a)
     const unsigned n_warps = (a->C + of_warp - 1) / of_warp;
 
     a->parts = parts_of(a);
+    if (a->parts == PARTS && a->y.how.is_woven &&
+        vibe_cuda_compiled_for() >= 90)
+        return launch_slim(stream, a);
     return launch_waiting(
         a->y.how.is_in_digits ? (const void *)norm_row<N, true>
                               : (const void *)norm_row<N, false>,
