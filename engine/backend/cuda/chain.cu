@@ -154,7 +154,6 @@ template <int DEPTH> struct ring {
         ahead.product = 0;
         ahead.begin(a);
         empty = DEPTH;
-        fill(a);
     }
 
     __device__ inline void turn(unsigned &at) const
@@ -268,81 +267,95 @@ __device__ static inline float2 add_slice(ring<DEPTH> &tiles,
     return sums;
 }
 
-/* Add up what four channels' past gives to their mixing, and keep it. */
-__device__ static inline vec<4> mix_past(const struct mixer &a, unsigned c,
-                                         bool keeps_state)
-{
-    vec<4> past[PAST], taps[PAST];
-    vec<4> sum = read<4>(a.w.bias + c);
+/* What four channels' past gives to their mixing. */
+struct past {
+    vec<4> columns[PAST], taps[PAST], bias;
+
+    __device__ inline void load(const struct mixer &a, unsigned c)
+    {
+        bias = read<4>(a.w.bias + c);
+#pragma unroll
+        for (unsigned j = 0; j < PAST; j++) {
+            columns[j] = read<4>(row_at(a.past, 0, j) + c);
+            taps[j] = read<4>(a.w.taps + (size_t)j * a.C + c);
+        }
+    }
+
+    __device__ inline vec<4> sum(void) const
+    {
+        vec<4> sum = bias;
 
 #pragma unroll
-    for (unsigned j = 0; j < PAST; j++) {
-        past[j] = read<4>(row_at(a.past, 0, j) + c);
-        taps[j] = read<4>(a.w.taps + (size_t)j * a.C + c);
+        for (unsigned j = 0; j < PAST; j++)
+#pragma unroll
+            for (unsigned e = 0; e < 4; e++)
+                sum.e[e] = fmaf(taps[j].e[e], columns[j].e[e], sum.e[e]);
+        return sum;
     }
-#pragma unroll
-    for (unsigned j = 0; j < PAST; j++)
-#pragma unroll
-        for (unsigned e = 0; e < 4; e++)
-            sum.e[e] = fmaf(taps[j].e[e], past[j].e[e], sum.e[e]);
-    if (keeps_state)
+
+    /* All but the first are part of the next frame's. */
+    __device__ inline void keep(const struct mixer &a, unsigned c) const
+    {
 #pragma unroll
         for (unsigned j = 1; j < PAST; j++)
-            write_out<4>(row_at(a.state, 0, j - 1) + c, past[j]);
-    return sum;
-}
+            write_out<4>(row_at(a.state, 0, j - 1) + c, columns[j]);
+    }
+};
 
-/* The same for all blocks but the first, shared out. */
+/* Add up the pasts of all blocks but the first, and keep them: the last blocks
+ * of threads do, of which some have less to multiply. */
 __device__ static inline void mix_pasts(const chain &a)
 {
     const unsigned n = (a.n - 1) * THREADS;
 
-    for (unsigned i = blockIdx.x * THREADS + threadIdx.x; i < n;
-         i += gridDim.x * THREADS) {
+    for (unsigned i = (gridDim.x - 1 - blockIdx.x) * THREADS + threadIdx.x;
+         i < n; i += gridDim.x * THREADS) {
         const unsigned c = i % THREADS * 4;
+        const struct mixer &m = a.blocks[1 + i / THREADS].mixer;
+        struct past past;
 
-        write_out<4>(a.sums + i * 4,
-                     mix_past(a.blocks[1 + i / THREADS].mixer, c, true));
+        past.load(m, c);
+        write_out<4>(a.sums + i * 4, past.sum());
+        past.keep(m, c);
     }
 }
 
-/* What four channels need besides the column, of block i. */
+/* What four channels need besides the column, of a block. */
 struct early {
     vec<4> sum, tap, norm, gamma, next_norm;
 
-    __device__ inline void load(const chain &a, unsigned i)
+    __device__ inline void load(const struct mixer &m, unsigned c)
     {
-        const unsigned c = threadIdx.x * 4;
-        const struct mixer &m = a.blocks[i].mixer;
-
         tap = read<4>(m.w.taps + (size_t)PAST * m.C + c);
         norm = read<4>(m.w.norm + c);
         gamma = read<4>(m.w.gamma + c);
         next_norm = read<4>(m.w.next_norm + c);
-        if (i == 0) {
-            sum = mix_past(m, c, blockIdx.x == 0);
-        } else {
-            const float4 v = __ldcg(
-                (const float4 *)(a.sums + (i - 1) * WIDTH + c));
+    }
 
-            sum = {v.x, v.y, v.z, v.w};
-        }
+    __device__ inline void load_sum(const float *from)
+    {
+        const float4 v = __ldcg((const float4 *)from);
+
+        sum = {v.x, v.y, v.z, v.w};
     }
 };
 
+/* This thread's channels of the column, which others may have left. */
+__device__ static inline vec<4> read_column(const struct mixer &a)
+{
+    const float4 v = __ldcg((const float4 *)row_at(a.x, 0, 0) + threadIdx.x);
+
+    return {v.x, v.y, v.z, v.w};
+}
+
 /* Mix and norm the column, this thread's four channels. */
-template <int DEPTH>
 __device__ static inline void mix_column(memory &shared, const struct mixer &a,
-                                         const early &w, ring<DEPTH> &tiles,
-                                         const chain &all)
+                                         const early &w, const vec<4> &x)
 {
     const unsigned c = threadIdx.x * 4;
-    const float4 v = __ldcg((const float4 *)(row_at(a.x, 0, 0) + c));
-    const vec<4> x = {v.x, v.y, v.z, v.w};
     float squares[1];
     vec<4> y = x, n;
 
-    tiles.fill(all);
     squares[0] = add_squares<4>(0.0f, x);
     sum_rows<1, 0>(squares, THREADS);
     n = scale<4>(x, factor_of(squares[0], a), w.norm);
@@ -359,6 +372,26 @@ __device__ static inline void mix_column(memory &shared, const struct mixer &a,
     write_kept<4>((float *)((unsigned char *)shared.x + x_at(threadIdx.x)),
                   scale<4>(y, factor_of(squares[0], a), w.next_norm), true);
     __syncthreads();
+}
+
+/* Ask for what the first mixing needs, and for tiles behind it: what is read
+ * comes in the order of asking. */
+template <int DEPTH>
+__device__ static inline void begin(const chain &a, early &w, vec<4> &x,
+                                    ring<DEPTH> &tiles)
+{
+    const struct mixer &m = a.blocks[0].mixer;
+    const unsigned c = threadIdx.x * 4;
+    struct past past;
+
+    mix_pasts(a);
+    x = read_column(m);
+    past.load(m, c);
+    w.load(m, c);
+    tiles.fill(a);
+    w.sum = past.sum();
+    if (blockIdx.x == 0)
+        past.keep(m, c);
 }
 
 template <int DEPTH>
@@ -464,15 +497,13 @@ __global__ void __launch_bounds__(THREADS, 1)
     unsigned side = 0;
     ring<DEPTH> tiles;
     early w;
+    vec<4> x;
 
     tiles.open(a, bytes + sizeof(memory) + longer * X_TILE);
     let_next_start();
-    mix_pasts(a);
-    w.load(a, 0);
+    begin(a, w, x, tiles);
     for (unsigned i = 0; i < a.n; i++) {
-        if (i > 0)
-            all.wait();
-        mix_column(shared, a.blocks[i].mixer, w, tiles, a);
+        mix_column(shared, a.blocks[i].mixer, w, x);
         multiply_column(shared, tiles, a, 2 * i, side);
         all.arrive();
         all.wait();
@@ -481,7 +512,11 @@ __global__ void __launch_bounds__(THREADS, 1)
         if (i + 1 == a.n)
             break;
         all.arrive();
-        w.load(a, i + 1);
+        w.load(a.blocks[i + 1].mixer, threadIdx.x * 4);
+        w.load_sum(a.sums + (i * THREADS + threadIdx.x) * 4);
+        all.wait();
+        x = read_column(a.blocks[i + 1].mixer);
+        tiles.fill(a);
     }
     copies_wait<0>();
     all.leave();
