@@ -3,10 +3,16 @@
  * one column that a frame is there.
  *
  * Each of their products is short and bound by reading its weights.  The blocks
- * of this kernel, one for each multiprocessor, run beside each other and meet
- * between products; what they read next is on its way meanwhile, since the ring
- * of a warp goes on from one matrix to the next.  All mix the whole column,
- * which saves a meeting.
+ * of this kernel, one for each multiprocessor, run beside each other and write
+ * letters to each other between products; what they read next is on its way
+ * meanwhile, since the ring of a warp goes on from one matrix to the next.  All
+ * mix the whole column, which saves a step.
+ *
+ * A word of a letter is BLANK until its only writer has left it, so that who
+ * reads one sees for itself whether it has arrived, and nobody else has to be
+ * waited for.  Who makes outputs of a product has read all that goes into it;
+ * so when all outputs are there, nobody will read those letters again, and
+ * their writers leave blanks.
  *
  * Sums have the order of decode.cuh, so that a column gets the bits that it
  * gets from gemv.cu.
@@ -38,8 +44,7 @@ struct plan {
 struct chain {
     struct block blocks[VIBE_CUDA_CHAIN];
     struct plan plans[2]; /* of W1 and W2 */
-    float *hidden;        /* in two parts */
-    float *sums;          /* [n][WIDTH]: of the past, in each mixing */
+    float *mail;          /* [n] letters, blank before and after the kernel */
     unsigned *arrived;    /* see struct meeting */
     unsigned n;           /* blocks */
 };
@@ -302,6 +307,70 @@ struct past {
     }
 };
 
+enum : unsigned { BLANK = 0xFFFFFFFFu }; /* a NaN that no operation makes */
+
+/* Letters of a block. */
+struct letters {
+    float *hidden; /* in two parts */
+    float *x;      /* the column, unless it is the first block's */
+    float *sums;   /* likewise, of the past, in its mixing */
+
+    __device__ inline letters(const chain &a, unsigned i)
+    {
+        const unsigned n = a.plans[1].n_tiles * TILE_K;
+
+        hidden = a.mail + i * (n + 2 * WIDTH);
+        x = hidden + n;
+        sums = x + WIDTH;
+    }
+};
+
+__device__ static inline void post(float *to, float v)
+{
+    asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(to), "f"(v)
+                 : "memory");
+}
+
+__device__ static inline void leave_blank(float *at)
+{
+    post(at, __uint_as_float(BLANK));
+}
+
+/* See what has arrived by now of four words. */
+__device__ static inline vec<4> look(const float *from)
+{
+    vec<4> v;
+
+    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.e[0]), "=f"(v.e[1]), "=f"(v.e[2]), "=f"(v.e[3])
+                 : "l"(from)
+                 : "memory");
+    return v;
+}
+
+/* The largest word, which is BLANK if any is. */
+template <unsigned N>
+__device__ static inline unsigned largest_word(const vec<4> (&v)[N])
+{
+    unsigned word = 0;
+
+#pragma unroll
+    for (unsigned i = 0; i < 4 * N; i++)
+        word = max(word, __float_as_uint(v[i / 4].e[i % 4]));
+    return word;
+}
+
+/* Wait for four words; the whole warp does. */
+__device__ static inline vec<4> receive(const float *from)
+{
+    vec<4> v[1];
+
+    do {
+        v[0] = look(from);
+    } while (__any_sync(0xFFFFFFFFu, largest_word(v) == BLANK));
+    return v[0];
+}
+
 /* Add up the pasts of all blocks but the first, and keep them: the last blocks
  * of threads do, of which some have less to multiply. */
 __device__ static inline void mix_pasts(const chain &a)
@@ -311,11 +380,16 @@ __device__ static inline void mix_pasts(const chain &a)
     for (unsigned i = (gridDim.x - 1 - blockIdx.x) * THREADS + threadIdx.x;
          i < n; i += gridDim.x * THREADS) {
         const unsigned c = i % THREADS * 4;
-        const struct mixer &m = a.blocks[1 + i / THREADS].mixer;
+        const unsigned block = 1 + i / THREADS;
+        const struct mixer &m = a.blocks[block].mixer;
         struct past past;
+        vec<4> sum;
 
         past.load(m, c);
-        write_out<4>(a.sums + i * 4, past.sum());
+        sum = past.sum();
+#pragma unroll
+        for (unsigned e = 0; e < 4; e++)
+            post(letters(a, block).sums + c + e, sum.e[e]);
         past.keep(m, c);
     }
 }
@@ -331,26 +405,12 @@ struct early {
         gamma = read<4>(m.w.gamma + c);
         next_norm = read<4>(m.w.next_norm + c);
     }
-
-    __device__ inline void load_sum(const float *from)
-    {
-        const float4 v = __ldcg((const float4 *)from);
-
-        sum = {v.x, v.y, v.z, v.w};
-    }
 };
-
-/* This thread's channels of the column, which others may have left. */
-__device__ static inline vec<4> read_column(const struct mixer &a)
-{
-    const float4 v = __ldcg((const float4 *)row_at(a.x, 0, 0) + threadIdx.x);
-
-    return {v.x, v.y, v.z, v.w};
-}
 
 /* Mix and norm the column, this thread's four channels. */
 __device__ static inline void mix_column(memory &shared, const struct mixer &a,
-                                         const early &w, const vec<4> &x)
+                                         const early &w, const vec<4> &x,
+                                         const plan &down)
 {
     const unsigned c = threadIdx.x * 4;
     float squares[1];
@@ -367,7 +427,8 @@ __device__ static inline void mix_column(memory &shared, const struct mixer &a,
                       y.e[e]);
     squares[0] = add_squares<4>(0.0f, y);
     sum_rows<1, 1>(squares, THREADS);
-    if (blockIdx.x == 0)
+    /* for the block that adds to it */
+    if (c / TILE_N / route::teams(down) % gridDim.x == blockIdx.x)
         write_out<4>(row_at(a.y, 0, 0) + c, y);
     write_kept<4>((float *)((unsigned char *)shared.x + x_at(threadIdx.x)),
                   scale<4>(y, factor_of(squares[0], a), w.next_norm), true);
@@ -385,7 +446,7 @@ __device__ static inline void begin(const chain &a, early &w, vec<4> &x,
     struct past past;
 
     mix_pasts(a);
-    x = read_column(m);
+    x = read<4>(row_at(m.x, 0, 0) + c);
     past.load(m, c);
     w.load(m, c);
     tiles.fill(a);
@@ -394,29 +455,80 @@ __device__ static inline void begin(const chain &a, early &w, vec<4> &x,
         past.keep(m, c);
 }
 
+/* Where hidden channels of block i that a warp will multiply lie. */
+struct hidden_part {
+    const float *from;
+    unsigned n, slice, log_slices; /* its tiles */
+
+    __device__ inline void open(const chain &a, unsigned i)
+    {
+        const plan &p = a.plans[1];
+        const unsigned group = blockIdx.x * route::teams(p) + route::team(p);
+
+        from = letters(a, i).hidden;
+        n = group < p.n_groups ? route::tiles(p) : 0;
+        slice = route::slice(p);
+        log_slices = p.log_slices;
+    }
+
+    /* The first of four words of tile k, or of the last one. */
+    __device__ inline unsigned at(unsigned k) const
+    {
+        return (slice + (min(k, n - 1) << log_slices)) * TILE_K +
+               threadIdx.x % 16 * 4;
+    }
+};
+
+/* Take hidden channels as soon as they have arrived, for this warp alone. */
 template <int DEPTH>
 __device__ static inline void take_hidden(memory &shared, ring<DEPTH> &tiles,
-                                          const chain &a)
+                                          const chain &a, unsigned i)
 {
-    enum { FOURS = 4 }; /* of a thread, at once */
-    const unsigned n = a.plans[1].n_tiles * (TILE_K / 4);
+    enum { FOURS = 4 }; /* of a lane, at once */
+    const unsigned half = threadIdx.x % 32 / 16;
+    hidden_part part;
 
-    for (unsigned first = threadIdx.x; first < n; first += FOURS * THREADS) {
-        float4 v[FOURS];
+    part.open(a, i);
+#pragma unroll 1
+    for (unsigned k = half; k < part.n + half; k += 2 * FOURS) {
+        vec<4> v[FOURS];
 
+        do {
 #pragma unroll
-        for (unsigned j = 0; j < FOURS; j++)
-            if (first + j * THREADS < n)
-                v[j] = __ldcg((const float4 *)a.hidden + first + j * THREADS);
+            for (unsigned j = 0; j < FOURS; j++)
+                v[j] = look(part.from + part.at(k + 2 * j));
+        } while (__any_sync(0xFFFFFFFFu, largest_word(v) == BLANK));
         tiles.fill(a);
 #pragma unroll
         for (unsigned j = 0; j < FOURS; j++)
-            if (first + j * THREADS < n)
-                *(float4 *)((unsigned char *)shared.x +
-                            x_at(first + j * THREADS)) = v[j];
+            write<4>((float *)((unsigned char *)shared.x +
+                               x_at(part.at(k + 2 * j) / 4)),
+                     v[j]);
     }
     tiles.fill(a); /* of a warp that has nothing to take */
-    __syncthreads();
+    __syncwarp();
+}
+
+/* Leave an output where it is read, and blanks for what it was made of. */
+__device__ static inline void leave_output(const chain &a, unsigned product,
+                                           unsigned n, float v)
+{
+    const unsigned i = product / 2;
+
+    if (product % 2 == 0) {
+        post(letters(a, i).hidden + n, v);
+        if (i > 0)
+            leave_blank(letters(a, i - 1).hidden + n);
+        return;
+    }
+    if (i + 1 < a.n)
+        post(letters(a, i + 1).x + n, v);
+    else
+        row_at(a.blocks[i].mixer.y, 0, 0)[n] = v;
+    if (i > 0) {
+        leave_blank(letters(a, i).x + n);
+        leave_blank(letters(a, i).sums + n);
+    }
 }
 
 /* Make this block's outputs of a product. */
@@ -474,12 +586,18 @@ __device__ static inline void multiply_column(memory &shared,
             else
                 add_halves<WARPS / 2>(sums);
             z = sums[0] * o.scale + o.bias;
-            if (is_down)
-                row_at(b.mixer.y, 0, 0)[n] = finished(VIBE_ADD, o, z);
-            else
-                a.hidden[n] = kept(finished(VIBE_GELU, o, z), true);
+            leave_output(a, product, n,
+                         is_down ? finished(VIBE_ADD, o, z)
+                                 : kept(finished(VIBE_GELU, o, z), true));
         }
     }
+}
+
+/* Whether this block has outputs of W1, and so reads every column; without, it
+ * has none of W2, and might come too late to read. */
+__device__ static inline bool makes_hidden(const chain &a)
+{
+    return blockIdx.x * route::teams(a.plans[0]) < a.plans[0].n_groups;
 }
 
 #endif
@@ -493,6 +611,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     extern __shared__ __align__(128) unsigned char bytes[];
     memory &shared = *(memory *)bytes;
     const unsigned longer = max(a.plans[0].n_tiles, a.plans[1].n_tiles);
+    const unsigned last = a.n - 1, n_hidden = a.plans[0].n_groups * TILE_N;
     meeting all = {a.arrived, 0};
     unsigned side = 0;
     ring<DEPTH> tiles;
@@ -502,23 +621,26 @@ __global__ void __launch_bounds__(THREADS, 1)
     tiles.open(a, bytes + sizeof(memory) + longer * X_TILE);
     let_next_start();
     begin(a, w, x, tiles);
-    for (unsigned i = 0; i < a.n; i++) {
-        mix_column(shared, a.blocks[i].mixer, w, x);
+    for (unsigned i = 0; i < a.n && makes_hidden(a); i++) {
+        mix_column(shared, a.blocks[i].mixer, w, x, a.plans[1]);
         multiply_column(shared, tiles, a, 2 * i, side);
-        all.arrive();
-        all.wait();
-        take_hidden(shared, tiles, a);
-        multiply_column(shared, tiles, a, 2 * i + 1, side);
-        if (i + 1 == a.n)
+        take_hidden(shared, tiles, a, i);
+        if (i == last)
             break;
-        all.arrive();
+        multiply_column(shared, tiles, a, 2 * i + 1, side);
         w.load(a.blocks[i + 1].mixer, threadIdx.x * 4);
-        w.load_sum(a.sums + (i * THREADS + threadIdx.x) * 4);
-        all.wait();
-        x = read_column(a.blocks[i + 1].mixer);
+        w.sum = receive(letters(a, i + 1).sums + threadIdx.x * 4);
+        x = receive(letters(a, i + 1).x + threadIdx.x * 4);
         tiles.fill(a);
     }
+    all.arrive();
+    if (makes_hidden(a))
+        multiply_column(shared, tiles, a, 2 * last + 1, side);
     copies_wait<0>();
+    all.wait(); /* nobody reads the last letters any more */
+    for (unsigned n = blockIdx.x * THREADS + threadIdx.x; n < n_hidden;
+         n += gridDim.x * THREADS)
+        leave_blank(letters(a, last).hidden + n);
     all.leave();
 #endif
 }
@@ -581,7 +703,8 @@ int vibe_cuda_can_chain(const struct vibe_cuda *cuda,
     for (size_t i = 0; i < n; i++) {
         const struct vibe_block_call *call = &calls[i];
 
-        if (call->x.B != 1 || call->x.T != 1 || call->x.C != WIDTH ||
+        if (call->w->up.N < 2 * WIDTH || call->w->up.N != call->w->down.K ||
+            call->x.B != 1 || call->x.T != 1 || call->x.C != WIDTH ||
             !is_taken(&call->w->up, &first->up) ||
             !is_taken(&call->w->down, &first->down) || !call->w->down.gamma)
             return 0;
@@ -589,19 +712,23 @@ int vibe_cuda_can_chain(const struct vibe_cuda *cuda,
     return 1;
 }
 
+size_t vibe_cuda_chain_mail(const struct vibe_block_call *calls, size_t n)
+{
+    return n * (calls->w->down.K + 2 * WIDTH) * sizeof(float);
+}
+
 cudaError_t vibe_cuda_chain(const struct vibe_cuda *cuda,
                             const struct vibe_block_call *calls, size_t n,
-                            const struct vibe_block_room *room, float *sums)
+                            void *mail)
 {
     struct chain a = {};
 
     a.plans[0] = plan_of(&calls->w->up);
     a.plans[1] = plan_of(&calls->w->down);
-    a.hidden = (float *)room->hidden->data;
-    a.sums = sums;
+    a.mail = (float *)mail;
     a.arrived = cuda->done;
     a.n = (unsigned)n;
     for (size_t i = 0; i < n; i++)
-        a.blocks[i] = block_of(&calls[i], room->normed);
+        a.blocks[i] = block_of(&calls[i], &calls[i].y);
     return launch_chain(cuda, &a);
 }

@@ -22,13 +22,14 @@ int vibe_cuda_can_chain(const struct vibe_cuda *cuda,
                         const struct vibe_block_call *calls, size_t n);
 
 /*
- * vibe_blocks of such; tensors are aligned to 16 bytes, hidden is for products.
+ * vibe_blocks of such; tensors are aligned to 16 bytes.
  *
- *   sums   [n][C] scratch
+ *   mail   so many bytes of ones, which are ones again after it
  */
+size_t vibe_cuda_chain_mail(const struct vibe_block_call *calls, size_t n);
 cudaError_t vibe_cuda_chain(const struct vibe_cuda *cuda,
                             const struct vibe_block_call *calls, size_t n,
-                            const struct vibe_block_room *room, float *sums);
+                            void *mail);
 
 #ifdef __cplusplus
 }

@@ -161,14 +161,13 @@ static int is_chain(struct vibe_stream *s, const struct vibe_block_call *calls,
 }
 
 static void chain(struct vibe_stream *s, const struct vibe_block_call *calls,
-                  size_t n, const struct vibe_block_room *room)
+                  size_t n)
 {
-    float *sums = vibe_cuda_scratch(s, n * calls->x.C * sizeof(*sums));
+    void *mail = vibe_cuda_mail(s, vibe_cuda_chain_mail(calls, n));
 
-    if (sums)
-        vibe_cuda_latch(
-            s, vibe_cuda_chain(vibe_cuda_of(s->be), calls, n, room, sums),
-            "blocks");
+    if (mail)
+        vibe_cuda_latch(s, vibe_cuda_chain(vibe_cuda_of(s->be), calls, n, mail),
+                        "blocks");
 }
 
 /* Whether columns of several dialogues are the work of kernels for them. */
@@ -215,7 +214,7 @@ static void blocks(struct vibe_stream *s, const struct vibe_block_call *calls,
                    size_t n, const struct vibe_block_room *room)
 {
     if (is_chain(s, calls, n, room)) {
-        chain(s, calls, n, room);
+        chain(s, calls, n);
         return;
     }
     if (is_stem(calls, n)) {

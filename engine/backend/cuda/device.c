@@ -59,7 +59,7 @@ void *vibe_cuda_mail(struct vibe_stream *s, size_t bytes)
     struct vibe_cuda *cuda = vibe_cuda_of(s->be);
 
     if (grow(s, &cuda->mail, &cuda->mail_bytes, bytes, VIBE_FOR_SCRATCH,
-             "memory of attention")) {
+             "mail between blocks")) {
         vibe_cuda_latch(s, cudaMemset(cuda->mail, 0xFF, bytes), "blank mail");
         vibe_cuda_latch(s, cudaStreamSynchronize(cudaStreamLegacy),
                         "blank mail");

@@ -35,7 +35,7 @@ struct vibe_cuda {
     int is_prompt_apart; /* see vibe_ops.rest */
     void *prompt_scratch;
     size_t prompt_scratch_bytes;
-    void *mail; /* between blocks of attention; grows likewise */
+    void *mail; /* between blocks of a kernel; grows likewise */
     size_t mail_bytes;
     void *expanded; /* rows of tiles made bf16; grows likewise */
     size_t expanded_bytes;
