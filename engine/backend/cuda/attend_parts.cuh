@@ -28,6 +28,7 @@
 
 #include "engine/backend/cuda/attend_row.cuh"
 #include "engine/backend/cuda/launch.cuh"
+#include "engine/backend/cuda/mail.cuh"
 
 enum {
     TILE = 16,            /* positions */
@@ -48,8 +49,6 @@ template <unsigned HD> struct letter {
     float4 sums[HEADS * HD / 4];
     float4 scores[HEADS * HD / 4 / GROUP]; /* top, weight */
 };
-
-enum : unsigned { BLANK = 0xFFFFFFFFu }; /* a NaN that no operation makes */
 
 /* Four channels of a head: weighted sums, and the weights' top and sum. */
 struct quad {
@@ -146,27 +145,7 @@ __device__ static inline void append(quad &to, float4 sum, float top,
     to.sum.w = fmaf(sum.w, f, to.sum.w);
 }
 
-__device__ static inline void send(float4 *to, float4 v)
-{
-    asm volatile(
-        "st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to),
-        "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
-        : "memory");
-}
-
-/* See what has arrived by now, if anything will. */
-__device__ static inline void look(float4 &v, const float4 *from, bool is_there)
-{
-    asm volatile("{.reg .pred is_there;\n"
-                 "setp.ne.u32 is_there, %5, 0;\n"
-                 "@is_there ld.relaxed.gpu.global.v4.f32 "
-                 "{%0, %1, %2, %3}, [%4];}"
-                 : "+f"(v.x), "+f"(v.y), "+f"(v.z), "+f"(v.w)
-                 : "l"(from), "r"((unsigned)is_there)
-                 : "memory");
-}
-
-/* The largest word, which is BLANK if any is. */
+/* In pairs, as more than one of them is looked at. */
 __device__ static inline unsigned largest_word(float4 v)
 {
     return max(max(__float_as_uint(v.x), __float_as_uint(v.y)),

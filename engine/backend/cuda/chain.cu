@@ -17,204 +17,12 @@
  * Sums have the order of decode.cuh, so that a column gets the bits that it
  * gets from gemv.cu.
  */
-#include "engine/backend/cuda/block.cuh"
-#include "engine/backend/cuda/chain.h"
-#include "engine/backend/cuda/decode.cuh"
+#include "engine/backend/cuda/chain_feed.cuh"
+#include "engine/backend/cuda/mail.cuh"
 #include "engine/backend/cuda/rows.cuh"
-#include "engine/backend/cuda/shared.cuh"
 #include "engine/backend/cuda/together.cuh"
 
-enum {
-    WARPS = 16,
-    THREADS = 32 * WARPS,
-    WIDTH = 4 * THREADS, /* channels of a column */
-    X_TILE = TILE_K * 4, /* bytes of x beside a tile */
-    STATIC_BYTES = 256,  /* of shared memory besides, at most */
-    W_TILE = format<VIBE_BF16>::TILE_BYTES,
-    TILE_BYTES = format<VIBE_BF16>::ROW_BYTES, /* of a row */
-    DEEP = 5, /* slots of a ring, where there is room */
-    SHALLOW = 2,
-};
-
-/* How a matrix is shared out; see struct decode. */
-struct plan {
-    unsigned row_bytes, n_tiles, n_groups, log_slices, fold;
-};
-
-struct chain {
-    struct block blocks[VIBE_CUDA_CHAIN];
-    struct plan plans[2]; /* of W1 and W2 */
-    float *mail;          /* [n] letters, blank before and after the kernel */
-    unsigned *arrived;    /* see struct meeting */
-    unsigned n;           /* blocks */
-};
-
-/* Shared memory, before the rings. */
-struct memory {
-    float parts[2][WARPS][TILE_N];
-    uint4 x[]; /* the longer of normed and hidden */
-};
-
 #if __CUDA_ARCH__ >= 800
-
-/* A warp's way through the tiles of all products, which are numbered: of a
- * group of outputs its slice, and then of the next.  There is little to do for
- * most steps, since nothing else is done while they are. */
-struct route {
-    const unsigned char *from; /* this lane's piece of the tile's first row */
-    unsigned product, group;
-    unsigned left;      /* tiles of the group */
-    unsigned step;      /* bytes from one to the next */
-    unsigned rows_step; /* from a piece to that of the next rows */
-
-    __device__ static inline unsigned teams(const plan &p)
-    {
-        return WARPS >> p.log_slices;
-    }
-
-    __device__ static inline unsigned team(const plan &p)
-    {
-        return threadIdx.x / 32 >> p.log_slices;
-    }
-
-    __device__ static inline unsigned slice(const plan &p)
-    {
-        return threadIdx.x / 32 & ((1 << p.log_slices) - 1);
-    }
-
-    __device__ static inline unsigned tiles(const plan &p)
-    {
-        return (p.n_tiles - slice(p) + (1 << p.log_slices) - 1) >> p.log_slices;
-    }
-
-    __device__ inline bool is_in(const chain &a) const
-    {
-        return product < 2 * a.n;
-    }
-
-    __device__ inline void turn(const chain &a)
-    {
-        const struct block &b = a.blocks[product / 2];
-        const plan &p = a.plans[product % 2];
-        const unsigned row = group * TILE_N + threadIdx.x % 32 / 8;
-
-        from = (const unsigned char *)(product % 2 ? b.down : b.up) +
-               (size_t)row * p.row_bytes + threadIdx.x % 8 * 16 +
-               slice(p) * TILE_BYTES;
-        left = tiles(p);
-    }
-
-    /* Begin a product, or the next one that has tiles for this warp. */
-    __device__ inline void begin(const chain &a)
-    {
-        for (; is_in(a); product++) {
-            const plan &p = a.plans[product % 2];
-
-            group = blockIdx.x * teams(p) + team(p);
-            if (group >= p.n_groups || slice(p) >= p.n_tiles)
-                continue;
-            step = TILE_BYTES << p.log_slices;
-            rows_step = p.row_bytes * feed<VIBE_BF16>::ROWS;
-            turn(a);
-            return;
-        }
-    }
-
-    __device__ inline void next(const chain &a)
-    {
-        const plan &p = a.plans[product % 2];
-
-        from += step;
-        if (--left > 0)
-            return;
-        group += gridDim.x * teams(p);
-        if (group < p.n_groups) {
-            turn(a);
-            return;
-        }
-        product++;
-        begin(a);
-    }
-};
-
-/*
- * A warp's ring of tiles.  The last tiles of a product leave their slots empty
- * until the others' outputs have been asked for: a multiprocessor gets what it
- * reads in the order of asking, and would wait for all tiles first.
- */
-template <int DEPTH> struct ring {
-    enum { HELD = DEPTH > 2 ? 2 : 1 }; /* slots that are left so */
-
-    route ahead;
-    unsigned begin, here, there, end; /* shared memory: to read, to fill */
-    unsigned place;                   /* of this lane in a slot */
-    unsigned empty;                   /* slots */
-
-    __device__ inline void open(const chain &a, unsigned char *memory)
-    {
-        begin = shared_address(memory) + threadIdx.x / 32 * DEPTH * W_TILE;
-        here = there = begin;
-        end = begin + DEPTH * W_TILE;
-        place = feed<VIBE_BF16>::place_of_lane();
-        ahead.product = 0;
-        ahead.begin(a);
-        empty = DEPTH;
-    }
-
-    __device__ inline void turn(unsigned &at) const
-    {
-        at += W_TILE;
-        if (at == end)
-            at = begin;
-    }
-
-    /* Start filling the empty slots. */
-    __device__ inline void fill(const chain &a)
-    {
-        typedef feed<VIBE_BF16> feed;
-
-        for (; empty > 0; empty--) {
-            if (ahead.is_in(a)) {
-#pragma unroll
-                for (unsigned i = 0; i < TILE_N / feed::ROWS; i++)
-                    copy_to_shared(there + place + i * feed::ROWS * feed::BYTES,
-                                   ahead.from + i * ahead.rows_step, true);
-                ahead.next(a);
-            }
-            copies_end();
-            turn(there);
-        }
-    }
-
-    /* Wait for the slot at hand. */
-    __device__ inline void await(void) const
-    {
-        if (empty == 0)
-            copies_wait<DEPTH - 1>();
-        else
-            copies_wait<DEPTH - HELD>();
-    }
-
-    __device__ inline void take(tile_pairs &w)
-    {
-        const unsigned r = threadIdx.x % 32 / 4;
-        const unsigned q = threadIdx.x % 4;
-        const unsigned at = here + r * TILE_BYTES;
-
-        await();
-        __syncwarp();
-#pragma unroll
-        for (unsigned half = 0; half < 2; half++) {
-            const unsigned piece = format<VIBE_BF16>::place(2 * q + half, r);
-
-            read_shared(w.low + 4 * half, at + piece * 16);
-            read_shared(w.high + 4 * half, at + 8 * TILE_BYTES + piece * 16);
-        }
-        __syncwarp();
-        turn(here);
-        empty++;
-    }
-};
 
 /* Where four neighbours of x lie, as gemv.cu has them in a tile. */
 __device__ static inline unsigned x_at(unsigned four)
@@ -307,8 +115,6 @@ struct past {
     }
 };
 
-enum : unsigned { BLANK = 0xFFFFFFFFu }; /* a NaN that no operation makes */
-
 /* Letters of a block. */
 struct letters {
     float *hidden; /* in two parts */
@@ -325,50 +131,15 @@ struct letters {
     }
 };
 
-__device__ static inline void post(float *to, float v)
-{
-    asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(to), "f"(v)
-                 : "memory");
-}
-
-__device__ static inline void leave_blank(float *at)
-{
-    post(at, __uint_as_float(BLANK));
-}
-
-/* See what has arrived by now of four words. */
-__device__ static inline vec<4> look(const float *from)
-{
-    vec<4> v;
-
-    asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(v.e[0]), "=f"(v.e[1]), "=f"(v.e[2]), "=f"(v.e[3])
-                 : "l"(from)
-                 : "memory");
-    return v;
-}
-
-/* The largest word, which is BLANK if any is. */
-template <unsigned N>
-__device__ static inline unsigned largest_word(const vec<4> (&v)[N])
-{
-    unsigned word = 0;
-
-#pragma unroll
-    for (unsigned i = 0; i < 4 * N; i++)
-        word = max(word, __float_as_uint(v[i / 4].e[i % 4]));
-    return word;
-}
-
 /* Wait for four words; the whole warp does. */
 __device__ static inline vec<4> receive(const float *from)
 {
-    vec<4> v[1];
+    float4 v;
 
     do {
-        v[0] = look(from);
-    } while (__any_sync(0xFFFFFFFFu, largest_word(v) == BLANK));
-    return v[0];
+        v = look(from);
+    } while (__any_sync(0xFFFFFFFFu, largest_word(0, v) == BLANK));
+    return {v.x, v.y, v.z, v.w};
 }
 
 /* Add up the pasts of all blocks but the first, and keep them: the last blocks
@@ -389,7 +160,7 @@ __device__ static inline void mix_pasts(const chain &a)
         sum = past.sum();
 #pragma unroll
         for (unsigned e = 0; e < 4; e++)
-            post(letters(a, block).sums + c + e, sum.e[e]);
+            send(letters(a, block).sums + c + e, sum.e[e]);
         past.keep(m, c);
     }
 }
@@ -491,19 +262,23 @@ __device__ static inline void take_hidden(memory &shared, ring<DEPTH> &tiles,
     part.open(a, i);
 #pragma unroll 1
     for (unsigned k = half; k < part.n + half; k += 2 * FOURS) {
-        vec<4> v[FOURS];
+        float4 v[FOURS];
+        unsigned word;
 
         do {
+            word = 0;
 #pragma unroll
             for (unsigned j = 0; j < FOURS; j++)
                 v[j] = look(part.from + part.at(k + 2 * j));
-        } while (__any_sync(0xFFFFFFFFu, largest_word(v) == BLANK));
+#pragma unroll
+            for (unsigned j = 0; j < FOURS; j++)
+                word = largest_word(word, v[j]);
+        } while (__any_sync(0xFFFFFFFFu, word == BLANK));
         tiles.fill(a);
 #pragma unroll
         for (unsigned j = 0; j < FOURS; j++)
-            write<4>((float *)((unsigned char *)shared.x +
-                               x_at(part.at(k + 2 * j) / 4)),
-                     v[j]);
+            *(float4 *)((unsigned char *)shared.x +
+                        x_at(part.at(k + 2 * j) / 4)) = v[j];
     }
     tiles.fill(a); /* of a warp that has nothing to take */
     __syncwarp();
@@ -516,13 +291,13 @@ __device__ static inline void leave_output(const chain &a, unsigned product,
     const unsigned i = product / 2;
 
     if (product % 2 == 0) {
-        post(letters(a, i).hidden + n, v);
+        send(letters(a, i).hidden + n, v);
         if (i > 0)
             leave_blank(letters(a, i - 1).hidden + n);
         return;
     }
     if (i + 1 < a.n)
-        post(letters(a, i + 1).x + n, v);
+        send(letters(a, i + 1).x + n, v);
     else
         row_at(a.blocks[i].mixer.y, 0, 0)[n] = v;
     if (i > 0) {
