@@ -386,8 +386,8 @@ void vibe_gemm(struct vibe_stream *s, const struct vibe_tensor *y,
 /*
  * The form in which x, that only products of w will read, should be kept: the
  * best for them that is among forms, those that what writes x can leave it in
- * (bits 1 << form), or else the usual one.  Whatever its own form is, the bits
- * of products are the same.
+ * (bits 1 << form), or else the usual one.  x->form is not looked at.  The bits
+ * of products are the same in all of them.
  */
 enum vibe_form vibe_form_for(const struct vibe_backend *be,
                              const struct vibe_tensor *x,
@@ -397,9 +397,12 @@ enum vibe_form vibe_form_for(const struct vibe_backend *be,
  * its own, for which floats are the less work. */
 enum vibe_form vibe_usual_form(const struct vibe_matrix *w);
 
-/* Forms that ops can leave y in, besides usual ones: of those that there are
- * vibe_copy all, vibe_add_silu VIBE_FORM_WOVEN, and others as these say. */
+/* Forms that are not usual, as bits 1 << form.  vibe_copy can leave y in all of
+ * them, vibe_add_silu in VIBE_FORM_WOVEN. */
 enum { VIBE_ALL_FORMS = 1 << VIBE_FORM_WOVEN | 1 << VIBE_FORM_DIGITS };
+
+/* Those of them in which norms, vibe_attention and products can leave such a y:
+ * 0 where the device has none. */
 unsigned vibe_norm_forms(const struct vibe_backend *be,
                          const struct vibe_tensor *y);
 unsigned vibe_attention_forms(const struct vibe_backend *be,
